@@ -1,0 +1,248 @@
+"""Pretrain an encoder on imbalanced images with a contrastive or a cross-entropy objective.
+
+python pretrain.py                                              supmin on scikit-learn's digits, in seconds
+python pretrain.py @scripts/recipes/fashion-mix5-99.args        a recipe; later flags win
+torchrun --nproc-per-node 2 pretrain.py ...                     several devices, the same flags
+
+The run folder holds args.json, env.json, split.csv, log.txt, metrics.jsonl, tb/, checkpoints/ and result.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+from torch.nn.parallel import DistributedDataParallel
+
+from ttc import distributed, flags, from_flags, plan, runtime
+from ttc.augment import ViewGenerator
+from ttc.batchnorm import synchronise
+from ttc.cli import Given, Parser
+from ttc.datasets import Dataset, batches, describe, load_dataset
+from ttc.description import Description
+from ttc.losses import Objective, build_objective
+from ttc.models import PretrainNetwork, build_encoder, load_weights
+from ttc.monitor import CollapseWatch, LossMonitor
+from ttc.optim import build_optimizer, learning_rate, set_learning_rate
+from ttc.reporter import Reporter
+from ttc.runfolder import RunFolder
+from ttc.runlog import Progress, RunLog, log, start_logging
+from ttc.samplers import BatchSampler
+from ttc.training_state import TrainingState
+
+
+def build_parser() -> Parser:
+    """Describe the command line."""
+    parser = Parser(
+        "Pretrain an encoder on imbalanced images.", "python pretrain.py --dataset digits --method supmin --seed 1"
+    )
+    for add in (flags.add_data, flags.add_augmentation, flags.add_model, flags.add_method, flags.add_optimisation):
+        add(parser)
+    flags.add_runtime(parser)
+    flags.add_output(parser)
+    return parser
+
+
+def train(
+    state: TrainingState,
+    *,
+    network: torch.nn.Module,
+    objective: Objective,
+    dataset: Dataset,
+    sampler: BatchSampler,
+    views: ViewGenerator,
+    reporter: Reporter,
+    world: distributed.World,
+    epochs: int,
+    lr: float,
+    warmup_epochs: float,
+    clip_gradient_norm: float | None,
+    precision: str,
+    num_workers: int,
+) -> bool:
+    """Train until the last epoch or a requested stop; return whether the run is finished."""
+    steps, device, optimizer, scaler = sampler.steps_per_epoch, world.device, state.optimizer, state.scaler
+    rows, share = dataset.indices("train"), sampler.batch_size // world.size
+    mine = slice(world.rank * share, (world.rank + 1) * share)
+    while state.epoch < epochs:
+        order, first = sampler.epoch(state.epoch), state.step - state.epoch * steps
+        id_batches, draw_batches = rows[order.samples[first:, mine]], order.draws[first:, mine]
+        image_batches = batches(dataset.images, id_batches, num_workers, pin_memory=device.type == "cuda")
+        for ids, draws, images in zip(id_batches, draw_batches, image_batches, strict=True):
+            rate = learning_rate(state.step, peak=lr, steps=epochs * steps, warmup_steps=int(warmup_epochs * steps))
+            set_learning_rate(optimizer, rate)
+            objective.on_step(state.epoch, state.step)
+            labels, ids = dataset.labels[ids].to(device, non_blocking=True), ids.to(device, non_blocking=True)
+            inputs = views.views(images.to(device, non_blocking=True), ids, draws, objective.views)
+            student = inputs[:, : objective.student_views].flatten(0, 1)
+            with runtime.autocast(device, precision):
+                features, z = network(student.contiguous(memory_format=torch.channels_last))
+            # Outside autocast: losses are float32 whatever the precision of the network.
+            features, z = features.unflatten(0, (share, -1)), z.unflatten(0, (share, -1))
+            z = objective.add_keys(z, inputs)
+            loss = objective(z, labels, distributed.pool_of(z, labels, ids), features=features, sample_ids=ids)
+            optimizer.zero_grad(set_to_none=True)
+            scaler.scale(loss).backward()
+            # DDP averages the network's gradients; the objective's own parameters live outside of it.
+            distributed.average_gradients(objective.parameters())
+            if clip_gradient_norm is not None:
+                scaler.unscale_(optimizer)
+                torch.nn.utils.clip_grad_norm_([*network.parameters(), *objective.parameters()], clip_gradient_norm)
+            scaler.step(optimizer)
+            scaler.update()
+            objective.after_step(state.network)
+            state.step += 1
+            reporter.monitor.add(state.step, loss, objective.terms, ids, features)
+            if reporter.step_ended(rate, last_of_epoch=state.step % steps == 0):
+                return False
+        state.epoch += 1
+        if reporter.epoch_ended():
+            return False
+    return True
+
+
+def build_state(args: argparse.Namespace, given: Given, dataset: Dataset, device: torch.device) -> TrainingState:
+    """Build network, objective and optimizer."""
+    spec = from_flags.encoder_spec(args, dataset)
+    encoder = build_encoder(spec)
+    if args.weights:
+        load_weights(encoder, spec, args.weights)
+    arguments = from_flags.objective_arguments(args, dataset, encoder.feature_dim)
+    objective = build_objective(args.method, **arguments).to(device)
+    # The check of unit length would wait for the device in every step; on a GPU the watched loss has to do.
+    objective.validate = device.type == "cpu"
+    projection_dim = args.projection_dim if objective.space == "projection" else None
+    network = synchronise(PretrainNetwork(encoder, projection_dim), device)
+    network.to(device, memory_format=torch.channels_last)
+    objective.attach(network)
+    return TrainingState(
+        network=network,
+        objective=objective,
+        optimizer=build_optimizer(args.optimizer, (network, objective), lr=args.lr, weight_decay=args.weight_decay),
+        scaler=torch.amp.GradScaler(device.type, enabled=args.precision == "fp16"),
+        description=Description.of(
+            method=args.method,
+            objective=arguments,
+            spec=spec,
+            projection_dim=projection_dim,
+            dataset=dataset,
+            augmentation=from_flags.augmentation(args, dataset),
+            seed=args.seed,
+        ),
+        arguments=given.values,
+    )
+
+
+def main() -> int:
+    """Set up, train, save."""
+    # 1. parse
+    parser = build_parser()
+    given = parser.parse(sys.argv[1:])
+    args = given.namespace()
+    from_flags.refuse_idle_flags(parser, given)
+
+    # 2. runtime
+    world = distributed.start(runtime.pick_device(args.device))
+    stop = runtime.StopRequest()
+    runtime.seed_everything(args.seed, rank=0)
+
+    # 3. run folder
+    folder = RunFolder(Path(args.output or f"runs/{args.dataset}-{args.method}-seed{args.seed}"))
+    start_logging(world.main)
+    if not args.dry_run:
+        distributed.first_rank_first(lambda: folder.claim(given.values, resume=args.resume))
+        if folder.finished:
+            log.info("%s holds the finished run of this command; nothing to do", folder.path)
+            return 0
+        start_logging(world.main, folder.path)
+
+    # 4. data
+    dataset = load_dataset(from_flags.dataset_settings(args))
+    sampler = BatchSampler(
+        dataset.labels[dataset.indices("train")],
+        batch_size=from_flags.divisible_batch(args.batch_size, world.size),
+        kind=args.batch_sampler,
+        seed=args.seed,
+        minority_class=dataset.minority_class,
+        min_minority=args.min_minority_per_batch,
+    )
+
+    # 5. model, 6. objective, 7. optimizer
+    state = build_state(args, given, dataset, world.device)
+    views = state.description.view_generator()
+
+    # 8. resume
+    runtime.seed_everything(args.seed, world.rank)
+    resumed = None if args.dry_run else state.resume(folder.path / "checkpoints", args.resume)
+
+    # 9. plan
+    lines = describe(dataset) + plan.plan_lines(
+        network=state.network,
+        image_shape=(dataset.channels, dataset.image_size, dataset.image_size),
+        sampler=sampler,
+        method=args.method,
+        views=state.objective.views,
+        epochs=args.epochs,
+        world_size=world.size,
+        half_precision=args.precision != "fp32",
+    )
+    for line in lines:
+        log.info("%s", line)
+    if warning := plan.composition_warning(sampler, args.method):
+        log.warning("%s", warning)
+    if args.dry_run:
+        return 0
+    if world.main and resumed is None:
+        folder.save_arguments(given.values, given.sources, from_flags.derived(folder.path, state.description))
+        folder.save_json("env.json", runtime.environment_record(world.device, world.size))
+        dataset.save_split(folder.path / "split.csv")
+
+    # 10. loop
+    collapse_value = state.objective.collapse_value(args.batch_size)
+    reporter = Reporter(
+        state=state,
+        folder=folder.path,
+        run_log=RunLog(folder.path, main=world.main, step=state.step),
+        progress=Progress(steps=args.epochs * sampler.steps_per_epoch, first=state.step, main=world.main),
+        monitor=LossMonitor(folder.path, collapse_value),
+        watch=CollapseWatch(state.network, dataset, views, collapse_value),
+        stop=stop,
+        world=world,
+        epochs=args.epochs,
+        batch_size=args.batch_size,
+        log_every_steps=args.log_every_steps,
+        save_every_epochs=args.save_every_epochs,
+        metrics_every_epochs=args.metrics_every_epochs,
+    )
+    reporter.begin(lines, resumed)
+    network = torch.compile(state.network) if args.compile else state.network
+    if world.size > 1:
+        network = DistributedDataParallel(network, broadcast_buffers=False, gradient_as_bucket_view=True)
+    finished = train(
+        state,
+        network=network,
+        objective=state.objective,
+        dataset=dataset,
+        sampler=sampler,
+        views=views,
+        reporter=reporter,
+        world=world,
+        epochs=args.epochs,
+        lr=args.lr,
+        warmup_epochs=args.warmup_epochs,
+        clip_gradient_norm=args.clip_gradient_norm,
+        precision=args.precision,
+        num_workers=args.num_workers,
+    )
+
+    # 11. result
+    if finished:
+        reporter.finish(folder)
+    distributed.stop()
+    return 0 if finished else runtime.EXIT_STOPPED
+
+
+if __name__ == "__main__":
+    runtime.run(main)

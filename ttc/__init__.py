@@ -1,0 +1,1 @@
+"""Supervised contrastive learning on binary imbalanced images: the parts that the scripts share."""

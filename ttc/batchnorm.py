@@ -1,0 +1,59 @@
+"""BatchNorm with the statistics of the whole batch when several processes hold pieces of it.
+
+torch's SyncBatchNorm does this on CUDA only. The version here works on every device, so that a run on two CPU processes
+computes what one process computes.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ttc import distributed
+
+
+class GlobalBatchNorm2d(nn.BatchNorm2d):
+    """BatchNorm2d over the images of all ranks; in eval mode it is BatchNorm2d."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalise [N, C, H, W] per channel."""
+        if not self.training:
+            return super().forward(images)
+        dims = (0, 2, 3)
+        values = images.float()
+        # Two passes (mean, then squared deviations) as in one process; E[x^2] - E[x]^2 loses digits in float32.
+        count = float(values.numel() // values.shape[1] * distributed.world_size())
+        mean = distributed.sum_with_gradient(values.sum(dims)) / count
+        centred = values - mean[:, None, None]
+        variance = distributed.sum_with_gradient((centred * centred).sum(dims)) / count
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        with torch.no_grad():
+            momentum = self.momentum or 0.1
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean.detach(), momentum)
+            self.running_var.lerp_(variance.detach() * count / (count - 1), momentum)
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(images.dtype)
+
+
+def synchronise(network: nn.Module, device: torch.device) -> nn.Module:
+    """Replace every BatchNorm so that its statistics are those of the global batch; no change in a single process.
+
+    Args:
+        network: changed in place; parameters, buffers and their names stay.
+        device: CUDA takes torch's own SyncBatchNorm.
+
+    Returns:
+        The network to use.
+    """
+    if distributed.world_size() == 1:
+        return network
+    if device.type == "cuda":
+        converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]  # torch
+        return converted
+    for module in network.modules():
+        if type(module) is nn.BatchNorm2d:
+            module.__class__ = GlobalBatchNorm2d
+    return network

@@ -1,0 +1,146 @@
+"""Checkpoints: one schema, written atomically, verified when read, free of pickled objects.
+
+A checkpoint holds tensors, numbers, strings, lists and dicts only, so that `torch.load(weights_only=True)` reads it.
+Beside `NAME.pt` lies `NAME.pt.sha256` in the format of `sha256sum`. It is written BEFORE the checkpoint is replaced and
+then lists the digests of the old and of the new file, so that at no moment a complete checkpoint lacks its digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import os
+import pickle
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+
+State: TypeAlias = dict[str, Any]
+"""What a checkpoint holds; its values are checked by `torch.load(weights_only=True)`, not by a type."""
+
+FORMAT = "ttc-checkpoint-1"
+"""Version of the schema; a reader refuses what it does not know."""
+
+_log = logging.getLogger("ttc")
+
+
+def _write(path: Path, data: bytes | memoryview) -> None:
+    """Replace `path` by `data`: after a crash at any point the file is the old one or the new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise ValueError(
+            f"{path} could not be written ({error.strerror}); free space there or choose another --output"
+        ) from None
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a small text file atomically."""
+    _write(path, text.encode())
+
+
+def _digest_file(path: Path) -> Path:
+    return path.with_name(path.name + ".sha256")
+
+
+def save(path: Path, kind: str, state: State, keep_previous: Path | None = None) -> None:
+    """Write a checkpoint atomically.
+
+    Args:
+        path: where; the folder is made.
+        kind: what the checkpoint is, for example "pretrain"; `load` asks for it.
+        state: tensors, numbers, strings, lists and dicts.
+        keep_previous: where the file that `path` holds now is kept.
+
+    Raises:
+        ValueError: it could not be written; the old file is intact.
+    """
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT, "kind": kind, **state}, buffer)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if keep_previous is not None and path.exists():
+        _replace(keep_previous, path.read_bytes())
+    _replace(path, buffer.getbuffer())
+
+
+def _replace(path: Path, data: bytes | memoryview) -> None:
+    new = hashlib.sha256(data).hexdigest()
+    write_text(_digest_file(path), "".join(f"{each}  {path.name}\n" for each in (*_digests(path), new)))
+    _write(path, data)
+    write_text(_digest_file(path), f"{new}  {path.name}\n")
+
+
+def _digests(path: Path) -> list[str]:
+    try:
+        return [line.split()[0] for line in _digest_file(path).read_text().splitlines() if line.strip()]
+    except FileNotFoundError:
+        return []
+
+
+def load(path: Path, kind: str) -> State:
+    """Read and verify a checkpoint onto the CPU.
+
+    Args:
+        path: the file.
+        kind: the kind that the caller can use.
+
+    Raises:
+        ValueError: missing, damaged, foreign or of another kind; one line with the path and what to do.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"checkpoint {path} cannot be read ({error.strerror}); pass an existing .pt file") from None
+    digests = _digests(path)
+    if digests and hashlib.sha256(data).hexdigest() not in digests:
+        raise ValueError(
+            f"checkpoint {path} is damaged (its sha256 is not in {_digest_file(path).name}); use another one"
+        )
+    try:
+        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, ValueError, TypeError, AttributeError):
+        raise ValueError(f"checkpoint {path} is truncated or no checkpoint of this project; use another one") from None
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        found = state.get("format") if isinstance(state, dict) else type(state).__name__
+        raise ValueError(f"checkpoint {path} has format {found!r}, not {FORMAT!r}; pass one that pretrain.py wrote")
+    if state["kind"] != kind:
+        raise ValueError(f"checkpoint {path} is of kind {state['kind']!r}, not {kind!r}; pass one of that kind")
+    return state
+
+
+def load_latest(folder: Path, kind: str) -> tuple[State, Path] | None:
+    """Read `last.pt` of a run's checkpoint folder, or `previous.pt` with a warning when `last.pt` is damaged.
+
+    Returns:
+        The state and its file, or None when the run has no checkpoint yet.
+
+    Raises:
+        ValueError: there are checkpoints, but none can be used.
+    """
+    problems = []
+    for path in (folder / "last.pt", folder / "previous.pt"):
+        if path.exists():
+            try:
+                state = load(path, kind)
+            except ValueError as error:
+                problems.append(error)
+                continue
+            if problems:
+                _log.warning("%s; going back to %s (step %s)", problems[0], path, state.get("step"))
+            return state, path
+    if problems:
+        raise problems[0]
+    return None

@@ -1,0 +1,132 @@
+"""Command lines: @recipe files, where each value came from, number types. The only user of argparse in the package."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows every default except None, which means that the value is derived from other things."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
+@dataclass(frozen=True)
+class Given:
+    """A parsed command line.
+
+    Attributes:
+        values: flag name with underscores -> value.
+        sources: flag name -> "default", "command line" or "FILE:LINE" of a recipe.
+    """
+
+    values: dict[str, object]
+    sources: dict[str, str]
+
+    def namespace(self) -> argparse.Namespace:
+        """Return the values as attributes."""
+        return argparse.Namespace(**self.values)
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser with @recipe files and a record of where each value came from.
+
+    `@FILE` is replaced by the words of the file: shell-like words, `#` starts a comment, files may name further files
+    relative to themselves. The words are read from left to right and the last one wins.
+    """
+
+    def __init__(self, description: str, example: str) -> None:
+        """Make an empty parser.
+
+        Args:
+            description: what the script does.
+            example: a command that works.
+        """
+        super().__init__(
+            description=description,
+            epilog=f"Example: {example}   (@FILE reads flags from a recipe)",
+            allow_abbrev=False,
+            formatter_class=_HelpFormatter,
+        )
+
+    def parse(self, argv: Sequence[str]) -> Given:
+        """Parse the words after the script's name; wrong usage ends the process with exit code 2."""
+        words = self._expand(argv, "command line", Path.cwd(), ())
+        values = vars(self.parse_args([word for word, _ in words]))
+        sources = dict.fromkeys(values, "default")
+        flags = {flag: action.dest for action in self._actions for flag in action.option_strings}
+        for word, source in words:
+            if (flag := word.split("=", 1)[0]) in flags:
+                sources[flags[flag]] = source
+        return Given(values, sources)
+
+    def _expand(
+        self, words: Sequence[str], source: str, folder: Path, opened: tuple[Path, ...]
+    ) -> list[tuple[str, str]]:
+        out: list[tuple[str, str]] = []
+        for word in words:
+            if not word.startswith("@"):
+                out.append((word, source))
+                continue
+            path = (folder / word[1:]).resolve()
+            if path in opened:
+                self.error(f"{source}: {word} includes itself; remove the line")
+            try:
+                lines = path.read_text().splitlines()
+            except (OSError, UnicodeDecodeError) as error:
+                reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+                self.error(f"{source}: recipe {word} cannot be read ({reason}); name an existing .args file")
+            for number, line in enumerate(lines, 1):
+                place = f"{path.name}:{number}"
+                try:
+                    inner = shlex.split(line, comments=True)
+                except ValueError as error:
+                    self.error(f"{place}: {str(error).lower()}; close the quotation")
+                out += self._expand(inner, place, path.parent, (*opened, path))
+        return out
+
+    def refuse(self, message: str) -> NoReturn:
+        """End with exit code 2 and one line, for values that contradict each other."""
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+    def error(self, message: str) -> NoReturn:
+        """End with exit code 2, one line and the way to the help."""
+        self.refuse(f"{message} (see --help)")
+
+
+def whole(least: int) -> Callable[[str], int]:
+    """Return a flag type: a whole number of at least `least`."""
+
+    def convert(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{value} is below {least}")
+        return value
+
+    return convert
+
+
+def real(least: float, most: float = math.inf, *, above: bool = False) -> Callable[[str], float]:
+    """Return a flag type: a finite number in [least, most], or in (least, most] with `above`."""
+
+    def convert(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+        if not math.isfinite(value) or not least <= value <= most or (above and value == least):
+            opening = "(" if above else "["
+            raise argparse.ArgumentTypeError(f"{text} is outside {opening}{least:g}, {most:g}]")
+        return value
+
+    return convert

@@ -1,0 +1,179 @@
+"""Names of the data sources, and the one path from a name to a finished table."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+from ttc.datasets.images import FileImages, TensorImages, count_channels, find_bad_images, stored_size, tensor_images
+from ttc.datasets.imbalance import draw_subset, hash_order, subset_counts
+from ttc.datasets.leaks import check_leaks, check_unique_ids, warn_about_equal_pixels
+from ttc.datasets.loading import channel_statistics
+from ttc.datasets.splits import hold_out
+from ttc.datasets.table import Dataset, DatasetSettings, Source, count_classes, minority_of
+
+log = logging.getLogger("ttc")
+
+MEDMNIST_NAMES = (
+    "pathmnist",
+    "chestmnist",
+    "dermamnist",
+    "octmnist",
+    "pneumoniamnist",
+    "retinamnist",
+    "breastmnist",
+    "bloodmnist",
+    "tissuemnist",
+    "organamnist",
+    "organcmnist",
+    "organsmnist",
+)
+# Module with a function `read(settings) -> Source`; imported on use, since some need heavy packages.
+READERS: dict[str, str] = {
+    "digits": "digits",
+    "fashion": "fashion",
+    **dict.fromkeys(MEDMNIST_NAMES, "medmnist_sets"),
+    "imagefolder": "imagefolder",
+    "csv": "csv_table",
+}
+DATASETS = tuple(READERS)
+FILE_IMAGE_SIZE = 224
+STATISTICS_FILES = 4096
+CHANNEL_PROBE_FILES = 256
+
+
+def load_dataset(settings: DatasetSettings) -> Dataset:
+    """Read a source, draw splits and the imbalanced subset, check for leaks, and compute statistics.
+
+    Args:
+        settings: What to load.
+
+    Returns:
+        The finished table.
+
+    Raises:
+        ValueError: If the name, a flag or the data is wrong; one line with the remedy.
+    """
+    if settings.name.endswith("mnist3d"):
+        raise ValueError(f"--dataset {settings.name} holds volumes; only the 2-D MedMNIST sets can be used")
+    if settings.name not in READERS:
+        raise ValueError(f"--dataset {settings.name} is unknown; choose one of {', '.join(DATASETS)}")
+    read: Callable[[DatasetSettings], Source] = importlib.import_module(f"ttc.datasets.{READERS[settings.name]}").read
+    return build_dataset(settings, read(settings))
+
+
+def build_dataset(settings: DatasetSettings, source: Source) -> Dataset:
+    """Turn a reader's samples into the finished table; arguments and errors as for `load_dataset`."""
+    check_unique_ids(source.ids)
+    # Drawn before classes are formed and files are verified, so that neither changes who is in the test set.
+    splits = hold_out(source.ids, source.labels, source.groups, source.splits, source.held_out, settings.seed)
+    rows = [row for row, label in enumerate(source.labels) if label in source.classes.label_of]
+    images, image_size, channels = _images(settings, source, rows)
+    bad_images: list[tuple[str, str]] = []
+    if isinstance(images, FileImages) and settings.on_bad_image == "skip":
+        bad = find_bad_images(images, settings.num_workers)
+        bad_images = [(images.paths[position], reason) for position, reason in bad.items()]
+        rows = [row for position, row in enumerate(rows) if position not in bad]
+        images = FileImages([path for i, path in enumerate(images.paths) if i not in bad], images.size, channels)
+        for path, reason in bad_images:
+            log.warning("left out image %s: %s", path, reason)
+
+    ids = [source.ids[row] for row in rows]
+    labels = [source.classes.label_of[source.labels[row]] for row in rows]
+    groups = None if source.groups is None else [source.groups[row] for row in rows]
+    paths = None if source.paths is None else [source.paths[row] for row in rows]
+    splits = [splits[row] for row in rows]
+    # "pool" belongs to the training side: the draw below, not a leak, separates it from "train".
+    sides = ["train" if split == "pool" else split for split in splits]
+    _check_classes(labels, sides, source.classes.names)
+    check_leaks(ids, sides, groups, paths)
+    if isinstance(images, TensorImages):
+        warn_about_equal_pixels(images, ids, sides)
+    splits = _draw(settings, source.classes.names, ids, labels, splits)
+
+    split_array = np.array(splits, dtype="<U5")
+    label_tensor = torch.tensor(labels, dtype=torch.int64)
+    train = np.flatnonzero(split_array == "train")
+    counts = count_classes(label_tensor[train], len(source.classes.names))
+    mean, std = channel_statistics(
+        images, _statistics_rows(images, ids, train.tolist(), settings.seed), channels, settings.num_workers
+    )
+    return Dataset(
+        settings=settings,
+        name=settings.name,
+        class_names=source.classes.names,
+        ids=ids,
+        labels=label_tensor,
+        splits=split_array,
+        groups=groups,
+        paths=paths,
+        images=images,
+        image_size=image_size,
+        channels=channels,
+        minority_class=minority_of(counts, source.classes.names, settings.minority_class),
+        mean=mean,
+        std=std,
+        bad_images=bad_images,
+    )
+
+
+def _images(
+    settings: DatasetSettings, source: Source, rows: Sequence[int]
+) -> tuple[TensorImages | FileImages, int, int]:
+    """Return the images of `rows`, the network's input size and the number of channels."""
+    if source.pixels is not None:
+        everything = len(rows) == len(source.pixels)  # spares a copy of gigabytes
+        pixels = source.pixels if everything else source.pixels[np.array(rows, dtype=np.int64)]
+        images = tensor_images(pixels, settings.image_size)
+        return images, images.data.shape[-1], images.data.shape[1]
+    assert source.paths is not None
+    paths = [source.paths[row] for row in rows]
+    probe = hash_order([source.ids[row] for row in rows], 0, "channels")[:CHANNEL_PROBE_FILES]
+    channels = count_channels([paths[position] for position in probe])
+    image_size = settings.image_size or FILE_IMAGE_SIZE
+    return FileImages(paths, stored_size(image_size), channels), image_size, channels
+
+
+def _draw(
+    settings: DatasetSettings, names: Sequence[str], ids: Sequence[str], labels: Sequence[int], splits: Sequence[str]
+) -> list[str]:
+    """Mark the training samples that the subset leaves out as "pool"."""
+    if settings.class_ratios is None and settings.train_samples is None:
+        return list(splits)
+    side = [row for row, split in enumerate(splits) if split in ("train", "pool")]
+    side_labels = [labels[row] for row in side]
+    sizes = [side_labels.count(label) for label in range(len(names))]
+    counts = subset_counts(sizes, names, settings.class_ratios, settings.train_samples)
+    if settings.train_samples is not None and sum(counts) + len(names) <= settings.train_samples:
+        log.warning("--train-samples %d: the smallest class allows only %d", settings.train_samples, sum(counts))
+    drawn = {side[position] for position in draw_subset([ids[row] for row in side], side_labels, counts, settings.seed)}
+    result = list(splits)
+    for row in side:
+        result[row] = "train" if row in drawn else "pool"
+    return result
+
+
+def _check_classes(labels: Sequence[int], sides: Sequence[str], names: Sequence[str]) -> None:
+    """Raise ValueError when a class has no sample in one of train, val and test."""
+    present = set(zip(labels, sides, strict=True))
+    for label, name in enumerate(names):
+        for split in ("train", "val", "test"):
+            if (label, split) not in present:
+                raise ValueError(
+                    f"--data-root: class {label} ({name}) has no sample in split {split!r}; "
+                    "add images, or group more labels into the class with --classes"
+                )
+
+
+def _statistics_rows(
+    images: TensorImages | FileImages, ids: Sequence[str], train: Sequence[int], seed: int
+) -> torch.Tensor:
+    """Return the rows behind the statistics: all of split "train" in memory, at most 4,096 files."""
+    if isinstance(images, FileImages) and len(train) > STATISTICS_FILES:
+        order = hash_order([ids[row] for row in train], seed, "statistics")[:STATISTICS_FILES]
+        train = sorted(train[position] for position in order)
+    return torch.tensor(train, dtype=torch.int64)

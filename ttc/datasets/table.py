@@ -1,0 +1,206 @@
+"""The data types: what the user asks for, what a reader hands over, and the table that the scripts use.
+
+Shape legend: N samples, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ttc.datasets.classes import ClassGroups
+from ttc.datasets.images import FileImages, TensorImages
+
+SPLITS = ("train", "val", "test", "pool")
+SPLIT_COLUMNS = ("id", "path", "label", "split", "group")
+
+
+@dataclass(frozen=True)
+class DatasetSettings:
+    """Everything that decides the data; plain values, so that a checkpoint can hold it and rebuild the data.
+
+    Args:
+        name: A name in `DATASETS`.
+        data_root: Folder (or CSV file) of the source; None for sources that need none.
+        classes: Source labels or names per class, in label order.
+        positive_classes: Source labels or names that form class 1; all others form class 0.
+        class_ratios: Share of each class in the training subset.
+        train_samples: Upper limit of the training subset's size.
+        minority_class: Overrides the counted minority class.
+        image_size: Side of the network's input in pixels; None for the source's own size (224 for files).
+        on_bad_image: "stop", or "skip" to verify all files at the start and leave the broken ones out.
+        seed: Seed of splits and subsets.
+        num_workers: Processes or threads that decode files; results do not depend on it.
+    """
+
+    name: str
+    data_root: str | None = None
+    classes: tuple[tuple[str, ...], ...] | None = None
+    positive_classes: tuple[str, ...] | None = None
+    class_ratios: tuple[float, ...] | None = None
+    train_samples: int | None = None
+    minority_class: int | None = None
+    image_size: int | None = None
+    on_bad_image: str = "stop"
+    seed: int = 0
+    num_workers: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the values that no reader checks."""
+        if self.on_bad_image not in ("stop", "skip"):
+            raise ValueError(f"--on-bad-image {self.on_bad_image} is unknown; use stop or skip")
+        for flag, value in (("--train-samples", self.train_samples), ("--image-size", self.image_size)):
+            if value is not None and value < 1:
+                raise ValueError(f"{flag} {value} must be at least 1; leave it out for the default")
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """What a reader hands over, before splits are drawn and classes are formed.
+
+    Args:
+        ids: Unique, stable id per sample.
+        labels: Source label per sample.
+        classes: The classes; samples whose label is in none are dropped.
+        splits: Split per sample, as far as the source defines it; "train" for all others.
+        held_out: Parts to draw from split "train": a count, or a fraction of it.
+        pixels: uint8 [N, H, W] or [N, H, W, C] for images in memory, else None.
+        paths: File per sample for images in files, else None.
+        groups: Group (patient, site) per sample, or None.
+    """
+
+    ids: list[str]
+    labels: list[str]
+    classes: ClassGroups
+    splits: list[str]
+    held_out: Mapping[str, int | float]
+    pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]] | None = None
+    paths: list[str] | None = None
+    groups: list[str] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """One table of samples with their images; the row number is the global sample index.
+
+    Rows depend on the source, the classes and (with `--on-bad-image skip`) the broken files, never on the ratio or
+    the method.
+
+    Args:
+        settings: What the table was built from.
+        name: Name of the source.
+        class_names: Name per class, in label order.
+        ids: Unique, stable id per row.
+        labels: int64 [N], class index per row.
+        splits: String array [N] of "train", "val", "test" and "pool" (training side, left out of the subset).
+        groups: Group per row, or None.
+        paths: File per row, or None.
+        images: The pixels, uint8; files are decoded to a square somewhat larger than `image_size`.
+        image_size: Side of the network's input in pixels.
+        channels: 1 or 3.
+        minority_class: Smallest class of split "train"; None when the smallest is not unique.
+        mean: Mean per channel on split "train", range [0, 1].
+        std: Standard deviation per channel on split "train", same unit.
+        bad_images: Path and reason of every file that was skipped.
+    """
+
+    settings: DatasetSettings
+    name: str
+    class_names: list[str]
+    ids: list[str]
+    labels: Tensor
+    splits: np.ndarray[tuple[int], np.dtype[np.str_]]
+    groups: list[str] | None
+    paths: list[str] | None
+    images: TensorImages | FileImages
+    image_size: int
+    channels: int
+    minority_class: int | None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    bad_images: list[tuple[str, str]]
+
+    def indices(self, split: str) -> Tensor:
+        """Return the rows of a split, ascending, int64."""
+        assert split in SPLITS
+        return torch.from_numpy(np.flatnonzero(self.splits == split))
+
+    def class_counts(self, split: str) -> list[int]:
+        """Return the number of samples per class in a split."""
+        return count_classes(self.labels[self.indices(split)], len(self.class_names))
+
+    def split_digest(self) -> str:
+        """Return the sha256 (hex) of all (id, label, split) rows."""
+        digest = hashlib.sha256()
+        for sample_id, label, split in zip(self.ids, self.labels.tolist(), self.splits, strict=True):
+            digest.update(f"{sample_id}\0{label}\0{split}\n".encode(errors="surrogateescape"))
+        return digest.hexdigest()
+
+    def save_split(self, path: str | Path) -> None:
+        """Write the table as UTF-8 CSV with the columns id, path, label, split, group.
+
+        For images in files the result can be read back with `--dataset csv --data-root PATH`.
+        """
+        blank = [""] * len(self.ids)
+        columns = (self.ids, self.paths or blank, self.labels.tolist(), self.splits, self.groups or blank)
+        with Path(path).open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(SPLIT_COLUMNS)
+            writer.writerows(zip(*columns, strict=True))
+
+
+def count_classes(labels: Tensor, classes: int) -> list[int]:
+    """Count int64 labels [N] per class."""
+    return [int(count) for count in torch.bincount(labels, minlength=classes)]
+
+
+def minority_of(counts: Sequence[int], class_names: Sequence[str], override: int | None) -> int | None:
+    """Determine the minority class from the training counts.
+
+    Args:
+        counts: Training samples per class.
+        class_names: Names for the error message.
+        override: `--minority-class`, or None.
+
+    Returns:
+        The class index; None when no class is smaller than all others and none is given.
+
+    Raises:
+        ValueError: If the override is no class, or the largest class.
+    """
+    if override is None:
+        smallest = min(counts)
+        return counts.index(smallest) if counts.count(smallest) == 1 else None
+    if not 0 <= override < len(counts):
+        raise ValueError(f"--minority-class {override} is no class; use 0 to {len(counts) - 1}")
+    if counts[override] == max(counts) > min(counts):
+        raise ValueError(
+            f"--minority-class {override} ({class_names[override]}) is the largest class with {counts[override]} of "
+            f"{sum(counts)} training samples; leave the flag out or use {counts.index(min(counts))}"
+        )
+    return override
+
+
+def describe(dataset: Dataset) -> list[str]:
+    """Return the class table as lines of at most 100 columns, for the plan that is printed before training."""
+    counts = {split: dataset.class_counts(split) for split in SPLITS}
+    total = sum(counts["train"])
+    lines = [f"{'class':>5}  {'name':<30}" + "".join(f"{s:>9}" for s in SPLITS) + "  share of train"]
+    for label, name in enumerate(dataset.class_names):
+        shown = name if len(name) <= 30 else name[:27] + "..."
+        numbers = "".join(f"{counts[split][label]:>9}" for split in SPLITS)
+        share = f"{100 * counts['train'][label] / total:>14.2f} %"
+        marker = "  minority" if label == dataset.minority_class else ""
+        lines.append(f"{label:>5}  {shown:<30}{numbers}{share}{marker}")
+    if dataset.bad_images:
+        lines.append(
+            f"{len(dataset.bad_images)} unreadable images were left out; the first: {dataset.bad_images[0][0]}"[:100]
+        )
+    return lines

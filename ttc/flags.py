@@ -1,0 +1,316 @@
+"""The flags that several scripts share, in groups; the same name and meaning wherever they appear."""
+
+from __future__ import annotations
+
+from ttc.augment import PRESETS
+from ttc.cli import Parser, real, whole
+from ttc.datasets import DATASETS
+from ttc.losses import METHODS
+from ttc.samplers import SAMPLERS
+
+
+def add_data(parser: Parser) -> None:
+    """Add what names the images and the two classes."""
+    group = parser.add_argument_group("data")
+    add = group.add_argument
+    add(
+        "--dataset",
+        default="digits",
+        metavar="NAME",
+        help=f"where the images come from: {', '.join(DATASETS)}, or a 2-D MedMNIST set by its name",
+    )
+    add(
+        "--data-root",
+        metavar="PATH",
+        help="folder of the dataset (for csv: the table itself); change it when the data are not in the default place",
+    )
+    add(
+        "--classes",
+        nargs="+",
+        metavar="LABELS",
+        help="one word per class, in label order: source labels or names joined by commas, such as 0,1,2 3,4; "
+        "labels not named are left out",
+    )
+    add(
+        "--positive-classes",
+        metavar="LABELS",
+        help="source labels or names joined by commas that form class 1 of a multi-class set; the rest is class 0",
+    )
+    add(
+        "--class-ratios",
+        nargs="+",
+        type=real(0, 1, above=True),
+        metavar="SHARE",
+        help="share of each class in training, summing to 1; the total stays the same for every ratio; "
+        "the default is the data as they are, but 0.97 0.03 for digits, which has no rare class",
+    )
+    add(
+        "--train-samples",
+        type=whole(1),
+        metavar="N",
+        help="most training samples in all; lower it for a quick trial or for a total common to several datasets",
+    )
+    add(
+        "--minority-class",
+        type=whole(0),
+        metavar="LABEL",
+        help="label of the rare class; only needed where the classes are equally large, otherwise it is counted",
+    )
+    add(
+        "--image-size",
+        type=whole(4),
+        metavar="PX",
+        help="side of the views; smaller is faster; the default is the data's own size, 224 for image files",
+    )
+    add(
+        "--on-bad-image",
+        choices=("stop", "skip"),
+        default="stop",
+        help="what to do with an unreadable image: end the run, or leave it out and list it "
+        "(all files are then read once first)",
+    )
+
+
+def add_augmentation(parser: Parser) -> None:
+    """Add how views are made."""
+    group = parser.add_argument_group("augmentation")
+    add = group.add_argument
+    add(
+        "--augmentation",
+        choices=tuple(PRESETS),
+        help="preset of random changes; the default is digits for digits, medical for grey images, else natural",
+    )
+    add(
+        "--crop-scale",
+        nargs=2,
+        type=real(0, 1, above=True),
+        metavar=("MIN", "MAX"),
+        help="share of the image's area that a random crop keeps; raise MIN when the finding sits at the border",
+    )
+    add(
+        "--jitter-strength",
+        type=real(0),
+        default=1.0,
+        metavar="X",
+        help="factor on all colour changes of the preset; 0 where grey values carry the diagnosis",
+    )
+
+
+def add_model(parser: Parser) -> None:
+    """Add the network."""
+    group = parser.add_argument_group("model")
+    add = group.add_argument
+    add(
+        "--encoder",
+        metavar="NAME",
+        help="convnet-wN (small, for 8-64 px on a CPU, N = width) or a torchvision ResNet such as resnet50; "
+        "the default goes by the image size",
+    )
+    add(
+        "--stem",
+        choices=("auto", "imagenet", "small"),
+        default="auto",
+        help="first layers of a ResNet; auto takes the small one up to 64 px",
+    )
+    add(
+        "--projection-dim",
+        type=whole(2),
+        default=128,
+        metavar="D",
+        help="length of the embeddings that the contrastive loss compares",
+    )
+    add(
+        "--weights",
+        metavar="FILE|imagenet",
+        help="weights to start from; leave it out to train from scratch, as in the paper",
+    )
+
+
+def add_method(parser: Parser) -> None:
+    """Add the objective and its settings."""
+    group = parser.add_argument_group("method")
+    add = group.add_argument
+    add(
+        "--method",
+        choices=tuple(METHODS),
+        default="supmin",
+        help="what is trained; supcon collapses on rare classes, supmin and supproto are the paper's cures, "
+        "simclr ignores labels, the ce family trains a classifier",
+    )
+    add(
+        "--temperature",
+        type=real(0, above=True),
+        metavar="T",
+        help="scale of the cosines; lower values look at harder negatives; the default is the method's own, mostly 0.07",
+    )
+    add(
+        "--base-temperature",
+        type=real(0, above=True),
+        metavar="T",
+        help="the loss is multiplied by temperature / base temperature; the default is no factor",
+    )
+    add(
+        "--ratio-supervised-majority",
+        type=real(0, 1),
+        metavar="R",
+        help="supmin: share of the majority that gets class positives; 0 is supmin, 1 is supcon",
+    )
+    add(
+        "--margin",
+        nargs="+",
+        type=real(-4, 4),
+        metavar="EPS",
+        help="supproto: a row is pulled until its own prototype leads by this margin; one value, or one per class",
+    )
+    add(
+        "--method-settings",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="further settings of the method, such as gamma=2 for focal or k=6 for kcl; docs/methods.md lists them",
+    )
+
+
+def add_optimisation(parser: Parser) -> None:
+    """Add batches and the optimizer."""
+    group = parser.add_argument_group("optimisation")
+    add = group.add_argument
+    add(
+        "--batch-size",
+        type=whole(1),
+        default=128,
+        metavar="B",
+        help="samples of the GLOBAL batch, over all devices; larger batches hold more rare images",
+    )
+    add(
+        "--batch-sampler",
+        choices=SAMPLERS,
+        default="shuffle",
+        help="who meets whom: shuffle, stratified (class shares in every batch) or balanced "
+        "(equal classes, rare images repeat); balanced helps every supervised method on rare classes",
+    )
+    add(
+        "--min-minority-per-batch",
+        type=whole(0),
+        default=0,
+        metavar="K",
+        help="least rare images in a batch; repeats them only as much as needed",
+    )
+    add(
+        "--epochs",
+        type=whole(0),
+        default=30,
+        metavar="E",
+        help="passes over the training samples; the balanced sampler takes as many steps; "
+        "0 leaves the encoder untrained, the baseline of every comparison",
+    )
+    add(
+        "--optimizer",
+        choices=("sgd", "adam", "adamw"),
+        default="sgd",
+        help="sgd with momentum 0.9 as in the paper; adamw for networks without BatchNorm",
+    )
+    add(
+        "--lr",
+        type=real(0, above=True),
+        default=0.25,
+        metavar="LR",
+        help="peak learning rate; lower it when a supervised loss sticks at its collapse value",
+    )
+    add(
+        "--weight-decay",
+        type=real(0),
+        default=1e-4,
+        metavar="WD",
+        help="pull of the weights towards 0; raise it for small data",
+    )
+    add(
+        "--warmup-epochs",
+        type=real(0),
+        default=2,
+        metavar="E",
+        help="epochs in which the learning rate rises from a tenth; lengthen it for large batches",
+    )
+    add(
+        "--clip-gradient-norm",
+        type=real(0, above=True),
+        metavar="NORM",
+        help="largest norm of the gradient; use it when the loss jumps",
+    )
+
+
+def add_runtime(parser: Parser, *, precision: bool = True) -> None:
+    """Add device, precision, workers and seed."""
+    group = parser.add_argument_group("runtime")
+    add = group.add_argument
+    add(
+        "--device",
+        default="auto",
+        metavar="NAME",
+        help="auto takes CUDA where there is one; cpu for small encoders and exact resumes",
+    )
+    if precision:
+        add(
+            "--precision",
+            choices=("fp32", "bf16", "fp16"),
+            default="fp32",
+            help="number format of the encoder; bf16 is faster on recent hardware; the loss is always float32",
+        )
+        add(
+            "--compile",
+            action="store_true",
+            help="compile the network with torch.compile; worth its start-up time in long runs only",
+        )
+    add(
+        "--num-workers",
+        type=whole(0),
+        default=2,
+        metavar="N",
+        help="processes that decode image files, per device; results do not depend on it",
+    )
+    add(
+        "--seed",
+        type=whole(0),
+        default=0,
+        metavar="S",
+        help="of splits, draws, weights, order and views; run several for mean and deviation",
+    )
+
+
+def add_output(parser: Parser) -> None:
+    """Add the run folder and what is written when."""
+    group = parser.add_argument_group("output")
+    add = group.add_argument
+    add("--output", metavar="FOLDER", help="run folder; the default is runs/DATASET-METHOD-seedS")
+    add(
+        "--resume",
+        default="auto",
+        metavar="auto|never|FILE",
+        help="auto continues the same run where it stopped; FILE continues from that checkpoint",
+    )
+    add(
+        "--save-every-epochs",
+        type=whole(1),
+        default=10,
+        metavar="E",
+        help="keep a checkpoint every E epochs; last.pt is written after every epoch",
+    )
+    add(
+        "--log-every-steps",
+        type=whole(1),
+        default=10,
+        metavar="N",
+        help="steps between two lines of metrics.jsonl; each costs a wait for the device",
+    )
+    add(
+        "--metrics-every-epochs",
+        type=whole(0),
+        default=5,
+        metavar="E",
+        help="how often SAA, CAC and effective rank of a fixed subset are watched; 0 never",
+    )
+    add(
+        "--dry-run",
+        action="store_true",
+        help="load everything, print the plan, check the command, and stop; writes nothing",
+    )

@@ -1,0 +1,155 @@
+"""From parsed flags to settings: the defaults that depend on other things, and the contradictions that are refused."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+from ttc.augment import PRESETS, Augmentation
+from ttc.cli import Given, Parser
+from ttc.datasets import Dataset, DatasetSettings
+from ttc.description import Description
+from ttc.losses import settings_of
+from ttc.models import EncoderSpec
+
+
+def dataset_settings(args: argparse.Namespace) -> DatasetSettings:
+    """Return the data that the flags of `flags.add_data` ask for."""
+    return DatasetSettings(
+        name=args.dataset,
+        data_root=args.data_root,
+        classes=None if args.classes is None else tuple(tuple(word.split(",")) for word in args.classes),
+        positive_classes=None if args.positive_classes is None else tuple(args.positive_classes.split(",")),
+        class_ratios=class_ratios(args),
+        train_samples=args.train_samples,
+        minority_class=args.minority_class,
+        image_size=args.image_size,
+        on_bad_image=args.on_bad_image,
+        seed=args.seed,
+        num_workers=args.num_workers,
+    )
+
+
+def class_ratios(args: argparse.Namespace) -> tuple[float, ...] | None:
+    """Return the shares of the classes; digits alone, which has no rare class, is made imbalanced by default."""
+    if args.class_ratios is not None:
+        return tuple(args.class_ratios)
+    untouched = args.dataset == "digits" and args.classes is None and args.positive_classes is None
+    return (0.97, 0.03) if untouched else None
+
+
+def encoder_spec(args: argparse.Namespace, dataset: Dataset) -> EncoderSpec:
+    """Return the encoder; without a name the one that fits the image size."""
+    size = dataset.image_size
+    fitting = "convnet-w8" if size <= 16 else "convnet-w16" if size <= 64 else "resnet50"
+    return EncoderSpec(args.encoder or fitting, dataset.channels, size, args.stem)
+
+
+def augmentation(args: argparse.Namespace, dataset: Dataset) -> Augmentation:
+    """Return the augmentation; without a preset the one that fits the data.
+
+    Raises:
+        ValueError: the crop's smallest share is above its largest.
+    """
+    fitting = "digits" if dataset.name == "digits" else "medical" if dataset.channels == 1 else "natural"
+    chosen = PRESETS[args.augmentation or fitting].stronger(args.jitter_strength)
+    if args.crop_scale is None:
+        return chosen
+    low, high = args.crop_scale
+    if low > high:
+        raise ValueError(f"--crop-scale {low:g} {high:g}: MIN is above MAX; swap them")
+    return replace(chosen, scale=(low, high))
+
+
+def objective_arguments(args: argparse.Namespace, dataset: Dataset, feature_dim: int) -> dict[str, object]:
+    """Return the keyword arguments of `build_objective`, plain values.
+
+    Raises:
+        ValueError: a setting that the method does not know, or a minority that it needs and cannot be counted.
+    """
+    settings = parse_method_settings(args.method, args.method_settings)
+    if args.ratio_supervised_majority is not None:
+        settings["ratio_supervised_majority"] = args.ratio_supervised_majority
+    if args.margin is not None:
+        settings["margin"] = args.margin[0] if len(args.margin) == 1 else list(args.margin)
+    if args.method == "supmin" and dataset.minority_class is None:
+        raise ValueError(
+            "--method supmin supervises the minority, but no class is smaller than all others; "
+            "choose one with --minority-class"
+        )
+    return {
+        "num_classes": len(dataset.class_names),
+        "minority_class": dataset.minority_class,
+        "class_counts": dataset.class_counts("train"),
+        "feature_dim": feature_dim,
+        "projection_dim": args.projection_dim,
+        "temperature": args.temperature,
+        "base_temperature": args.base_temperature,
+        "seed": args.seed,
+        **settings,
+    }
+
+
+def parse_method_settings(method: str, words: list[str]) -> dict[str, object]:
+    """Turn NAME=VALUE words into settings of a method, each of the type of its default.
+
+    Raises:
+        ValueError: a word without "=", an unknown name or a value of another type.
+    """
+    known = settings_of(method)
+    out: dict[str, object] = {}
+    for word in words:
+        name, separator, text = word.partition("=")
+        if not separator or name not in known:
+            raise ValueError(
+                f"--method-settings {word}: --method {method} knows {', '.join(known) or 'none'}; write NAME=VALUE"
+            )
+        default = known[name]
+        try:
+            if isinstance(default, bool):
+                out[name] = {"true": True, "false": False}[text.lower()]
+            else:
+                out[name] = int(text) if isinstance(default, int) else text if isinstance(default, str) else float(text)
+        except (ValueError, KeyError):
+            kind = type(default).__name__
+            raise ValueError(f"--method-settings {word}: {name} takes a value like {default} ({kind})") from None
+    return out
+
+
+def refuse_idle_flags(parser: Parser, given: Given) -> None:
+    """End with exit code 2 when the command line itself sets something that the chosen method does not have.
+
+    Recipes may carry such flags: one recipe serves many methods.
+    """
+    method = str(given.values["method"])
+    known = settings_of(method)
+    for name in ("temperature", "base_temperature", "ratio_supervised_majority", "margin"):
+        if given.sources[name] == "command line" and name not in known:
+            flag = f"--{name.replace('_', '-')}"
+            parser.refuse(f"{flag} has no effect with --method {method}; leave it out or choose another method")
+
+
+def divisible_batch(batch_size: int, world_size: int) -> int:
+    """Return the global batch size.
+
+    Raises:
+        ValueError: it cannot be divided equally among the processes.
+    """
+    if batch_size % world_size:
+        below = batch_size // world_size * world_size
+        raise ValueError(
+            f"--batch-size {batch_size} cannot be divided among {world_size} processes; use {below or world_size}"
+        )
+    return batch_size
+
+
+def derived(output: Path, description: Description) -> dict[str, object]:
+    """Return the values that took the place of flags left open, for args.json."""
+    return {
+        "output": str(output),
+        "class_ratios": description.data["class_ratios"],
+        "encoder": description.encoder["name"],
+        "image_size": description.encoder["image_size"],
+        "minority_class": description.minority_class,
+    }

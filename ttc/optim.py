@@ -1,0 +1,67 @@
+"""Optimizers, parameter groups and the learning rate as a pure function of the step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+
+def build_optimizer(
+    name: str, modules: Iterable[nn.Module], *, lr: float, weight_decay: float, momentum: float = 0.9
+) -> torch.optim.Optimizer:
+    """Build the optimizer over all trainable parameters of `modules`.
+
+    Weights decay; biases and normalisation gains (one-dimensional parameters) do not when the optimizer is AdamW, and
+    do with SGD, as in the experiments of the paper.
+
+    Args:
+        name: "sgd" (with `momentum`), "adam" or "adamw".
+        modules: the modules to train; parameters with `requires_grad=False` are left out.
+        lr: peak learning rate, > 0.
+        weight_decay: >= 0.
+        momentum: of SGD.
+
+    Raises:
+        ValueError: unknown name.
+    """
+    parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
+    if name == "sgd":
+        return torch.optim.SGD(parameters, lr=lr, momentum=momentum, weight_decay=weight_decay)
+    if name == "adam":
+        return torch.optim.Adam(parameters, lr=lr, weight_decay=weight_decay)
+    if name == "adamw":
+        groups = [
+            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        return torch.optim.AdamW(groups, lr=lr)
+    raise ValueError(f"--optimizer {name} is unknown; choose sgd, adam or adamw")
+
+
+def learning_rate(step: int, *, peak: float, steps: int, warmup_steps: int) -> float:
+    """Return the learning rate of a step: linear warm-up from 0.1 peak, then a cosine down to 0.001 peak.
+
+    A function of the step alone, so that a resumed run needs no scheduler state.
+
+    Args:
+        step: 0 .. steps - 1.
+        peak: the highest rate, reached at the end of the warm-up.
+        steps: steps of the whole run.
+        warmup_steps: steps of the warm-up, < steps.
+
+    Source: METHODS section 5 (the paper's schedule, per step).
+    """
+    if step < warmup_steps:
+        return peak * (0.1 + 0.9 * step / warmup_steps)
+    progress = (step - warmup_steps) / max(1, steps - warmup_steps)
+    floor = 0.001 * peak
+    return floor + (peak - floor) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Give every parameter group the same learning rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr

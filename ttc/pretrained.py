@@ -1,0 +1,127 @@
+"""Bring a checkpoint back to life and embed images with it: what the evaluation scripts share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ttc import checkpoint
+from ttc.augment import ViewGenerator
+from ttc.datasets import Dataset, batches, load_dataset
+from ttc.description import Description
+from ttc.models import PretrainNetwork
+from ttc.training_state import KIND
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """What a checkpoint holds, ready for use.
+
+    Attributes:
+        network: encoder and head with the stored weights, in eval mode, without gradients.
+        description: of the run.
+        dataset: the same data and splits as in the run.
+        views: makes plain and augmented views.
+        objective_state: the objective's tensors (prototypes, classifier, ...).
+        step: optimizer steps of the checkpoint.
+    """
+
+    network: PretrainNetwork
+    description: Description
+    dataset: Dataset
+    views: ViewGenerator
+    objective_state: dict[str, Tensor]
+    step: int
+
+
+def load_pretrained(path: Path, *, data_root: str | None, num_workers: int, device: torch.device) -> Pretrained:
+    """Load a checkpoint of pretrain.py with its network and its data.
+
+    Args:
+        path: the checkpoint.
+        data_root: where the data lie now, if not where they were.
+        num_workers: processes that decode image files.
+        device: where the network goes.
+
+    Raises:
+        ValueError: no checkpoint of that kind, or the data have changed since.
+    """
+    state = checkpoint.load(path, KIND)
+    description = Description(**state["description"])
+    settings = description.dataset_settings()
+    dataset = load_dataset(replace(settings, num_workers=num_workers, data_root=data_root or settings.data_root))
+    if dataset.split_digest() != description.split_digest:
+        raise ValueError(
+            f"--checkpoint {path}: the data have changed since, its splits are not those that {settings.name} gives "
+            f"now; restore the files of the run, or name them with --data-root"
+        )
+    network = description.network()
+    network.encoder.load_state_dict(state["encoder"])
+    if network.projection is not None:
+        network.projection.load_state_dict(state["projection"])
+    network.requires_grad_(False).eval().to(device)
+    return Pretrained(network, description, dataset, description.view_generator(), state["objective"], state["step"])
+
+
+def embed(
+    network: nn.Module,
+    dataset: Dataset,
+    generator: ViewGenerator,
+    rows: Tensor,
+    *,
+    views: int,
+    draw: int = -1,
+    num_workers: int = 0,
+    batch_size: int = 512,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Embed samples in eval mode, batch by batch, in the order of `rows`.
+
+    Args:
+        network: returns (features, z) for images.
+        dataset: the images.
+        generator: makes the views.
+        rows: [N] int64, rows of the dataset.
+        views: augmented views per sample; 0 gives one plain view.
+        draw: chooses the augmentations; negative numbers are never used in training.
+        num_workers: processes that decode image files.
+        batch_size: samples at a time.
+
+    Yields:
+        features [B, V, F] and z [B, V, D], float32, on the CPU.
+    """
+    training, device = network.training, next(network.parameters()).device
+    network.eval()
+    pieces = torch.split(rows, batch_size)
+    with torch.no_grad():
+        for ids, images in zip(pieces, batches(dataset.images, pieces, num_workers), strict=True):
+            images = images.to(device, non_blocking=True)
+            if views:
+                inputs = generator.views(images, ids.to(device), torch.full_like(ids, draw), views)
+            else:
+                inputs = generator.plain(images)[:, None]
+            embedded = network(inputs.flatten(0, 1).contiguous(memory_format=torch.channels_last))
+            features, z = (each.float().unflatten(0, (len(ids), -1)).cpu() for each in embedded)
+            yield features, z
+    network.train(training)
+
+
+def fixed_subset(dataset: Dataset, most: int) -> Tensor:
+    """Return rows to watch during training: from validation, or from training where there is none, half of each class.
+
+    Args:
+        dataset: the data.
+        most: largest number of rows.
+
+    Returns:
+        int64, ascending; the same for every method and ratio.
+    """
+    split = "val" if len(dataset.indices("val")) else "train"
+    rows = dataset.indices(split)
+    labels = dataset.labels[rows]
+    share = most // len(dataset.class_names)
+    chosen = [rows[labels == label][:share] for label in range(len(dataset.class_names))]
+    return torch.cat(chosen).sort().values

@@ -1,0 +1,124 @@
+"""What happens around the steps of pretraining: numbers, the collapse watch, checkpoints, requests to stop."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ttc import distributed
+from ttc.monitor import CollapseWatch, LossMonitor
+from ttc.runfolder import RunFolder
+from ttc.runlog import Progress, RunLog, log
+from ttc.runtime import StopRequest
+from ttc.training_state import TrainingState
+
+
+@dataclass
+class Reporter:
+    """Called by the loop after steps and epochs; every rank has one.
+
+    Attributes:
+        state: of the run.
+        folder: the run folder.
+        run_log: where numbers go.
+        progress: bar or lines.
+        monitor: the losses since the last log step.
+        watch: metrics of a fixed subset, on the main rank.
+        stop: signals that arrived.
+        world: this process's place.
+        epochs: of the run.
+        batch_size: samples of the global batch.
+        log_every_steps: distance of the log steps; several processes also agree on a stop there.
+        save_every_epochs: distance of the checkpoints that stay.
+        metrics_every_epochs: distance of the watches; 0 never.
+        latest: the newest numbers, for the result.
+    """
+
+    state: TrainingState
+    folder: Path
+    run_log: RunLog
+    progress: Progress
+    monitor: LossMonitor
+    watch: CollapseWatch
+    stop: StopRequest
+    world: distributed.World
+    epochs: int
+    batch_size: int
+    log_every_steps: int
+    save_every_epochs: int
+    metrics_every_epochs: int
+    latest: dict[str, float] = field(default_factory=dict)
+
+    def begin(self, plan: list[str], resumed: Path | None) -> None:
+        """Tell what is about to happen."""
+        if resumed is not None:
+            log.info("continuing from %s, step %d", resumed, self.state.step)
+            return
+        self.run_log.text("plan", plan)
+        self.run_log.image_grid("views", self.watch.sample_views())
+
+    def finish(self, folder: RunFolder) -> None:
+        """Write the last checkpoint of a run without epochs, and the result."""
+        if self.epochs == 0:
+            self.state.save(self.folder / "checkpoints", "epoch_0000.pt")
+        self.progress.close()
+        self.run_log.close()
+        if self.world.main:
+            description = self.state.description
+            path = folder.save_json(
+                "result.json",
+                {
+                    "kind": "pretrain",
+                    "method": description.method,
+                    "dataset": description.data["name"],
+                    "seed": description.seed,
+                    "steps": self.state.step,
+                    "epochs": self.epochs,
+                    "seconds": round(self.state.elapsed(), 3),
+                    "collapse_value": self.monitor.collapse_value,
+                    **{key: value for key, value in self.latest.items() if math.isfinite(value)},
+                },
+            )
+            log.info("finished in %.1f s; result in %s", self.state.elapsed(), path)
+
+    def step_ended(self, learning_rate: float, *, last_of_epoch: bool) -> bool:
+        """Log at log steps, and save and return True when the run has to stop now."""
+        step = self.state.step
+        log_step = step % self.log_every_steps == 0 or last_of_epoch
+        self.progress.step(self.batch_size)
+        if log_step or step == 1:
+            self._write({**self.monitor.read(), "train/lr": learning_rate})
+        # Asking the other ranks costs a wait, so several ranks do it at log steps only.
+        if last_of_epoch or not (log_step or self.world.size == 1):
+            return False
+        return self._stopped()
+
+    def epoch_ended(self) -> bool:
+        """Watch, save, tell, and return True when the run has to stop now."""
+        epoch = self.state.epoch
+        if self.world.main and self.metrics_every_epochs and epoch % self.metrics_every_epochs == 0:
+            self._write(self.watch.measure(epoch, self.latest.get("train/loss")))
+        keep = epoch % self.save_every_epochs == 0 or epoch == self.epochs
+        self.state.save(self.folder / "checkpoints", f"epoch_{epoch:04d}.pt" if keep else None)
+        shown = ("train/loss", "train/loss_over_collapse", "train/lr", "watch/mean_cosine")
+        self.progress.epoch(epoch, self.epochs, {key: self.latest[key] for key in shown if key in self.latest})
+        return epoch < self.epochs and self._stopped()
+
+    def _stopped(self) -> bool:
+        if not distributed.any_rank(self.stop.signal_name is not None, self.world.device):
+            return False
+        if self.monitor.pending:
+            self._write(self.monitor.read())
+        self.state.save(self.folder / "checkpoints")
+        log.warning(
+            "stopped by %s after step %d; the same command continues",
+            self.stop.signal_name or "another rank",
+            self.state.step,
+        )
+        return True
+
+    def _write(self, values: dict[str, float]) -> None:
+        self.latest.update(values)
+        step = self.state.step
+        self.run_log.scalars(step=step, epoch=self.state.epoch, images=step * self.batch_size, values=values)

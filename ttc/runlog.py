@@ -1,0 +1,151 @@
+"""What a run tells: console, log.txt, metrics.jsonl and TensorBoard. The only user of tensorboard."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from ttc.runfolder import truncate_jsonl
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+log = logging.getLogger("ttc")
+
+
+class _Console(logging.StreamHandler):  # type: ignore[type-arg]  # generic only in type stubs before Python 3.11
+    """Writes above a running progress bar instead of through it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm
+
+        tqdm.write(self.format(record), file=sys.stderr)
+
+
+def start_logging(main: bool, folder: Path | None = None) -> None:
+    """Send the log to stderr and, with a folder, to its log.txt; ranks other than the main one only warn, on stderr.
+
+    Args:
+        main: whether this process speaks for the run.
+        folder: the run folder.
+    """
+    log.setLevel(logging.INFO if main else logging.WARNING)
+    log.propagate = False
+    for handler in log.handlers[:]:
+        log.removeHandler(handler)
+        handler.close()
+    log.addHandler(_Console())
+    if main and folder is not None:
+        file = logging.FileHandler(folder / "log.txt")
+        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        log.addHandler(file)
+
+
+class RunLog:
+    """Writes the numbers of a run under the same keys to metrics.jsonl and TensorBoard; does nothing on other ranks."""
+
+    def __init__(self, folder: Path, *, main: bool, step: int = 0) -> None:
+        """Open the files.
+
+        Args:
+            folder: the run folder.
+            main: whether this process writes.
+            step: the step from which the run continues; what was logged after it is dropped.
+        """
+        self.main = main
+        self._writer: SummaryWriter | None = None
+        if main:
+            truncate_jsonl(folder / "metrics.jsonl", step)
+            self._lines = (folder / "metrics.jsonl").open("a")
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(folder / "tb"), purge_step=step + 1 if step else None)
+
+    def scalars(self, *, step: int, epoch: int, images: int, values: Mapping[str, float]) -> None:
+        """Log numbers.
+
+        Args:
+            step: optimizer steps taken.
+            epoch: epochs completed or under way, from 0.
+            images: training samples seen by all ranks.
+            values: key such as "train/loss" -> finite or non-finite number; non-finite ones are written as null.
+        """
+        if self._writer is None:
+            return
+        finite = {key: value if abs(value) < float("inf") else None for key, value in values.items()}
+        self._lines.write(json.dumps({"step": step, "epoch": epoch, "images": images, **finite}) + "\n")
+        self._lines.flush()
+        for key, value in values.items():
+            self._writer.add_scalar(key, value, step)
+
+    def text(self, key: str, lines: list[str], step: int = 0) -> None:
+        """Show lines as preformatted text in TensorBoard."""
+        if self._writer is not None:
+            self._writer.add_text(key, "\n".join("    " + line for line in lines), step)
+
+    def image_grid(self, key: str, images: Tensor, step: int = 0) -> None:
+        """Show images [N, C, H, W] float in [0, 1] as one grid in TensorBoard."""
+        if self._writer is not None:
+            from torchvision.utils import make_grid
+
+            self._writer.add_image(key, make_grid(images, nrow=8), step)
+
+    def embedding(self, key: str, rows: Tensor, labels: list[str], sprites: Tensor | None, step: int = 0) -> None:
+        """Show embeddings [N, D] with labels and sprites [N, C, H, W] in [0, 1] in TensorBoard's projector."""
+        if self._writer is not None:
+            self._writer.add_embedding(rows, metadata=labels, label_img=sprites, global_step=step, tag=key)
+
+    def close(self) -> None:
+        """Flush and close the files."""
+        if self._writer is not None:
+            self._writer.close()
+            self._lines.close()
+
+
+class Progress:
+    """One tqdm bar for the run on a terminal; without a terminal nothing, and `epoch` writes one line per epoch."""
+
+    def __init__(self, *, steps: int, first: int, main: bool) -> None:
+        """Open the bar.
+
+        Args:
+            steps: steps of the whole run.
+            first: steps already done.
+            main: whether this process speaks for the run.
+        """
+        from tqdm import tqdm
+
+        self.tty = main and sys.stderr.isatty()
+        self._bar = tqdm(total=steps, initial=first, disable=not self.tty, unit="step", dynamic_ncols=True)
+        self._started, self._images = time.perf_counter(), 0
+
+    def step(self, images: int) -> None:
+        """Count a step that saw `images` samples."""
+        self._images += images
+        self._bar.update()
+
+    def epoch(self, epoch: int, epochs: int, values: Mapping[str, float]) -> None:
+        """Tell how an epoch (counted from 1) ended: on the bar, or as a line of the log."""
+        text = "  ".join(f"{key.rsplit('/', 1)[-1]} {value:.4g}" for key, value in values.items())
+        self._bar.set_postfix_str(text)
+        rate = self._images / max(1e-9, time.perf_counter() - self._started)
+        if not self.tty:
+            log.info("epoch %d/%d  %s  %.0f images/s", epoch, epochs, text, rate)
+
+    def close(self) -> None:
+        """Close the bar."""
+        self._bar.close()
+
+
+def batches_with_progress(total: int, what: str, main: bool) -> Iterator[int]:
+    """Count 0 .. total - 1 with a bar on a terminal."""
+    from tqdm import tqdm
+
+    yield from tqdm(range(total), desc=what, disable=not (main and sys.stderr.isatty()), leave=False)

@@ -1,0 +1,111 @@
+"""All that changes while a run trains, saved and restored as one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ttc import checkpoint, distributed
+from ttc.description import Description
+from ttc.models import PretrainNetwork
+from ttc.runfolder import differing, shorten
+
+KIND = "pretrain"
+"""Kind of the checkpoints that pretrain.py writes."""
+
+
+@dataclass
+class TrainingState:
+    """The parts of a pretraining run; see DESIGN section 3, Checkpoint.
+
+    Attributes:
+        network: encoder and head, not wrapped.
+        objective: with its buffers and parameters.
+        optimizer: with its momentum.
+        scaler: of the mixed precision.
+        description: what the run is.
+        arguments: flag -> value as given.
+        step: optimizer steps taken.
+        epoch: epochs completed.
+        seconds: training time of the processes before this one.
+    """
+
+    network: PretrainNetwork
+    objective: nn.Module
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    description: Description
+    arguments: Mapping[str, object]
+    step: int = 0
+    epoch: int = 0
+    seconds: float = 0.0
+    _started: float = field(default_factory=time.perf_counter)
+
+    def elapsed(self) -> float:
+        """Return the training time in seconds, over all resumes."""
+        return self.seconds + time.perf_counter() - self._started
+
+    def save(self, folder: Path, keep_as: str | None = None) -> None:
+        """Write `last.pt` (keeping the one before as `previous.pt`) and, with a name, a copy that stays.
+
+        Every rank must call it: the state of the random generators is collected from all of them.
+        """
+        device = next(self.network.parameters()).device
+        rng = distributed.gather(torch.get_rng_state().to(device)).cpu().chunk(distributed.world_size())
+        if distributed.rank() != 0:
+            return
+        projection = self.network.projection
+        state: checkpoint.State = {
+            "encoder": self.network.encoder.state_dict(),
+            "projection": None if projection is None else projection.state_dict(),
+            "objective": self.objective.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "step": self.step,
+            "epoch": self.epoch,
+            "seconds": self.elapsed(),
+            "rng": [each.clone() for each in rng],
+            "args": dict(self.arguments),
+            "description": asdict(self.description),
+        }
+        checkpoint.save(folder / "last.pt", KIND, state, keep_previous=folder / "previous.pt")
+        if keep_as is not None:
+            checkpoint.save(folder / keep_as, KIND, state)
+
+    def resume(self, folder: Path, source: str) -> Path | None:
+        """Take over what a checkpoint holds.
+
+        Args:
+            folder: the run's checkpoint folder.
+            source: "auto" or "never" (the folder's newest checkpoint, if any), or the path of a checkpoint.
+
+        Returns:
+            The file that was read, or None for a fresh start.
+
+        Raises:
+            ValueError: the checkpoint cannot be used or belongs to another run.
+        """
+        if source in ("auto", "never"):
+            found = checkpoint.load_latest(folder, KIND)
+        else:
+            found = checkpoint.load(Path(source), KIND), Path(source)
+        if found is None:
+            return None
+        state, path = found
+        if differ := differing(state["args"], self.arguments):
+            raise ValueError(f"checkpoint {path} belongs to another run: {shorten(differ)}; use the same flags")
+        self.network.encoder.load_state_dict(state["encoder"])
+        if self.network.projection is not None:
+            self.network.projection.load_state_dict(state["projection"])
+        self.objective.load_state_dict(state["objective"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.step, self.epoch, self.seconds = state["step"], state["epoch"], state["seconds"]
+        if len(state["rng"]) == distributed.world_size():
+            torch.set_rng_state(state["rng"][distributed.rank()])
+        return path
