@@ -185,9 +185,9 @@ class ViewGenerator:
         area = a.scale[0] + (a.scale[1] - a.scale[0]) * random_NR[:, 0]
         low, high = math.log(a.ratio[0]), math.log(a.ratio[1])
         ratio = torch.exp(low + (high - low) * random_NR[:, 1]) * (shape[2] / shape[3])
-        # Sides as shares of the image; a side that would leave the image is cut to it.
-        width = (area * ratio).sqrt().clamp(max=1.0)
-        height = (area / ratio).sqrt().clamp(max=1.0)
+        # Sides as shares of the image; where a side would leave the image, the crop keeps its area and gives up its ratio.
+        width = (area * ratio).sqrt().clamp(max=1.0).maximum(area)
+        height = area / width
         centre_x = (1 - width) * (2 * random_NR[:, 2] - 1)
         centre_y = (1 - height) * (2 * random_NR[:, 3] - 1)
         mirror = torch.where(random_NR[:, 4] < a.flip, -1.0, 1.0)

@@ -11,7 +11,6 @@ import hashlib
 import io
 import logging
 import os
-import pickle
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -72,7 +71,10 @@ def save(path: Path, kind: str, state: State, keep_previous: Path | None = None)
     torch.save({"format": FORMAT, "kind": kind, **state}, buffer)
     path.parent.mkdir(parents=True, exist_ok=True)
     if keep_previous is not None and path.exists():
-        _replace(keep_previous, path.read_bytes())
+        current = path.read_bytes()
+        # A damaged file must not take the place of the one that the run went back to.
+        if hashlib.sha256(current).hexdigest() in _digests(path):
+            _replace(keep_previous, current)
     _replace(path, buffer.getbuffer())
 
 
@@ -111,7 +113,7 @@ def load(path: Path, kind: str) -> State:
         )
     try:
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, ValueError, TypeError, AttributeError):
+    except Exception:  # on arbitrary bytes the unpickler raises almost anything
         raise ValueError(f"checkpoint {path} is truncated or no checkpoint of this project; use another one") from None
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         found = state.get("format") if isinstance(state, dict) else type(state).__name__

@@ -141,7 +141,7 @@ def add_method(parser: Parser) -> None:
         "--temperature",
         type=real(0, above=True),
         metavar="T",
-        help="scale of the cosines; lower values look at harder negatives; the default is the method's own, mostly 0.07",
+        help="scale of the cosines; lower looks at harder negatives; the default is the method's own, mostly 0.07",
     )
     add(
         "--base-temperature",
@@ -313,4 +313,33 @@ def add_output(parser: Parser) -> None:
         "--dry-run",
         action="store_true",
         help="load everything, print the plan, check the command, and stop; writes nothing",
+    )
+
+
+def add_checkpoint(parser: Parser, *, required: bool) -> None:
+    """Add what is evaluated."""
+    add = parser.add_argument_group("data").add_argument
+    add(
+        "--checkpoint",
+        required=required,
+        metavar="FILE",
+        help="checkpoint of pretrain.py; it names data, splits, normalisation and architecture",
+    )
+    add("--data-root", metavar="PATH", help="where the data lie now, if they have moved since the run")
+
+
+def add_evaluation_set(parser: Parser) -> None:
+    """Add which samples are evaluated."""
+    parser.add_argument_group("evaluation").add_argument(
+        "--class-balance",
+        choices=("natural", "balanced"),
+        default="natural",
+        help="evaluate the whole split, or equally many samples of each class (as the paper does for iNaturalist)",
+    )
+
+
+def add_evaluation_output(parser: Parser) -> None:
+    """Add where the result goes."""
+    parser.add_argument_group("output").add_argument(
+        "--output", metavar="FOLDER", help="result folder; the default is one named after the script in the run folder"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -153,3 +154,36 @@ def derived(output: Path, description: Description) -> dict[str, object]:
         "image_size": description.encoder["image_size"],
         "minority_class": description.minority_class,
     }
+
+
+def evaluation_folder(args: argparse.Namespace, name: str) -> Path:
+    """Return where an evaluation writes: the flag, or a folder in the run that the checkpoint belongs to."""
+    if args.output is not None:
+        return Path(args.output)
+    parent = Path(args.checkpoint).resolve().parent
+    return (parent.parent if parent.name == "checkpoints" else parent) / name
+
+
+def file_digest(path: str) -> str:
+    """Return the sha256 of a file: an evaluation is another one when its checkpoint has changed.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError as error:
+        raise ValueError(f"--checkpoint {path} cannot be read ({error.strerror}); pass an existing file") from None
+
+
+def positive_class(label: int | None, description: Description) -> int:
+    """Return the class that AUROC and F1 are about: the flag, the minority, or class 1.
+
+    Raises:
+        ValueError: there is no such class.
+    """
+    if label is None:
+        return 1 if description.minority_class is None else description.minority_class
+    if label >= len(description.class_names):
+        raise ValueError(f"--positive-class {label} is no class; use 0 to {len(description.class_names) - 1}")
+    return label

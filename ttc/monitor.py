@@ -137,12 +137,10 @@ class CollapseWatch:
             for label, value in enumerate(summary["per_class"]):
                 if value is not None:
                     values[f"watch/{name}_class{label}"] = value
-        for name, total in (
-            ("effective_rank", found["effective_rank"]["all"]),
-            ("mean_cosine", found["mean_cosine"]["all"]),
-        ):
-            assert total is not None  # two rows are enough
-            values[f"watch/{name}"] = total
+        rank, cosine = found["effective_rank"]["all"], found["mean_cosine"]["all"]
+        assert rank is not None  # it takes two rows, and there are more
+        assert cosine is not None
+        values |= {"watch/effective_rank": rank, "watch/mean_cosine": cosine}
         near = self._collapse_value is not None and loss is not None and abs(loss / self._collapse_value - 1) < 0.01
         if not self._warned and epoch >= 3 and (near or values["watch/mean_cosine"] > 0.98):
             self._warned = True

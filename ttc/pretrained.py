@@ -38,7 +38,7 @@ class Pretrained:
     step: int
 
 
-def load_pretrained(path: Path, *, data_root: str | None, num_workers: int, device: torch.device) -> Pretrained:
+def load_pretrained(path: str, data_root: str | None, num_workers: int, device: torch.device) -> Pretrained:
     """Load a checkpoint of pretrain.py with its network and its data.
 
     Args:
@@ -50,7 +50,7 @@ def load_pretrained(path: Path, *, data_root: str | None, num_workers: int, devi
     Raises:
         ValueError: no checkpoint of that kind, or the data have changed since.
     """
-    state = checkpoint.load(path, KIND)
+    state = checkpoint.load(Path(path), KIND)
     description = Description(**state["description"])
     settings = description.dataset_settings()
     dataset = load_dataset(replace(settings, num_workers=num_workers, data_root=data_root or settings.data_root))

@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -97,11 +97,6 @@ class RunLog:
 
             self._writer.add_image(key, make_grid(images, nrow=8), step)
 
-    def embedding(self, key: str, rows: Tensor, labels: list[str], sprites: Tensor | None, step: int = 0) -> None:
-        """Show embeddings [N, D] with labels and sprites [N, C, H, W] in [0, 1] in TensorBoard's projector."""
-        if self._writer is not None:
-            self._writer.add_embedding(rows, metadata=labels, label_img=sprites, global_step=step, tag=key)
-
     def close(self) -> None:
         """Flush and close the files."""
         if self._writer is not None:
@@ -144,8 +139,9 @@ class Progress:
         self._bar.close()
 
 
-def batches_with_progress(total: int, what: str, main: bool) -> Iterator[int]:
-    """Count 0 .. total - 1 with a bar on a terminal."""
-    from tqdm import tqdm
+def save_projector(folder: Path, rows: Tensor, labels: list[str], sprites: Tensor) -> None:
+    """Write embeddings [N, D] with labels and sprites [N, C, H, W] in [0, 1] for TensorBoard's projector."""
+    from torch.utils.tensorboard import SummaryWriter
 
-    yield from tqdm(range(total), desc=what, disable=not (main and sys.stderr.isatty()), leave=False)
+    with SummaryWriter(str(folder)) as writer:
+        writer.add_embedding(rows, metadata=labels, label_img=sprites, tag="embeddings")

@@ -1,0 +1,241 @@
+"""Measure how embeddings are arranged: SAA, CAC and the metrics that miss a collapse.
+
+python compute_metrics.py --checkpoint runs/NAME/checkpoints/last.pt
+python compute_metrics.py --embeddings FILE.npz        arrays embeddings [V, N, D] and labels [N], from any encoder
+
+Embeds seeded augmented views of one split, prints a table, and writes metrics.json, figures (PNG and PDF),
+embeddings.npz and, with --projector, files for TensorBoard to RUN/metrics. Standard output gets the metrics as JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ttc import distributed, flags, from_flags, runtime
+from ttc.cli import Parser, real, whole
+from ttc.metrics.figures import save_embedding_figure
+from ttc.metrics.representation import RepresentationMetrics, representation_metrics
+from ttc.metrics.tables import format_table
+from ttc.pretrained import Pretrained, embed, load_pretrained
+from ttc.probe import balanced_rows, evaluation_rows
+from ttc.runfolder import RunFolder
+from ttc.runlog import log, save_projector, start_logging
+
+
+def build_parser() -> Parser:
+    """Describe the command line."""
+    parser = Parser(
+        "Measure how embeddings are arranged on the sphere.",
+        "python compute_metrics.py --checkpoint runs/digits-supmin-seed0/checkpoints/last.pt",
+    )
+    flags.add_checkpoint(parser, required=False)
+    add = parser.add_argument_group("metrics").add_argument
+    add(
+        "--embeddings",
+        metavar="FILE.npz",
+        help="instead of a checkpoint: arrays embeddings [V, N, D] (V >= 2 views) and labels [N], from any encoder",
+    )
+    add(
+        "--split",
+        choices=("train", "val", "test"),
+        default="test",
+        help="which samples are embedded; train shows what the loss saw",
+    )
+    add(
+        "--views",
+        type=whole(2),
+        default=5,
+        metavar="V",
+        help="augmented views per sample; 5 as in the paper, and SAA depends on it",
+    )
+    add(
+        "--max-samples",
+        type=whole(2),
+        default=2000,
+        metavar="N",
+        help="most samples, drawn with the split's class shares; SAA falls as it grows, so keep it when you compare",
+    )
+    add(
+        "--radius",
+        type=real(0, 1, above=True),
+        default=0.05,
+        metavar="R",
+        help="share of all rows that counts as the neighbourhood for CAC; 0.05 as in the paper",
+    )
+    add(
+        "--peu-draws",
+        type=whole(0),
+        default=5,
+        metavar="N",
+        help="draws of random points for PEU, by far the slowest metric; 0 leaves it out",
+    )
+    add(
+        "--scatter",
+        choices=("pca", "tsne"),
+        default="pca",
+        help="the figure's flat picture; tsne shows clusters but takes a minute",
+    )
+    add(
+        "--projector",
+        action="store_true",
+        help="also write embeddings with image sprites for TensorBoard's projector",
+    )
+    flags.add_evaluation_set(parser)
+    flags.add_runtime(parser, precision=False)
+    flags.add_evaluation_output(parser)
+    return parser
+
+
+def load_embeddings(path: str) -> tuple[Tensor, Tensor]:
+    """Read embeddings [V, N, D] and labels [N] of an npz file; nothing in it is unpickled."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return torch.from_numpy(file["embeddings"]), torch.from_numpy(file["labels"])
+    except KeyError as error:
+        raise ValueError(f"--embeddings {path} has no array {error.args[0]}; give embeddings and labels") from None
+    except (OSError, ValueError, TypeError, EOFError) as error:
+        raise ValueError(f"--embeddings {path} cannot be read ({error}); give an .npz of plain arrays") from None
+
+
+def choose_rows(run: Pretrained, split: str, class_balance: str, most: int) -> Tensor:
+    """Return the rows to embed: the split, or a seeded draw from it with the same class shares."""
+    rows = evaluation_rows(run.dataset, split, class_balance)
+    if len(rows) <= most:
+        return rows
+    labels, kept = run.dataset.labels[rows], []
+    for label in range(len(run.dataset.class_names)):
+        members = rows[labels == label]
+        share = max(1, round(most * len(members) / len(rows)))
+        kept.append(balanced_rows(run.dataset, members, share, f"metrics-{split}", run.description.seed))
+    return torch.cat(kept).sort().values
+
+
+def embed_views(
+    run: Pretrained, rows: Tensor, views: int, seed: int, world: distributed.World, num_workers: int
+) -> dict[str, Tensor]:
+    """Embed seeded views of `rows` with both layers: [V, N, F] and [V, N, D]; the ranks share the work."""
+    places = torch.arange(world.rank, len(rows), world.size)
+    # Training draws are never negative; a draw per seed gives every seed other views.
+    stream = embed(
+        run.network, run.dataset, run.views, rows[places], views=views, draw=-1000 - seed, num_workers=num_workers
+    )
+    parts = list(stream)
+    order = distributed.gather_uneven(places.to(world.device)).cpu().argsort()
+    out = {}
+    for index, layer in enumerate(("encoder", "projection")):
+        mine = torch.cat([part[index] for part in parts])
+        out[layer] = distributed.gather_uneven(mine.to(world.device)).cpu()[order].transpose(0, 1).contiguous()
+    return out
+
+
+def write_files(
+    folder: Path,
+    args: argparse.Namespace,
+    embeddings: dict[str, Tensor],
+    labels: Tensor,
+    class_names: list[str],
+    prototypes: Tensor | None,
+) -> None:
+    """Write the figures and the embeddings."""
+    for layer, values in embeddings.items():
+        save_embedding_figure(
+            folder / f"{layer}.png",
+            values.numpy(),
+            labels.numpy(),
+            class_names,
+            prototypes=prototypes.numpy() if prototypes is not None and layer == "projection" else None,
+            title=f"{layer}, {len(labels)} samples",
+            scatter=args.scatter,
+        )
+    arrays = {"class_names": np.array(class_names), "labels": labels.numpy()}
+    if prototypes is not None:
+        arrays["prototypes"] = prototypes.numpy()
+    # The arrays --embeddings reads; the projection is the space of the paper's metrics.
+    last = list(embeddings)[-1]
+    np.savez_compressed(folder / "embeddings.npz", embeddings=embeddings[last].numpy(), **arrays)
+
+
+def main() -> int:
+    """Load or embed, measure, save."""
+    # 1. parse
+    parser = build_parser()
+    given = parser.parse(sys.argv[1:])
+    args = given.namespace()
+    if (args.checkpoint is None) == (args.embeddings is None):
+        parser.refuse("give either --checkpoint or --embeddings")
+
+    # 2. runtime
+    world = distributed.start(runtime.pick_device(args.device))
+    start_logging(world.main)
+
+    # 3. run folder
+    folder = None
+    if args.checkpoint is not None or args.output is not None:
+        folder = RunFolder(from_flags.evaluation_folder(args, "metrics"), result="metrics.json")
+        source = args.checkpoint or args.embeddings
+        identity = {**given.values, "input_sha256": from_flags.file_digest(source)}
+        distributed.first_rank_first(lambda: folder.claim(identity))
+        if folder.finished:
+            log.info("%s holds the finished result of this command; nothing to do", folder.path)
+            sys.stdout.write(folder.result.read_text())
+            return 0
+
+    # 4. embeddings
+    run, prototypes = None, None
+    if args.embeddings is not None:
+        values, labels = load_embeddings(args.embeddings)
+        embeddings = {"embeddings": values}
+        class_names = [str(label) for label in range(int(labels.max()) + 1)]
+        minority = int(torch.bincount(labels).argmin())
+    else:
+        run = load_pretrained(args.checkpoint, args.data_root, args.num_workers, world.device)
+        rows = choose_rows(run, args.split, args.class_balance, args.max_samples)
+        embeddings = embed_views(run, rows, args.views, args.seed, world, args.num_workers)
+        labels, class_names = run.dataset.labels[rows], run.description.class_names
+        minority = from_flags.positive_class(None, run.description)
+        prototypes = run.objective_state.get("prototypes_KD")
+
+    # 5. metrics
+    if world.main:
+        found: dict[str, RepresentationMetrics] = {}
+        for layer, values in embeddings.items():
+            found[layer] = representation_metrics(
+                values, labels, args.radius, num_classes=len(class_names), peu_draws=args.peu_draws, seed=args.seed
+            )
+            log.info("%s", "\n".join([f"-- {layer}", *format_table(found[layer], class_names, minority)]))
+
+        # 6. result
+        result: dict[str, object] = {"kind": "metrics", "class_names": class_names, "minority_class": minority, **found}
+        if run is not None:
+            description = run.description
+            result |= {
+                "method": description.method,
+                "dataset": description.data["name"],
+                "seed": description.seed,
+                "step": run.step,
+                "split": args.split,
+                "class_balance": args.class_balance,
+            }
+        if folder is not None:
+            folder.save_arguments(identity, {**given.sources, "input_sha256": "derived"}, {})
+            write_files(folder.path, args, embeddings, labels, class_names, prototypes)
+            if args.projector and run is not None:
+                sprites = run.dataset.images[rows].float() / 255
+                names = [class_names[label] for label in labels.tolist()]
+                save_projector(folder.path / "tb", embeddings["projection"][0], names, sprites)
+            folder.save_json("metrics.json", result)
+        sys.stdout.write(json.dumps(result) + "\n")
+    distributed.wait()
+    distributed.stop()
+    return 0
+
+
+if __name__ == "__main__":
+    runtime.run(main)

@@ -1,0 +1,48 @@
+"""Draw the embeddings of several runs side by side: python scripts/plot_embeddings.py --output FILE.png RUN [RUN ...].
+
+Reads RUN/metrics/embeddings.npz, which compute_metrics.py writes.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from ttc import runtime
+from ttc.cli import Parser
+from ttc.metrics.figures import save_comparison_figure
+
+
+def build_parser() -> Parser:
+    """Describe the command line."""
+    parser = Parser(
+        "Draw the embeddings of several runs side by side.",
+        "python scripts/plot_embeddings.py --output embeddings.png runs/quickstart/supcon runs/quickstart/supmin",
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders that compute_metrics.py has measured")
+    parser.add_argument("--output", required=True, metavar="FILE.png", help="picture to write; a PDF is put beside it")
+    return parser
+
+
+def main() -> int:
+    """Read, draw."""
+    args = build_parser().parse(sys.argv[1:]).namespace()
+    runs, class_names = [], []
+    for run in map(Path, args.runs):
+        path = run / "metrics" / "embeddings.npz"
+        if not path.is_file():
+            raise ValueError(f"{path} is missing; run compute_metrics.py on {run}/checkpoints/last.pt first")
+        with np.load(path, allow_pickle=False) as file:
+            class_names = file["class_names"].tolist()
+            prototypes = file.get("prototypes")
+            runs.append((run.name, file["embeddings"], file["labels"], prototypes))
+    save_comparison_figure(Path(args.output), runs, class_names)
+    return 0
+
+
+if __name__ == "__main__":
+    runtime.run(main)

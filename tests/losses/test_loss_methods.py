@@ -1,0 +1,114 @@
+"""Value and gradient of every method against the double loop."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from loss_cases import KINDS, Inputs, inputs_for, ready
+from loss_oracles import ORACLES
+from torch import Tensor
+
+from ttc.losses import METHODS, Batch, Objective, build_objective
+from ttc.losses import method as registered
+
+CROSS_ENTROPIES = ("ce", "weighted-ce", "focal", "logit-adjusted-ce")
+# BCL and PaCo keep view 0 apart.
+CASES = [
+    (method, views)
+    for method in METHODS
+    for views in ((1,) if method in CROSS_ENTROPIES else (2, 3) if method in ("bcl", "paco") else (1, 2, 3))
+]
+
+
+def gradients(loss: Tensor, objective: Objective, inputs: Inputs) -> list[Tensor]:
+    wanted = [inputs.z, inputs.features, *(p for p in objective.parameters() if p.requires_grad)]
+    return list(torch.autograd.grad(loss, wanted, allow_unused=True, materialize_grads=True))
+
+
+def check(objective: Objective, inputs: Inputs) -> None:
+    mine = inputs.call(objective)
+    theirs = ORACLES_BY_CLASS[type(objective)](
+        objective, inputs.z, inputs.labels, features=inputs.features, sample_ids=inputs.sample_ids
+    )
+    assert mine.isfinite()
+    assert abs(float((mine - theirs).detach())) < 1e-10
+    for a, b in zip(gradients(mine, objective, inputs), gradients(theirs, objective, inputs), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-10, rtol=1e-9)
+
+
+ORACLES_BY_CLASS = {registered(name).objective: oracle for name, oracle in ORACLES.items()}
+
+
+def test_every_method_has_an_oracle() -> None:
+    assert tuple(ORACLES) == METHODS
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize(("method", "views"), CASES)
+def test_agrees_with_the_double_loop(method: str, views: int, seed: int, kind: str) -> None:
+    objective = ready(method, seed=seed)
+    check(objective, inputs_for(objective, 5, kind, seed, views))
+
+
+@pytest.mark.parametrize("samples", [1, 6])
+@pytest.mark.parametrize(("method", "views"), CASES)
+def test_three_classes_and_single_samples(method: str, views: int, samples: int) -> None:
+    objective = ready(method, num_classes=3)
+    check(objective, inputs_for(objective, samples, "mixed", 3, views))
+
+
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        ("supmin", {"temperature": 0.2, "base_temperature": 0.1}),
+        ("supproto", {"margin": [0.1, 0.9]}),
+        ("supproto", {"margin": -3.0}),
+        ("kcl", {"k": 1}),
+        ("kcl", {"k": 100}),
+        ("tsc", {"target_weight": 0.2, "matching": "ema"}),
+        ("bcl", {"centres": "layernorm", "tau_la": 0.5}),
+        ("bcl", {"centres": "batchnorm", "beta": 1.0}),
+        ("paco", {"gamma": 0.5, "classifier_temperature": 2.0, "queue_size": 3}),
+        ("paco", {"rescale_alpha": True, "alpha": 0.5}),
+        ("sbc", {"tau2": "code", "weight": 1.0}),
+        ("focal", {"gamma": 0.5}),
+        ("logit-adjusted-ce", {"tau_la": 0.3}),
+    ],
+    ids=str,
+)
+def test_settings(method: str, settings: dict[str, object]) -> None:
+    objective = ready(method, **settings)
+    check(objective, inputs_for(objective, 6, "mixed", 4))
+
+
+@pytest.mark.parametrize("views", [1, 2])
+@pytest.mark.parametrize("ratio", [0.0, 0.29, 0.5, 1.0])
+def test_supmin_with_supervised_majority(ratio: float, views: int) -> None:
+    objective = build_objective("supmin", minority_class=1, ratio_supervised_majority=ratio, seed=3)
+    labels = torch.tensor([0] * 100 + [1] * 7)
+    z = inputs_for(objective, 107, "mixed", 0, views).z
+    objective.on_step(0, 5)
+    objective(z, labels)
+    supervised = objective.supervised(Batch(z, labels, z, labels))
+    assert int(supervised[:100].sum()) == round(ratio * 100)
+    assert bool(supervised[100:].all())
+    objective.on_step(0, 6)
+    changed = objective.supervised(Batch(z, labels, z, labels))
+    assert torch.equal(changed, supervised) == (ratio in (0.0, 1.0))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_float32_gradient_is_close_to_float64(method: str) -> None:
+    objective = ready(method)
+    inputs = inputs_for(objective, 64, "mixed", 8)
+    single = Inputs(
+        inputs.z.detach().float().requires_grad_(), inputs.labels, inputs.features.detach().float(), inputs.sample_ids
+    )
+    # The same rounded rows in both precisions: the comparison is about the arithmetic.
+    double = Inputs(
+        single.z.detach().double().requires_grad_(), inputs.labels, single.features.double(), inputs.sample_ids
+    )
+    (expected,) = torch.autograd.grad(double.call(objective), double.z)
+    (actual,) = torch.autograd.grad(single.call(objective.float()), single.z)
+    assert float((actual - expected).norm() / expected.norm()) < 2e-6

@@ -1,0 +1,92 @@
+"""Run the scripts and other code in processes of their own, forked from one that has imported the heavy packages.
+
+A fresh interpreter spends seconds on imports; a fork of a prepared one starts at once and behaves the same otherwise.
+"""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+# The bit-for-bit comparisons need equal sums, hence equal threads, in all processes.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(
+    [
+        *(path.stem for path in ROOT.glob("*.py")),
+        "pytest",
+        "sklearn.datasets",
+        "torchvision",
+        "torch.utils.tensorboard",
+        "tqdm",
+        "scipy.stats",
+        "ttc.metrics.representation",
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a process ended."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+class Running:
+    """A script in a process of its own."""
+
+    def __init__(self, script: str, *words: object, folder: Path, env: Mapping[str, str] | None = None) -> None:
+        """Start `python SCRIPT.py WORDS` in `folder`."""
+        self._streams = Path(tempfile.mkdtemp(prefix="ttc-test-"))
+        self.process = CONTEXT.Process(
+            target=_main, args=(script, [str(word) for word in words], str(folder), dict(env or {}), str(self._streams))
+        )
+        self.process.start()
+
+    def wait(self, timeout: float = 120.0) -> Result:
+        """Wait for the end; a process that does not end is killed and fails the test."""
+        self.process.join(timeout)
+        if self.process.exitcode is None:
+            self.process.kill()
+            self.process.join()
+            raise AssertionError(f"no end within {timeout} s; stderr: {(self._streams / 'stderr').read_text()}")
+        streams = ((self._streams / name).read_text() for name in ("stdout", "stderr"))
+        return Result(self.process.exitcode, *streams)
+
+
+def run(script: str, *words: object, folder: Path, env: Mapping[str, str] | None = None) -> Result:
+    """Run a script of the project to its end."""
+    return Running(script, *words, folder=folder, env=env).wait()
+
+
+def call(function: Callable[..., None], *arguments: object, timeout: float = 60.0) -> int:
+    """Call a function of a test module in a process of its own; return the exit code."""
+    process = CONTEXT.Process(target=function, args=arguments)
+    process.start()
+    process.join(timeout)
+    if process.exitcode is None:
+        process.kill()
+        raise AssertionError(f"{function.__name__} did not end within {timeout} s")
+    return process.exitcode
+
+
+def _main(script: str, words: list[str], folder: str, env: dict[str, str], streams: str) -> None:
+    os.chdir(folder)
+    os.environ.update(env)
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        os.dup2(os.open(Path(streams) / name, os.O_WRONLY | os.O_CREAT), number)
+    sys.argv = [f"{script}.py", *words]
+    from ttc import runtime
+
+    runtime.run(importlib.import_module(script).main)

@@ -1,0 +1,148 @@
+"""A checked batch: local anchors, the rows of all ranks as columns, and what several methods compute from them.
+
+Shape suffixes: B local samples, P samples of the pool (all ranks), V views, D dimensions of the embedding, F of the
+features, A = B * V local rows in sample-major order (row = sample * V + view), M = P * V rows of all ranks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ttc.losses.logsumexp import log_sum_exp
+
+# Rounding to bfloat16 changes the length of a unit row by at most 2^-8.
+_LENGTH_TOLERANCE = 4e-3
+
+
+class Pool(Protocol):
+    """The samples of all ranks, gathered so that the backward pass sums gradients over the ranks.
+
+    Every rank holds equally many samples; the local ones start at sample `first`.
+    """
+
+    @property
+    def z(self) -> Tensor: ...
+    @property
+    def labels(self) -> Tensor: ...
+    @property
+    def sample_ids(self) -> Tensor | None: ...
+    @property
+    def first(self) -> int: ...
+    @property
+    def world_size(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One checked batch in float32 or float64: local anchors, and the columns of all ranks.
+
+    In one process `pool_z_PVD is z_BVD`, which the log-sum-exp recognises: each pair is then multiplied once.
+    """
+
+    z_BVD: Tensor
+    labels_B: Tensor
+    pool_z_PVD: Tensor
+    pool_labels_P: Tensor
+    first: int = 0
+    features_BVF: Tensor | None = None
+    sample_ids_B: Tensor | None = None
+    pool_sample_ids_P: Tensor | None = None
+    bf16_multiply: bool = False
+    _log_sum_exp: dict[float, Tensor] = field(default_factory=dict)
+
+    @cached_property
+    def anchors_AD(self) -> Tensor:
+        """Local rows."""
+        return self.z_BVD.flatten(0, 1)
+
+    @cached_property
+    def columns_MD(self) -> Tensor:
+        """Rows of all ranks; the same object as the anchors in one process."""
+        return self.anchors_AD if self.pool_z_PVD is self.z_BVD else self.pool_z_PVD.flatten(0, 1)
+
+    @property
+    def views(self) -> int:
+        """Views per sample."""
+        return self.z_BVD.shape[1]
+
+    @property
+    def first_row(self) -> int:
+        """Index of the first local row among the rows of all ranks."""
+        return self.first * self.views
+
+    @cached_property
+    def anchor_labels_A(self) -> Tensor:
+        """Class of each local row."""
+        return self.labels_B.repeat_interleave(self.views, output_size=self.labels_B.numel() * self.views)
+
+    @cached_property
+    def column_labels_M(self) -> Tensor:
+        """Class of each row of all ranks."""
+        rows = self.pool_labels_P.numel() * self.views
+        return self.pool_labels_P.repeat_interleave(self.views, output_size=rows)
+
+    @cached_property
+    def view_products_BVV(self) -> Tensor:
+        """Dot products between the views of one sample."""
+        return self.z_BVD @ self.z_BVD.mT
+
+    @cached_property
+    def self_products_A(self) -> Tensor:
+        """Dot product of each local row with itself."""
+        return self.view_products_BVV.diagonal(dim1=1, dim2=2).flatten()
+
+    @cached_property
+    def other_view_products_A(self) -> Tensor:
+        """Sum of a row's dot products with the other views of its sample, the set W(i)."""
+        return self.view_products_BVV.sum(2).flatten() - self.self_products_A
+
+    def log_sum_exp(self, temperature: float) -> Tensor:
+        """Return log sum_{k in A(i)} exp(z_i . z_k / temperature) [A]; computed once per temperature."""
+        if temperature not in self._log_sum_exp:
+            self._log_sum_exp[temperature] = log_sum_exp(
+                self.anchors_AD,
+                self.columns_MD,
+                1.0 / temperature,
+                self_offset=self.first_row,
+                bf16_multiply=self.bf16_multiply,
+            )
+        return self._log_sum_exp[temperature]
+
+    def with_views(self, start: int) -> Batch:
+        """Return the batch without the views before `start`."""
+        z_BVD = self.z_BVD[:, start:]
+        pool_z_PVD = z_BVD if self.pool_z_PVD is self.z_BVD else self.pool_z_PVD[:, start:]
+        return Batch(
+            z_BVD,
+            self.labels_B,
+            pool_z_PVD,
+            self.pool_labels_P,
+            self.first,
+            sample_ids_B=self.sample_ids_B,
+            pool_sample_ids_P=self.pool_sample_ids_P,
+            bf16_multiply=self.bf16_multiply,
+        )
+
+
+def as_float(rows: Tensor) -> Tensor:
+    """Return the rows in float32, or unchanged if they are float64."""
+    return rows if rows.dtype == torch.float64 else rows.float()
+
+
+def check_rows(rows: Tensor, *, unit: bool) -> None:
+    """Check that all rows are finite and, if asked, of length one.
+
+    Raises:
+        ValueError: naming the worst row's length.
+    """
+    lengths = torch.linalg.vector_norm(rows.detach(), dim=-1, dtype=as_float(rows[:0]).dtype)
+    if not bool(lengths.isfinite().all()):
+        raise ValueError("embeddings hold NaN or infinite values; lower the learning rate or check the input images")
+    if unit and bool(((lengths - 1).abs() > _LENGTH_TOLERANCE).any()):
+        worst = float(lengths.flatten()[(lengths - 1).abs().argmax()])
+        raise ValueError(f"embeddings have length {worst:.4g}, not 1; normalise them along the last dimension")

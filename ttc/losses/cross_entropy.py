@@ -1,0 +1,204 @@
+"""Cross-entropy and its variants for imbalanced classes: the baselines without contrast.
+
+Shape suffixes: B samples, V views, A = B * V rows, P samples of all ranks, F features, K classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ttc.losses.batch import Batch
+from ttc.losses.contrast import own_class
+from ttc.losses.objective import Objective
+
+
+def seeded_linear(inputs: int, outputs: int, seed: int, *, bias: bool = True) -> nn.Linear:
+    """Return a linear layer with torch's default distribution of weights, drawn from a seed of its own."""
+    layer = nn.Linear(inputs, outputs, bias=bias, device="meta").to_empty(device="cpu")
+    generator = torch.Generator().manual_seed(seed)
+    bound = 1.0 / math.sqrt(inputs)
+    for parameter in layer.parameters():
+        nn.init.uniform_(parameter, -bound, bound, generator=generator)
+    return layer
+
+
+def checked_counts(class_counts: Sequence[int] | None, num_classes: int, method: str) -> Tensor:
+    """Return the training samples per class as float64 [K].
+
+    Raises:
+        ValueError: if they are missing, not one per class, or not positive.
+    """
+    if class_counts is None:
+        raise ValueError(f"{method} weighs by class frequency; give class_counts of the training set")
+    counts = [int(n) for n in class_counts]
+    if len(counts) != num_classes or min(counts) < 1:
+        raise ValueError(f"class_counts {counts} do not give a positive number for each of {num_classes} classes")
+    return torch.tensor(counts, dtype=torch.float64)
+
+
+class CrossEntropy(Objective):
+    """Softmax cross-entropy of a linear classifier on the encoder's features.
+
+    `z` is the encoder's features [B, V, F], or the logits [B, V, K] if the objective was built without `feature_dim`.
+    All views count as samples.
+
+    Source: Bishop, "Pattern Recognition and Machine Learning", 2006, equation 4.108.
+    """
+
+    views = 1
+    student_views = 1
+    space = "features"
+
+    def __init__(self, *, num_classes: int, feature_dim: int | None = None, seed: int = 0) -> None:
+        """Create the objective.
+
+        Args:
+            num_classes: number of classes.
+            feature_dim: size F of the features; None if `z` is the logits.
+            seed: seed of the classifier's weights.
+        """
+        super().__init__(num_classes=num_classes)
+        self.head = None if feature_dim is None else seeded_linear(feature_dim, num_classes, seed)
+
+    def classifier(self, features: Tensor) -> Tensor:
+        """Return logits [..., K] for features [..., F]."""
+        return features if self.head is None else self.head(features)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Return the mean over local rows."""
+        logits_AK = self.classifier(batch.anchors_AD).to(batch.z_BVD.dtype)
+        if logits_AK.shape[1] != self.num_classes:
+            raise ValueError(
+                f"z has {logits_AK.shape[1]} logits for {self.num_classes} classes; give feature_dim if z is features"
+            )
+        return self.reduce_logits(logits_AK, batch)
+
+    def reduce_logits(self, logits_AK: Tensor, batch: Batch) -> Tensor:
+        """Return the loss of the logits."""
+        return nn.functional.cross_entropy(logits_AK, batch.anchor_labels_A)
+
+
+class WeightedCrossEntropy(CrossEntropy):
+    """Cross-entropy with weights inversely proportional to the class frequency, w_c = (1 / n_c) / sum (1 / n).
+
+    Source: King, Zeng, "Logistic Regression in Rare Events Data", Political Analysis 2001 (weighting).
+    Note: divided by the sum of the batch's weights, as torch does; over all ranks.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        class_counts: Sequence[int] | None,
+        feature_dim: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        """Create the objective.
+
+        Args:
+            num_classes: number of classes.
+            class_counts: training samples per class.
+            feature_dim: size of the features; None if `z` is the logits.
+            seed: seed of the classifier's weights.
+        """
+        super().__init__(num_classes=num_classes, feature_dim=feature_dim, seed=seed)
+        inverse_K = 1.0 / checked_counts(class_counts, num_classes, "weighted-ce")
+        self.class_weights_K: Tensor
+        self.register_buffer("class_weights_K", inverse_K / inverse_K.sum())
+
+    def reduce_logits(self, logits_AK: Tensor, batch: Batch) -> Tensor:
+        """Return the weighted mean, with the weights of all ranks in the denominator."""
+        weights_K = self.class_weights_K.to(logits_AK.dtype)
+        losses_A = nn.functional.cross_entropy(logits_AK, batch.anchor_labels_A, weight=weights_K, reduction="none")
+        world_size = len(batch.pool_labels_P) / len(batch.labels_B)
+        return losses_A.sum() * world_size / (weights_K[batch.pool_labels_P].sum() * batch.views)
+
+
+class FocalLoss(CrossEntropy):
+    """Cross-entropy that fades out for rows already classified well: mean of w_y (1 - p_y)^gamma * -log p_y.
+
+    Source: Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, equation 5.
+    Note: with several classes p is the softmax, and the weights are those of weighted cross-entropy.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        class_counts: Sequence[int] | None = None,
+        feature_dim: int | None = None,
+        gamma: float = 2.0,
+        class_weights: bool = True,
+        seed: int = 0,
+    ) -> None:
+        """Create the objective.
+
+        Args:
+            num_classes: number of classes.
+            class_counts: training samples per class; needed for class weights.
+            feature_dim: size of the features; None if `z` is the logits.
+            gamma: exponent, 0 for plain cross-entropy.
+            class_weights: weigh by inverse class frequency.
+            seed: seed of the classifier's weights.
+
+        Raises:
+            ValueError: for a negative gamma, or missing class counts.
+        """
+        super().__init__(num_classes=num_classes, feature_dim=feature_dim, seed=seed)
+        if gamma < 0:
+            raise ValueError(f"gamma {gamma} is negative; the published value is 2")
+        self.gamma = gamma
+        weights_K = torch.ones(num_classes, dtype=torch.float64)
+        if class_weights:
+            weights_K = 1.0 / checked_counts(class_counts, num_classes, "focal with class weights")
+            weights_K = weights_K / weights_K.sum()
+        self.class_weights_K: Tensor
+        self.register_buffer("class_weights_K", weights_K)
+
+    def reduce_logits(self, logits_AK: Tensor, batch: Batch) -> Tensor:
+        """Return the mean over rows, not divided by the weights."""
+        labels_A = batch.anchor_labels_A
+        nll_A = -own_class(logits_AK.log_softmax(1), labels_A)
+        # Kept above zero, where a power below one has an infinite slope.
+        miss_A = (-torch.expm1(-nll_A)).clamp_min(torch.finfo(nll_A.dtype).tiny)
+        return (self.class_weights_K.to(nll_A.dtype)[labels_A] * miss_A**self.gamma * nll_A).mean()
+
+
+class LogitAdjustedCrossEntropy(CrossEntropy):
+    """Cross-entropy of logits shifted by the log prior; at test time the raw logits are used.
+
+    Source: Menon et al., "Long-tail learning via logit adjustment", ICLR 2021, equation 10.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        class_counts: Sequence[int] | None,
+        feature_dim: int | None = None,
+        tau_la: float = 1.0,
+        seed: int = 0,
+    ) -> None:
+        """Create the objective.
+
+        Args:
+            num_classes: number of classes.
+            class_counts: training samples per class, whose shares are the prior.
+            feature_dim: size of the features; None if `z` is the logits.
+            tau_la: factor on the log prior, 0 for plain cross-entropy.
+            seed: seed of the classifier's weights.
+        """
+        super().__init__(num_classes=num_classes, feature_dim=feature_dim, seed=seed)
+        counts_K = checked_counts(class_counts, num_classes, "logit-adjusted-ce")
+        self.log_prior_K: Tensor
+        self.register_buffer("log_prior_K", (counts_K / counts_K.sum()).log())
+        self.tau_la = tau_la
+
+    def reduce_logits(self, logits_AK: Tensor, batch: Batch) -> Tensor:
+        """Return the mean over rows."""
+        shifted_AK = logits_AK + self.tau_la * self.log_prior_K.to(logits_AK.dtype)
+        return nn.functional.cross_entropy(shifted_AK, batch.anchor_labels_A)

@@ -1,0 +1,238 @@
+"""Log-sum-exp over all pairs of rows, streamed block by block so that the pair matrix never exists.
+
+Shape suffixes: A anchors, M columns, N rows that are anchors and columns at once, D dimensions.
+
+The backward pass recomputes each block instead of storing it, so memory is O(N D + block^2). A problem that fits into
+one block of `_SINGLE_PASS` elements keeps its exponentials: storing them is then cheaper than multiplying twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+# Edge of a square block. On a CPU a float32 block and its operands stay in a 2 MiB L2 cache; a GPU needs larger
+# multiplications to be busy. Both were chosen by measurement (scripts/benchmark_losses.py).
+_BLOCK_CPU = 512
+_BLOCK_GPU = 4096
+_SINGLE_PASS_CPU = 1024 * 1024
+_SINGLE_PASS_GPU = 4096 * 4096
+# Largest spread of logits for which one shift serves all rows: exp(-80) is still a normal float32 number.
+_SAFE_SPREAD = 80.0
+
+Groups = tuple[Tensor, Tensor]
+
+
+class _Context(FunctionCtx):
+    """The attributes that the functions below hang on autograd's context."""
+
+    saved_tensors: tuple[Tensor, ...]
+    needs_input_grad: tuple[bool, ...]
+    scale: float
+    bf16: bool
+    self_offset: int | None
+    groups: Groups | None
+    kept: bool
+
+
+def log_sum_exp(
+    anchors_AD: Tensor,
+    columns_MD: Tensor,
+    scale: float = 1.0,
+    *,
+    self_offset: int | None = None,
+    groups: Groups | None = None,
+    bf16_multiply: bool = False,
+) -> Tensor:
+    """Return log sum_j exp(scale * anchor_i . column_j) for every anchor i.
+
+    A weight of a column that depends on the anchor needs no extra argument: append its logarithm to the anchors'
+    dimensions and a one-hot code to the columns'. A temperature per anchor is a factor on the anchors.
+
+    Args:
+        anchors_AD: float32 or float64 [A, D].
+        columns_MD: [M, D], same dtype. May be the same tensor object as the anchors: each pair is then multiplied once.
+        scale: factor on every dot product, 1 / temperature.
+        self_offset: column self_offset + i is anchor i itself and is left out; None leaves out nothing.
+        groups: integer codes of the anchors [A] and of the columns [M]; columns of the anchor's own group are left out.
+        bf16_multiply: multiply in bfloat16. Sums stay in the input's dtype.
+
+    Returns:
+        [A]; -inf for an anchor without any column, with gradient zero.
+    """
+    if anchors_AD is columns_MD and self_offset == 0 and groups is None and _one_shift_is_safe(anchors_AD, scale):
+        symmetric: Tensor = _SymmetricLogSumExp.apply(anchors_AD, scale, bf16_multiply)
+        return symmetric
+    result: Tensor = _LogSumExp.apply(anchors_AD, columns_MD, scale, self_offset, groups, bf16_multiply)
+    return result
+
+
+def _one_shift_is_safe(rows_ND: Tensor, scale: float) -> bool:
+    """Tell whether unit rows keep all logits within the range of a single shift."""
+    return 2.0 * scale <= (_SAFE_SPREAD if rows_ND.dtype == torch.float32 else 8 * _SAFE_SPREAD)
+
+
+def _block(device: torch.device) -> int:
+    return _BLOCK_CPU if device.type == "cpu" else _BLOCK_GPU
+
+
+def _fits_single_pass(rows: int, columns: int, device: torch.device) -> bool:
+    return rows * columns <= (_SINGLE_PASS_CPU if device.type == "cpu" else _SINGLE_PASS_GPU)
+
+
+def _slices(length: int, block: int) -> Iterator[slice]:
+    for start in range(0, length, block):
+        yield slice(start, min(start + block, length))
+
+
+def _logits(work: Tensor, left: Tensor, right: Tensor, scale: float) -> Tensor:
+    """Write scale * left @ right.T into `work` and return that part of it."""
+    out = work[: left.shape[0] * right.shape[0]].view(left.shape[0], right.shape[0])
+    if left.dtype == out.dtype:
+        return torch.addmm(out, left, right.T, beta=0, alpha=scale, out=out)
+    return out.copy_(left @ right.T).mul_(scale)
+
+
+def _accumulate(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """Add left @ right to `total`, multiplying in the dtype of `right`."""
+    if left.dtype == right.dtype:
+        total.addmm_(left, right)
+    else:
+        total.add_(left.to(right.dtype) @ right)
+
+
+def _operand(rows: Tensor, bf16: bool) -> Tensor:
+    return rows.to(torch.bfloat16) if bf16 else rows
+
+
+class _SymmetricLogSumExp(torch.autograd.Function):
+    """Rows against themselves: E = exp(logits - shift) is symmetric, so one block serves its rows and its columns."""
+
+    @staticmethod
+    def forward(ctx: _Context, rows_ND: Tensor, scale: float, bf16: bool) -> Tensor:
+        rows = len(rows_ND)
+        operand_ND = _operand(rows_ND, bf16)
+        # No product of two rows exceeds the largest squared length, so exp never overflows, whatever the rows are.
+        shift: Tensor = torch.linalg.vecdot(rows_ND, rows_ND).amax() * scale
+        total_N = rows_ND.new_zeros(rows)
+        ctx.scale, ctx.bf16, ctx.kept = scale, bf16, _fits_single_pass(rows, rows, rows_ND.device)
+        block = rows if ctx.kept else _block(rows_ND.device)
+        work = rows_ND.new_empty(block * block)
+        for i, j in _upper_blocks(rows, block):
+            exp_IJ = _logits(work, operand_ND[i], operand_ND[j], scale).sub_(shift).exp_()
+            if i == j:
+                exp_IJ.fill_diagonal_(0)
+            else:
+                total_N[j] += exp_IJ.sum(0)
+            total_N[i] += exp_IJ.sum(1)
+        if ctx.kept:
+            ctx.save_for_backward(rows_ND, total_N, shift, work.view(rows, rows))
+        else:
+            ctx.save_for_backward(rows_ND, total_N, shift)
+        return total_N.log() + shift
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: _Context, grad_N: Tensor) -> tuple[Tensor, None, None]:
+        rows_ND, total_N, shift, *kept = ctx.saved_tensors
+        operand_ND = _operand(rows_ND, ctx.bf16)
+        weight_N = torch.where(total_N > 0, grad_N / total_N, 0) * ctx.scale
+        grad_ND = torch.zeros_like(rows_ND)
+        if kept:
+            pair_NN = (weight_N[:, None] + weight_N).mul_(kept[0])
+            _accumulate(grad_ND, pair_NN, operand_ND)
+            return grad_ND, None, None
+        block = _block(rows_ND.device)
+        work, weights = rows_ND.new_empty(block * block), rows_ND.new_empty(block * block)
+        for i, j in _upper_blocks(len(rows_ND), block):
+            pair_IJ = _logits(work, operand_ND[i], operand_ND[j], ctx.scale).sub_(shift).exp_()
+            if i == j:
+                pair_IJ.fill_diagonal_(0)
+            out_IJ = weights[: pair_IJ.numel()].view_as(pair_IJ)
+            pair_IJ.mul_(torch.add(weight_N[i, None], weight_N[j], out=out_IJ))
+            _accumulate(grad_ND[i], pair_IJ, operand_ND[j])
+            if i != j:
+                _accumulate(grad_ND[j], pair_IJ.T, operand_ND[i])
+        return grad_ND, None, None
+
+
+def _upper_blocks(length: int, block: int) -> Iterator[tuple[slice, slice]]:
+    for i in _slices(length, block):
+        for j in _slices(length, block):
+            if j.start >= i.start:
+                yield i, j
+
+
+class _LogSumExp(torch.autograd.Function):
+    """Anchors against other columns, with a running maximum per anchor."""
+
+    @staticmethod
+    def forward(
+        ctx: _Context,
+        anchors_AD: Tensor,
+        columns_MD: Tensor,
+        scale: float,
+        self_offset: int | None,
+        groups: Groups | None,
+        bf16: bool,
+    ) -> Tensor:
+        anchors, columns = len(anchors_AD), len(columns_MD)
+        left_AD, right_MD = _operand(anchors_AD, bf16), _operand(columns_MD, bf16)
+        ctx.scale, ctx.bf16, ctx.self_offset, ctx.groups = scale, bf16, self_offset, groups
+        ctx.kept = _fits_single_pass(anchors, columns, anchors_AD.device)
+        block = max(anchors, columns) if ctx.kept else _block(anchors_AD.device)
+        work = anchors_AD.new_empty(min(anchors, block) * min(columns, block))
+        maximum_A = anchors_AD.new_full((anchors,), -torch.inf)
+        total_A = anchors_AD.new_zeros(anchors)
+        for i in _slices(anchors, block):
+            for j in _slices(columns, block):
+                logits_IJ = _logits(work, left_AD[i], right_MD[j], scale)
+                _exclude(logits_IJ, i, j, self_offset, groups)
+                new_I = torch.maximum(maximum_A[i], logits_IJ.amax(1))
+                # An anchor without a column so far has maximum -inf, and -inf - (-inf) would be NaN.
+                shift_I = new_I.nan_to_num(neginf=0.0)
+                total_A[i] *= (maximum_A[i] - shift_I).exp_()
+                total_A[i] += logits_IJ.sub_(shift_I[:, None]).exp_().sum(1)
+                maximum_A[i] = new_I
+        kept = (work.view(anchors, columns),) if ctx.kept else ()
+        ctx.save_for_backward(anchors_AD, columns_MD, maximum_A, total_A, *kept)
+        return maximum_A + total_A.log()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: _Context, grad_A: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None, None]:
+        anchors_AD, columns_MD, maximum_A, total_A, *kept = ctx.saved_tensors
+        left_AD, right_MD = _operand(anchors_AD, ctx.bf16), _operand(columns_MD, ctx.bf16)
+        shift_A = maximum_A.nan_to_num(neginf=0.0)
+        weight_A = torch.where(total_A > 0, grad_A / total_A, 0) * ctx.scale
+        grad_AD = torch.zeros_like(anchors_AD) if ctx.needs_input_grad[0] else None
+        grad_MD = torch.zeros_like(columns_MD) if ctx.needs_input_grad[1] else None
+        anchors, columns = len(anchors_AD), len(columns_MD)
+        block = max(anchors, columns) if kept else _block(anchors_AD.device)
+        work = anchors_AD.new_empty(0 if kept else min(anchors, block) * min(columns, block))
+        for i in _slices(anchors, block):
+            for j in _slices(columns, block):
+                if kept:
+                    pair_IJ = kept[0] * weight_A[:, None]
+                else:
+                    pair_IJ = _logits(work, left_AD[i], right_MD[j], ctx.scale)
+                    _exclude(pair_IJ, i, j, ctx.self_offset, ctx.groups)
+                    pair_IJ.sub_(shift_A[i, None]).exp_().mul_(weight_A[i, None])
+                if grad_AD is not None:
+                    _accumulate(grad_AD[i], pair_IJ, right_MD[j])
+                if grad_MD is not None:
+                    _accumulate(grad_MD[j], pair_IJ.T, left_AD[i])
+        return grad_AD, grad_MD, None, None, None, None
+
+
+def _exclude(logits_IJ: Tensor, i: slice, j: slice, self_offset: int | None, groups: Groups | None) -> None:
+    """Set the logits that do not count to -inf before any maximum is taken."""
+    if groups is not None:
+        logits_IJ.masked_fill_(groups[0][i, None] == groups[1][j], -torch.inf)
+    if self_offset is not None:
+        offset = self_offset + i.start - j.start
+        if -logits_IJ.shape[0] < offset < logits_IJ.shape[1]:
+            logits_IJ.diagonal(offset).fill_(-torch.inf)

@@ -1,0 +1,126 @@
+"""SupProto and its fixed prototypes.
+
+Shape suffixes: A local rows, K classes, D dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ttc.losses.batch import Batch
+from ttc.losses.contrast import anchor_losses, class_counts, one_hot, own_class
+from ttc.losses.supervised import Contrastive
+
+
+def simplex(num_classes: int, dimensions: int, seed: int) -> Tensor:
+    """Draw unit vectors with pairwise cosine -1 / (K - 1): the corners of a regular simplex, two opposites for K = 2.
+
+    Args:
+        num_classes: number of vectors K, at most D.
+        dimensions: D.
+        seed: seed of the random orientation.
+
+    Returns:
+        float32 [K, D].
+
+    Raises:
+        ValueError: if D is too small for K vectors.
+    """
+    if num_classes > dimensions:
+        raise ValueError(f"projection_dim {dimensions} is less than the {num_classes} classes; enlarge it")
+    generator = torch.Generator().manual_seed(seed)
+    # Unit vectors of K axes, less their mean, are the corners of a simplex; an orthonormal map turns it at random.
+    corners_KK = torch.eye(num_classes, dtype=torch.float64) - 1.0 / num_classes
+    normal_DK = torch.randn(dimensions, num_classes, dtype=torch.float64, generator=generator)
+    rotated_KD = corners_KK @ torch.linalg.qr(normal_DK).Q.T
+    return torch.nn.functional.normalize(rotated_KD, dim=1).float()
+
+
+def margins(margin: float | Sequence[float], num_classes: int) -> Tensor:
+    """Return one margin per class [K].
+
+    Raises:
+        ValueError: if there are neither one nor K margins.
+    """
+    values = [float(margin)] * num_classes if isinstance(margin, int | float) else [float(m) for m in margin]
+    if len(values) == 1:
+        values *= num_classes
+    if len(values) != num_classes:
+        raise ValueError(f"margin has {len(values)} values for {num_classes} classes; give one, or one per class")
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def pulled_anchors(products_AK: Tensor, labels_A: Tensor, margins_K: Tensor) -> Tensor:
+    """Tell which anchors their prototype pulls: z . p_y <= max over other classes of z . p_c + margin_y.
+
+    Returns:
+        bool [A], without gradient.
+    """
+    products_AK = products_AK.detach()
+    own_A = own_class(products_AK, labels_A)
+    others_A = products_AK.scatter(1, labels_A[:, None], -torch.inf).amax(1)
+    return own_A <= others_A + margins_K.to(products_AK.dtype)[labels_A]
+
+
+def pulled_fractions(pulled_A: Tensor, labels_A: Tensor, num_classes: int) -> dict[str, Tensor]:
+    """Return the share of pulled anchors of each class, 0 for a class that the batch lacks."""
+    weight_A = pulled_A.double()
+    counts_K = class_counts(labels_A, num_classes, torch.float64)
+    shares_K = one_hot(labels_A, num_classes, torch.float64).T @ weight_A / counts_K.clamp(min=1)
+    return {f"pulled_fraction/{c}": shares_K[c] for c in range(num_classes)}
+
+
+class SupProto(Contrastive):
+    """NT-Xent, and a fixed prototype per class that pulls the rows which are not yet clearly nearest to it.
+
+    Source: Mildenberger et al., "A Tale of Two Classes: Adapting Supervised Contrastive Learning to Binary Imbalanced
+    Datasets", CVPR 2025 (SupProto).
+    Note: for more than two classes the opposite prototypes become a regular simplex, and the condition compares with
+    the nearest prototype of another class.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        projection_dim: int = 128,
+        temperature: float = 0.07,
+        base_temperature: float | None = None,
+        margin: float | Sequence[float] = 1.0,
+        seed: int = 0,
+    ) -> None:
+        """Create the objective.
+
+        Args:
+            num_classes: number of classes.
+            projection_dim: dimension of the embeddings.
+            temperature: divides the cosines.
+            base_temperature: the loss is multiplied by temperature / base_temperature; None for a factor of 1.
+            margin: a row is pulled until its own prototype leads by more than this; one value, or one per class. For
+                two classes the cosine with the own prototype has to pass margin / 2; below -2 nothing is pulled.
+            seed: seed of the prototypes.
+        """
+        super().__init__(num_classes=num_classes, temperature=temperature, base_temperature=base_temperature)
+        self.prototypes_KD: Tensor
+        self.margins_K: Tensor
+        self.register_buffer("prototypes_KD", simplex(num_classes, projection_dim, seed))
+        self.register_buffer("margins_K", margins(margin, num_classes), persistent=False)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Return the mean of the anchors' losses; a pulled anchor has its prototype as one more positive."""
+        labels_A = batch.anchor_labels_A
+        products_AK = batch.anchors_AD @ self.prototypes_KD.to(batch.z_BVD.dtype).T
+        pulled_A = pulled_anchors(products_AK, labels_A, self.margins_K)
+        self.terms |= pulled_fractions(pulled_A, labels_A, self.num_classes)
+        weights_A = pulled_A.to(products_AK.dtype) + (batch.views - 1)
+        prototype_A = torch.where(pulled_A, own_class(products_AK, labels_A), 0.0)
+        products_A = (batch.other_view_products_A + prototype_A) / self.temperature
+        lse_A = batch.log_sum_exp(self.temperature)
+        return self.reduce(anchor_losses(lse_A, products_A, weights_A), weights_A)
+
+    def collapse_value(self, samples: int) -> float | None:
+        """Return None: the value depends on where the rows lie relative to the prototypes."""
+        return None

@@ -1,0 +1,230 @@
+"""KCL and TSC: a fixed number of positives per anchor, and fixed targets for the classes.
+
+Shape suffixes: A local rows, M rows of all ranks, P samples of all ranks, V views, S slots for drawn positives,
+K classes, D dimensions, R permutations.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+from torch import Tensor, nn
+
+from ttc.losses.batch import Batch
+from ttc.losses.contrast import (
+    add_columns,
+    anchor_losses,
+    one_hot,
+    own_class,
+    same_class_products,
+    uniform_integers,
+)
+from ttc.losses.prototypes import simplex
+from ttc.losses.supervised import Contrastive
+
+
+def draw_positives(batch: Batch, k: int, num_classes: int, seed: int, step: int) -> tuple[Tensor, Tensor]:
+    """Draw for each anchor up to k rows of its class, without replacement and without the anchor's own sample.
+
+    The draw is Floyd's algorithm on ranks inside the class, for all anchors at once, from numbers that depend on the
+    seed, the step and the anchor's index among the rows of all ranks.
+
+    Args:
+        batch: the batch.
+        k: largest number of rows per anchor.
+        num_classes: number of classes.
+        seed: seed of the run.
+        step: global step.
+
+    Returns:
+        Indices into the rows of all ranks, int64 [A, k], and whether they count, bool [A, k].
+
+    Source: Bentley, Floyd, "A sample of brilliance", Communications of the ACM 1987.
+    """
+    views, labels_A = batch.views, batch.anchor_labels_A
+    counts_K = one_hot(batch.pool_labels_P, num_classes, torch.int64).sum(0)
+    starts_A = (counts_K.cumsum(0) - counts_K)[labels_A]
+    order_P = batch.pool_labels_P.argsort(stable=True)
+    position_P = torch.empty_like(order_P).scatter_(0, order_P, torch.arange(len(order_P), device=order_P.device))
+    row_A = batch.first_row + torch.arange(len(labels_A), device=labels_A.device)
+    candidates_A = (counts_K[labels_A] - 1) * views
+    own_rank_A = (position_P[row_A // views] - starts_A) * views
+    slots_S = torch.arange(k, device=labels_A.device)
+    random_AS = uniform_integers(seed, step, row_A[:, None] * k + slots_S)
+    rank_AS = torch.full_like(random_AS, -1)
+    for slot in range(k):
+        last_A = candidates_A - k + slot
+        pick_A = random_AS[:, slot] % (last_A + 1).clamp(min=1)
+        taken_A = (rank_AS[:, :slot] == pick_A[:, None]).any(1)
+        rank_AS[:, slot] = torch.where(last_A >= 0, torch.where(taken_A, last_A, pick_A), -1)
+    valid_AS = rank_AS >= 0
+    # The own sample's rows are consecutive ranks of the class: skip them.
+    rank_AS = (rank_AS + views * (rank_AS >= own_rank_A[:, None])).clamp(min=0)
+    sample_AS = order_P[(starts_A[:, None] + rank_AS // views).clamp(max=len(order_P) - 1)]
+    return sample_AS * views + rank_AS % views, valid_AS
+
+
+class KCL(Contrastive):
+    """SupCon with at most k positives per anchor beside the other views of its sample.
+
+    Source: Kang et al., "Exploring Balanced Feature Spaces for Representation Learning", ICLR 2021.
+    Note: k = 3 instead of KCL's own 6, as in the comparison of Mildenberger et al., CVPR 2025.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        temperature: float = 0.07,
+        base_temperature: float | None = None,
+        k: int = 3,
+        seed: int = 0,
+    ) -> None:
+        """Create the objective.
+
+        Args:
+            num_classes: number of classes.
+            temperature: divides the cosines.
+            base_temperature: the loss is multiplied by temperature / base_temperature; None for a factor of 1.
+            k: number of positives drawn anew for each anchor in each step; all that there are if fewer.
+            seed: seed of the draws.
+
+        Raises:
+            ValueError: for k below 1.
+        """
+        super().__init__(num_classes=num_classes, temperature=temperature, base_temperature=base_temperature)
+        if k < 1:
+            raise ValueError(f"k {k} leaves no positives to draw; give at least 1, or use simclr")
+        self.k = k
+        self.seed = seed
+
+    def draw(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return this step's additional positives, see `draw_positives`."""
+        return draw_positives(batch, self.k, self.num_classes, self.seed, self.step)
+
+    def positives(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the sum of dot products with the positives [A] and their number [A]."""
+        if self.k >= batch.columns_MD.shape[0] - batch.views:
+            member_PK = one_hot(batch.pool_labels_P, self.num_classes, batch.z_BVD.dtype)
+            return same_class_products(batch, member_PK)
+        index_AS, valid_AS = self.draw(batch)
+        weight_AS = valid_AS.to(batch.z_BVD.dtype)
+        sums_AD = torch.zeros_like(batch.anchors_AD)
+        for slot in range(index_AS.shape[1]):
+            sums_AD = sums_AD + batch.columns_MD.index_select(0, index_AS[:, slot]) * weight_AS[:, slot, None]
+        products_A = torch.linalg.vecdot(batch.anchors_AD, sums_AD) + batch.other_view_products_A
+        return products_A, weight_AS.sum(1) + (batch.views - 1)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Return the mean of the anchors' losses."""
+        products_A, counts_A = self.positives(batch)
+        lse_A = batch.log_sum_exp(self.temperature)
+        return self.reduce(anchor_losses(lse_A, products_A / self.temperature, counts_A), counts_A)
+
+
+class TSC(KCL):
+    """KCL with one fixed target per class, which is a positive of its class and a negative of the others.
+
+    Source: Li et al., "Targeted Supervised Contrastive Learning for Long-Tailed Recognition", CVPR 2022.
+    Note: class c keeps target c, and the target counts like one positive, as in the comparison of Mildenberger et al.,
+    CVPR 2025. TSC's own form: matching="ema", target_weight=0.2, k=6, and plain KCL for the first half of the epochs.
+    The targets are a regular simplex in closed form instead of the result of an optimisation.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        projection_dim: int = 128,
+        temperature: float = 0.07,
+        base_temperature: float | None = None,
+        k: int = 3,
+        target_weight: float = 1.0,
+        matching: str = "fixed",
+        matching_momentum: float = 0.9,
+        kcl_epochs: int = 0,
+        seed: int = 0,
+    ) -> None:
+        """Create the objective.
+
+        Args:
+            num_classes: number of classes.
+            projection_dim: dimension of the embeddings.
+            temperature: divides the cosines.
+            base_temperature: the loss is multiplied by temperature / base_temperature; None for a factor of 1.
+            k: number of positives drawn for each anchor.
+            target_weight: weight of the target among the anchor's positives; 0 leaves the targets out.
+            matching: "fixed" for target c to class c, "ema" for the assignment nearest to running class centroids.
+            matching_momentum: share of a centroid that a step keeps, 0..1.
+            kcl_epochs: epochs of plain KCL before the targets are used.
+            seed: seed of the draws and targets.
+
+        Raises:
+            ValueError: for values outside their range.
+        """
+        super().__init__(
+            num_classes=num_classes, temperature=temperature, base_temperature=base_temperature, k=k, seed=seed
+        )
+        if target_weight < 0:
+            raise ValueError(f"target_weight {target_weight} is negative; give 0 to leave the targets out")
+        if matching not in ("fixed", "ema"):
+            raise ValueError(f"matching {matching!r} does not exist; choose fixed or ema")
+        if not 0 <= matching_momentum < 1:
+            raise ValueError(f"matching_momentum {matching_momentum} is not within 0..1; the usual value is 0.9")
+        if matching == "ema" and num_classes > 7:
+            raise ValueError(f"matching ema tries all assignments, too many for {num_classes} classes; use fixed")
+        self.target_weight = target_weight
+        self.matching_momentum = matching_momentum
+        self.kcl_epochs = kcl_epochs
+        self.epoch = kcl_epochs
+        self.prototypes_KD: Tensor
+        self.assignment_K: Tensor
+        self.centroids_KD: Tensor
+        self.register_buffer("prototypes_KD", simplex(num_classes, projection_dim, seed))
+        self.register_buffer("assignment_K", torch.arange(num_classes))
+        self.register_buffer("centroids_KD", torch.zeros(num_classes, projection_dim))
+        orders = list(itertools.permutations(range(num_classes))) if matching == "ema" else []
+        self.permutations_RK: Tensor
+        self.register_buffer("permutations_RK", torch.tensor(orders, dtype=torch.int64), persistent=False)
+        self._class_sums: tuple[Tensor, Tensor] | None = None
+
+    def on_step(self, epoch: int, step: int) -> None:
+        """Note the step, and the epoch that decides whether the targets are used."""
+        super().on_step(epoch, step)
+        self.epoch = epoch
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Return the mean of the anchors' losses."""
+        if self.training and len(self.permutations_RK):
+            member_PK = one_hot(batch.pool_labels_P, self.num_classes, batch.z_BVD.dtype)
+            sums_KD = (member_PK.T @ batch.pool_z_PVD.detach().sum(1)).to(self.centroids_KD.dtype)
+            self._class_sums = sums_KD, member_PK.sum(0).to(sums_KD.dtype) * batch.views
+        if self.target_weight == 0 or self.epoch < self.kcl_epochs:
+            return super().loss(batch)
+        products_A, counts_A = self.positives(batch)
+        targets_KD = self.prototypes_KD[self.assignment_K].to(batch.z_BVD.dtype)
+        logits_AK = batch.anchors_AD @ targets_KD.T / self.temperature
+        lse_A = add_columns(batch.log_sum_exp(self.temperature), logits_AK)
+        own_A = own_class(logits_AK, batch.anchor_labels_A)
+        weights_A = counts_A + self.target_weight
+        logits_A = products_A / self.temperature + self.target_weight * own_A
+        return self.reduce(anchor_losses(lse_A, logits_A, weights_A), counts_A)
+
+    def collapse_value(self, samples: int) -> float | None:
+        """Return None with targets: the value depends on where the rows lie relative to them."""
+        return super().collapse_value(samples) if self.target_weight == 0 else None
+
+    @torch.no_grad()
+    def after_step(self, model: nn.Module) -> None:
+        """Move the class centroids and assign the targets so that the sum of centroid . target is largest."""
+        if self._class_sums is None:
+            return
+        sums_KD, rows_K = self._class_sums
+        self._class_sums = None
+        means_KD = sums_KD / rows_K.clamp(min=1)[:, None]
+        moved_KD = self.centroids_KD.lerp(means_KD, 1.0 - self.matching_momentum)
+        self.centroids_KD.copy_(torch.where(rows_K[:, None] > 0, moved_KD, self.centroids_KD))
+        agreement_KK = self.centroids_KD @ self.prototypes_KD.T
+        scores_R = agreement_KK[torch.arange(self.num_classes), self.permutations_RK].sum(1)
+        self.assignment_K.copy_(self.permutations_RK[scores_R.argmax()])

@@ -1,0 +1,1 @@
+"""Representation metrics, classification metrics and figures."""

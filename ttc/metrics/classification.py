@@ -1,0 +1,193 @@
+"""Classification metrics with bootstrap intervals. Point values are scikit-learn's."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ttc.metrics import intervals
+from ttc.metrics.intervals import Floats, Ints
+
+
+class Estimate(TypedDict):
+    """A metric and its 95 % interval; None = not defined on these samples."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+class EstimateOverBaseline(Estimate):
+    """An estimate with the value that a random ranking reaches."""
+
+    baseline: float
+
+
+class ClassificationMetrics(TypedDict, total=False):
+    """Result of `classification_metrics`; auprc and f1 exist for two classes only."""
+
+    accuracy: Estimate
+    balanced_accuracy: Estimate
+    auroc: Estimate
+    auprc: EstimateOverBaseline
+    f1: Estimate
+    mcc: Estimate
+    n: int
+    class_counts: list[int]
+    positive_class: int
+
+
+def classification_metrics(
+    labels: ArrayLike,
+    scores: ArrayLike,
+    predictions: ArrayLike | None = None,
+    *,
+    positive_class: int = 1,
+    bootstrap: int = 2000,
+    seed: int = 0,
+) -> ClassificationMetrics:
+    """Evaluate the predictions of one split.
+
+    Args:
+        labels: [n] integers: 0 or 1, or 0 to K - 1 for K > 2 classes.
+        scores: [n] score of the positive class, higher = more likely, any scale if `predictions` are given; or
+            [n, K] one column per class.
+        predictions: [n] predicted labels. By default the positive class where its score is at least 0.5,
+            or for K > 2 the column with the highest score.
+        positive_class: Label of the class that AUROC, AUPRC and F1 are about (two classes only).
+        bootstrap: Draws of the stratified bootstrap; 0 leaves the intervals out.
+        seed: Seed of the draws.
+
+    Returns:
+        Each metric with its 95 % percentile interval, all as fractions; the number of samples, the number per
+        class and the positive class. For K > 2, AUROC is the mean of one class against the rest, and AUPRC and F1 are
+        left out. With a single class in the labels the ranking metrics and MCC
+        are None.
+
+    Raises:
+        ValueError: For wrong shapes, NaN in the scores, or labels out of range.
+
+    Note: AUROC and AUPRC use the scores, never thresholded decisions; F1 is that of the positive class.
+    """
+    labels_N, scores_N = np.asarray(labels), np.asarray(scores, dtype=np.float64)
+    classes = 2 if scores_N.ndim == 1 else scores_N.shape[-1]
+    _check(labels_N, scores_N, classes, positive_class)
+    labels_N = labels_N.astype(np.int64)
+    if scores_N.ndim == 2 and classes == 2:
+        scores_N = scores_N[:, positive_class]
+    if predictions is not None:
+        predictions_N = np.asarray(predictions).astype(np.int64)
+        if predictions_N.shape != labels_N.shape or predictions_N.min() < 0 or predictions_N.max() >= classes:
+            raise ValueError(f"predictions must be {len(labels_N)} labels from 0 to {classes - 1}, like the labels")
+    elif classes == 2:
+        predictions_N = np.where(scores_N >= 0.5, positive_class, 1 - positive_class)
+    else:
+        predictions_N = scores_N.argmax(axis=1)
+    if classes == 2:
+        # From here on the positive class is 1.
+        labels_N = (labels_N == positive_class).astype(np.int64)
+        predictions_N = (predictions_N == positive_class).astype(np.int64)
+        scores_N = np.stack([-scores_N, scores_N], axis=1)
+
+    points = _point_values(labels_N, scores_N, predictions_N)
+    draws = _bootstrap(labels_N, scores_N, predictions_N, list(points), bootstrap, seed) if bootstrap else {}
+    estimates = {name: _estimate(value, draws.get(name)) for name, value in points.items()}
+    counts = np.bincount(labels_N, minlength=classes).tolist()
+    if classes == 2 and positive_class == 0:
+        counts.reverse()
+    result: ClassificationMetrics = {
+        "accuracy": estimates["accuracy"],
+        "balanced_accuracy": estimates["balanced_accuracy"],
+        "auroc": estimates["auroc"],
+        "mcc": estimates["mcc"],
+        "n": len(labels_N),
+        "class_counts": counts,
+    }
+    if classes == 2:
+        result["auprc"] = {**estimates["auprc"], "baseline": counts[positive_class] / len(labels_N)}
+        result["f1"] = estimates["f1"]
+        result["positive_class"] = positive_class
+    return result
+
+
+def _check(labels_N: np.ndarray, scores_N: Floats, classes: int, positive_class: int) -> None:
+    """Refuse shapes, labels and scores that would give misleading numbers."""
+    if labels_N.ndim != 1 or len(labels_N) == 0 or scores_N.ndim not in (1, 2) or len(scores_N) != len(labels_N):
+        raise ValueError(
+            f"labels {labels_N.shape} and scores {scores_N.shape} must be [n] and [n] or [n, classes] with n >= 1"
+        )
+    if classes < 2:
+        raise ValueError("scores has one column; give [n] scores of the positive class or one column per class")
+    if not np.isfinite(scores_N).all():
+        raise ValueError(f"scores has {int((~np.isfinite(scores_N)).sum())} NaN or infinite values; check the model")
+    if labels_N.dtype.kind not in "biu" or labels_N.min() < 0 or labels_N.max() >= classes:
+        raise ValueError(
+            f"labels must be integers from 0 to {classes - 1}, but hold {np.unique(labels_N)[:5].tolist()}"
+        )
+    if classes == 2 and positive_class not in (0, 1):
+        raise ValueError(f"positive_class is {positive_class}, but the labels are 0 and 1")
+
+
+def _point_values(labels_N: Ints, scores_NK: Floats, predictions_N: Ints) -> dict[str, float | None]:
+    """Compute each metric with scikit-learn; for two classes the positive class is 1."""
+    from sklearn import metrics
+
+    classes = scores_NK.shape[1]
+    present = np.unique(labels_N)
+    values: dict[str, float | None] = {
+        "accuracy": float(metrics.accuracy_score(labels_N, predictions_N)),
+        # balanced_accuracy_score warns about predictions of a class that the labels lack.
+        "balanced_accuracy": float(
+            metrics.recall_score(labels_N, predictions_N, labels=present, average="macro", zero_division=0.0)
+        ),
+        "mcc": float(metrics.matthews_corrcoef(labels_N, predictions_N)) if len(present) > 1 else None,
+        "auroc": None,
+    }
+    if classes == 2:
+        values["f1"] = float(metrics.f1_score(labels_N, predictions_N, zero_division=0.0))
+        values["auprc"] = None
+        if len(present) == 2:
+            values["auroc"] = float(metrics.roc_auc_score(labels_N, scores_NK[:, 1]))
+            values["auprc"] = float(metrics.average_precision_score(labels_N, scores_NK[:, 1]))
+    elif len(present) == classes:
+        areas = [metrics.roc_auc_score(labels_N == label, scores_NK[:, label]) for label in range(classes)]
+        values["auroc"] = float(np.mean(areas))
+    return values
+
+
+def _bootstrap(
+    labels_N: Ints, scores_NK: Floats, predictions_N: Ints, names: list[str], draws: int, seed: int
+) -> dict[str, Floats]:
+    """Compute the metrics in `names` on every draw of the stratified bootstrap."""
+    classes = scores_NK.shape[1]
+    ranked = [1] if classes == 2 else list(range(classes))
+    complete = len(np.unique(labels_N)) == classes
+    curves = [intervals.ranking_curves(labels_N == label, scores_NK[:, label]) for label in ranked] if complete else []
+    chunks: dict[str, list[Floats]] = {name: [] for name in names}
+    for counts_RN in intervals.bootstrap_counts(labels_N, draws, seed):
+        confusion = intervals.weighted_confusion(labels_N, predictions_N, counts_RN, classes)
+        found = {
+            "accuracy": intervals.accuracy(confusion),
+            "balanced_accuracy": intervals.balanced_accuracy(confusion),
+            "mcc": intervals.matthews(confusion),
+        }
+        if classes == 2:
+            found["f1"] = intervals.f1(confusion)
+        if curves:
+            areas, precisions = zip(*(curve(counts_RN) for curve in curves), strict=True)
+            found["auroc"] = np.mean(areas, axis=0)
+            if classes == 2:
+                found["auprc"] = precisions[0]
+        for name, values in found.items():
+            chunks[name].append(values)
+    return {name: np.concatenate(parts) for name, parts in chunks.items() if parts}
+
+
+def _estimate(value: float | None, draws: Floats | None) -> Estimate:
+    """Join a point value with the interval of its draws."""
+    if value is None or draws is None:
+        return {"value": value, "low": None, "high": None}
+    low, high = intervals.interval(draws)
+    return {"value": value, "low": low, "high": high}

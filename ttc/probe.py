@@ -1,0 +1,240 @@
+"""Linear probes: which samples they learn from, and the logistic regression itself.
+
+Legend: N samples, F features, K classes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import statistics
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ttc.datasets import Dataset
+from ttc.datasets.imbalance import hash_order
+
+if TYPE_CHECKING:
+    import pandas
+
+PROBES = ("all", "minority", "fraction")
+"""all: every training sample. minority: as many of each class as the smallest class has in training. fraction: a share
+of all labelled images outside of validation and test, equally many of each class."""
+
+_STRENGTHS = (0.01, 0.1, 1.0, 10.0)
+"""Inverse strengths of the L2 penalty that validation chooses from; 1 where there is no validation."""
+
+
+def module_digest(module: nn.Module) -> str:
+    """Return the sha256 of all parameters and buffers: equal before and after an evaluation, or the result is void."""
+    digest = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def probe_rows(dataset: Dataset, probe: str, *, fraction: float, seed: int) -> Tensor:
+    """Return the rows of the dataset that a probe learns from.
+
+    Args:
+        dataset: the data of the run.
+        probe: one of PROBES.
+        fraction: for "fraction": share of train and pool together, over all classes.
+        seed: of the draw; "all" has nothing to draw.
+
+    Returns:
+        int64, ascending.
+
+    Raises:
+        ValueError: the fraction leaves a class without a sample.
+    """
+    train = dataset.indices("train")
+    if probe == "all":
+        return train
+    rows = train
+    if probe == "fraction":
+        rows = torch.cat([train, dataset.indices("pool")]).sort().values
+    labels = dataset.labels[rows]
+    counts = torch.bincount(labels, minlength=len(dataset.class_names)).tolist()
+    share = min(counts)
+    if probe == "fraction":
+        share = min(share, round(fraction * len(rows) / len(counts)))
+    if share < 1:
+        raise ValueError(f"--probe-fraction {fraction:g} of {len(rows)} samples leaves no sample per class; raise it")
+    return balanced_rows(dataset, rows, share, f"probe-{probe}", seed)
+
+
+def balanced_rows(dataset: Dataset, rows: Tensor, share: int, purpose: str, seed: int) -> Tensor:
+    """Draw `share` rows of each class.
+
+    Args:
+        dataset: the data.
+        rows: [N] int64, to draw from.
+        share: per class; smaller classes give all that they have.
+        purpose: keeps draws for different ends independent.
+        seed: of the draw.
+
+    Returns:
+        int64, ascending.
+    """
+    chosen = []
+    for label in range(len(dataset.class_names)):
+        members = rows[dataset.labels[rows] == label]
+        order = hash_order([dataset.ids[row] for row in members.tolist()], seed, purpose)
+        chosen.append(members[order[:share]])
+    return torch.cat(chosen).sort().values
+
+
+@dataclass(frozen=True)
+class FittedProbe:
+    """A logistic regression on standardised features.
+
+    Attributes:
+        mean: [F] of the samples it learned from.
+        scale: [F] their standard deviation, 1 where it is 0.
+        weight: [K, F], or [1, F] for two classes.
+        bias: [K] or [1].
+        strength: inverse strength of the penalty.
+    """
+
+    mean: NDArray[np.float64]
+    scale: NDArray[np.float64]
+    weight: NDArray[np.float64]
+    bias: NDArray[np.float64]
+    strength: float
+
+    def probabilities(self, features: Tensor) -> NDArray[np.float64]:
+        """Return [N, K] class probabilities of features [N, F]."""
+        logits = (features.double().numpy() - self.mean) / self.scale @ self.weight.T + self.bias
+        if logits.shape[1] == 1:
+            logits = np.concatenate([np.zeros_like(logits), logits], 1)
+        out: NDArray[np.float64] = torch.softmax(torch.from_numpy(logits), 1).numpy()
+        return out
+
+
+def fit_logistic(
+    features: Tensor, labels: Tensor, validation: tuple[Tensor, Tensor] | None, strengths: Sequence[float] = _STRENGTHS
+) -> FittedProbe:
+    """Fit an L2 logistic regression, each class with the same total weight; validation AUROC chooses the penalty.
+
+    Args:
+        features: [N, F] float.
+        labels: [N] int64, every class 0 .. K - 1 present.
+        validation: features and labels to choose with; None takes strength 1.
+        strengths: inverse penalties to choose from.
+
+    Returns:
+        The best fit; the first of equals.
+    """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    values = features.double().numpy()
+    mean, scale = values.mean(0), values.std(0)
+    scale[scale == 0] = 1.0
+    best: tuple[float, FittedProbe] | None = None
+    for strength in strengths if validation is not None else (1.0,):
+        model = LogisticRegression(C=strength, class_weight="balanced", max_iter=1000)
+        with warnings.catch_warnings():
+            # The weakest penalties need not converge to be a candidate: validation judges them all the same.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            model.fit((values - mean) / scale, labels.numpy())
+        fitted = FittedProbe(mean, scale, model.coef_, model.intercept_, strength)
+        score = 0.0 if validation is None else auroc(validation[1], fitted.probabilities(validation[0]))
+        if best is None or score > best[0]:
+            best = (score, fitted)
+    assert best is not None
+    return best[1]
+
+
+def auroc(labels: Tensor, probabilities: NDArray[np.float64]) -> float:
+    """Return the AUROC of [N, K] probabilities; for K > 2 the mean of one class against the rest."""
+    from sklearn.metrics import roc_auc_score
+
+    if probabilities.shape[1] == 2:
+        return float(roc_auc_score(labels.numpy(), probabilities[:, 1]))
+    return float(roc_auc_score(labels.numpy(), probabilities, multi_class="ovr"))
+
+
+def evaluation_rows(dataset: Dataset, split: str, class_balance: str) -> Tensor:
+    """Return the rows of a split, or equally many of each class, drawn by the data's seed.
+
+    Args:
+        dataset: the data.
+        split: "train", "val" or "test".
+        class_balance: "natural" or "balanced".
+
+    Returns:
+        int64, ascending; the same for every method and ratio.
+    """
+    rows = dataset.indices(split)
+    if class_balance == "natural":
+        return rows
+    share = min(torch.bincount(dataset.labels[rows], minlength=len(dataset.class_names)).tolist())
+    return balanced_rows(dataset, rows, share, f"balanced-{split}", dataset.settings.seed)
+
+
+def summarise(draws: Sequence[Mapping[str, object]]) -> dict[str, object]:
+    """Average the metrics of several probe draws.
+
+    Args:
+        draws: results of `classification_metrics` on the same samples.
+
+    Returns:
+        The counts as they are, and per metric the mean and standard deviation (n - 1) of the values, the means of the
+        interval's ends, and the values; None where a metric is not defined.
+    """
+    out: dict[str, object] = {"draws": len(draws)}
+    for name, entry in draws[0].items():
+        if not isinstance(entry, dict):
+            out[name] = entry
+            continue
+        each = [draw[name] for draw in draws]
+        values = [one["value"] for one in each]  # type: ignore[index]  # all draws have the same entries
+        summary: dict[str, object] = {"values": values, "mean": None, "std": None, "low": None, "high": None}
+        if None not in values:
+            summary |= {"mean": statistics.fmean(values), "std": statistics.stdev(values) if len(values) > 1 else 0.0}
+            for end in ("low", "high"):
+                ends = [one[end] for one in each]  # type: ignore[index]
+                summary[end] = None if None in ends else statistics.fmean(ends)
+        if "baseline" in entry:
+            summary["baseline"] = entry["baseline"]
+        out[name] = summary
+    return out
+
+
+def prediction_table(
+    dataset: Dataset, probe: str, split: str, rows: Tensor, scores: NDArray[np.float64], positive_class: int
+) -> pandas.DataFrame:
+    """Return the predictions of one split by sample id.
+
+    Args:
+        dataset: the data.
+        probe: name of the probe.
+        split: name of the split.
+        rows: [N] int64.
+        scores: [N, K] class probabilities.
+        positive_class: whose probability is the score; K > 2 classes have one score column each.
+    """
+    import pandas
+
+    score = {"score": scores[:, positive_class]}
+    if scores.shape[1] > 2:
+        score = {f"score_{label}": scores[:, label] for label in range(scores.shape[1])}
+    return pandas.DataFrame(
+        {
+            "id": [dataset.ids[row] for row in rows.tolist()],
+            "label": dataset.labels[rows].numpy(),
+            **score,
+            "split": split,
+            "group": "" if dataset.groups is None else [dataset.groups[row] for row in rows.tolist()],
+            "probe": probe,
+        }
+    )
