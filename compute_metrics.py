@@ -9,7 +9,6 @@ embeddings.npz and, with --projector, files for TensorBoard to RUN/metrics. Stan
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -19,11 +18,11 @@ import torch
 from torch import Tensor
 
 from ttc import distributed, flags, from_flags, runtime
-from ttc.cli import Parser, real, whole
+from ttc.cli import Parser
 from ttc.metrics.figures import save_embedding_figure
 from ttc.metrics.representation import RepresentationMetrics, representation_metrics
 from ttc.metrics.tables import format_table
-from ttc.pretrained import Pretrained, embed, load_pretrained
+from ttc.pretrained import Pretrained, embed_shared, load_pretrained, without_dead
 from ttc.probe import balanced_rows, evaluation_rows
 from ttc.runfolder import RunFolder
 from ttc.runlog import log, save_projector, start_logging
@@ -36,57 +35,7 @@ def build_parser() -> Parser:
         "python compute_metrics.py --checkpoint runs/digits-supmin-seed0/checkpoints/last.pt",
     )
     flags.add_checkpoint(parser, required=False)
-    add = parser.add_argument_group("metrics").add_argument
-    add(
-        "--embeddings",
-        metavar="FILE.npz",
-        help="instead of a checkpoint: arrays embeddings [V, N, D] (V >= 2 views) and labels [N], from any encoder",
-    )
-    add(
-        "--split",
-        choices=("train", "val", "test"),
-        default="test",
-        help="which samples are embedded; train shows what the loss saw",
-    )
-    add(
-        "--views",
-        type=whole(2),
-        default=5,
-        metavar="V",
-        help="augmented views per sample; 5 as in the paper, and SAA depends on it",
-    )
-    add(
-        "--max-samples",
-        type=whole(2),
-        default=2000,
-        metavar="N",
-        help="most samples, drawn with the split's class shares; SAA falls as it grows, so keep it when you compare",
-    )
-    add(
-        "--radius",
-        type=real(0, 1, above=True),
-        default=0.05,
-        metavar="R",
-        help="share of all rows that counts as the neighbourhood for CAC; 0.05 as in the paper",
-    )
-    add(
-        "--peu-draws",
-        type=whole(0),
-        default=5,
-        metavar="N",
-        help="draws of random points for PEU, by far the slowest metric; 0 leaves it out",
-    )
-    add(
-        "--scatter",
-        choices=("pca", "tsne"),
-        default="pca",
-        help="the figure's flat picture; tsne shows clusters but takes a minute",
-    )
-    add(
-        "--projector",
-        action="store_true",
-        help="also write embeddings with image sprites for TensorBoard's projector",
-    )
+    flags.add_metrics(parser)
     flags.add_evaluation_set(parser)
     flags.add_runtime(parser, precision=False)
     flags.add_evaluation_output(parser)
@@ -117,34 +66,15 @@ def choose_rows(run: Pretrained, split: str, class_balance: str, most: int) -> T
     return torch.cat(kept).sort().values
 
 
-def embed_views(
-    run: Pretrained, rows: Tensor, views: int, seed: int, world: distributed.World, num_workers: int
-) -> dict[str, Tensor]:
-    """Embed seeded views of `rows` with both layers: [V, N, F] and [V, N, D]; the ranks share the work."""
-    places = torch.arange(world.rank, len(rows), world.size)
-    # Training draws are never negative; a draw per seed gives every seed other views.
-    stream = embed(
-        run.network, run.dataset, run.views, rows[places], views=views, draw=-1000 - seed, num_workers=num_workers
-    )
-    parts = list(stream)
-    order = distributed.gather_uneven(places.to(world.device)).cpu().argsort()
-    out = {}
-    for index, layer in enumerate(("encoder", "projection")):
-        mine = torch.cat([part[index] for part in parts])
-        out[layer] = distributed.gather_uneven(mine.to(world.device)).cpu()[order].transpose(0, 1).contiguous()
-    return out
-
-
 def write_files(
     folder: Path,
-    args: argparse.Namespace,
-    embeddings: dict[str, Tensor],
-    labels: Tensor,
+    scatter: str,
+    layers: dict[str, tuple[Tensor, Tensor]],
     class_names: list[str],
     prototypes: Tensor | None,
 ) -> None:
-    """Write the figures and the embeddings."""
-    for layer, values in embeddings.items():
+    """Write a figure per layer and the embeddings of the last layer, which is the space of the paper's metrics."""
+    for layer, (values, labels) in layers.items():
         save_embedding_figure(
             folder / f"{layer}.png",
             values.numpy(),
@@ -152,14 +82,12 @@ def write_files(
             class_names,
             prototypes=prototypes.numpy() if prototypes is not None and layer == "projection" else None,
             title=f"{layer}, {len(labels)} samples",
-            scatter=args.scatter,
+            scatter=scatter,
         )
-    arrays = {"class_names": np.array(class_names), "labels": labels.numpy()}
+    arrays = {"embeddings": values.numpy(), "labels": labels.numpy(), "class_names": np.array(class_names)}
     if prototypes is not None:
         arrays["prototypes"] = prototypes.numpy()
-    # The arrays --embeddings reads; the projection is the space of the paper's metrics.
-    last = list(embeddings)[-1]
-    np.savez_compressed(folder / "embeddings.npz", embeddings=embeddings[last].numpy(), **arrays)
+    np.savez_compressed(folder / "embeddings.npz", **arrays)
 
 
 def main() -> int:
@@ -197,7 +125,17 @@ def main() -> int:
     else:
         run = load_pretrained(args.checkpoint, args.data_root, args.num_workers, world.device)
         rows = choose_rows(run, args.split, args.class_balance, args.max_samples)
-        embeddings = embed_views(run, rows, args.views, args.seed, world, args.num_workers)
+        # Training draws are never negative; a draw per seed gives every seed other views.
+        both = embed_shared(
+            run.network,
+            run.dataset,
+            run.views,
+            rows,
+            views=args.views,
+            draw=-1000 - args.seed,
+            num_workers=args.num_workers,
+        )
+        embeddings = dict(zip(("encoder", "projection"), (each.transpose(0, 1) for each in both), strict=True))
         labels, class_names = run.dataset.labels[rows], run.description.class_names
         minority = from_flags.positive_class(None, run.description)
         prototypes = run.objective_state.get("prototypes_KD")
@@ -205,9 +143,19 @@ def main() -> int:
     # 5. metrics
     if world.main:
         found: dict[str, RepresentationMetrics] = {}
+        layers: dict[str, tuple[Tensor, Tensor]] = {}
         for layer, values in embeddings.items():
+            living, living_labels, dead = without_dead(values, labels)
+            if dead:
+                log.warning("%s: %d samples are left out, no unit is active in a view of theirs", layer, dead)
+            layers[layer] = living, living_labels
             found[layer] = representation_metrics(
-                values, labels, args.radius, num_classes=len(class_names), peu_draws=args.peu_draws, seed=args.seed
+                living,
+                living_labels,
+                args.radius,
+                num_classes=len(class_names),
+                peu_draws=args.peu_draws,
+                seed=args.seed,
             )
             log.info("%s", "\n".join([f"-- {layer}", *format_table(found[layer], class_names, minority)]))
 
@@ -225,7 +173,7 @@ def main() -> int:
             }
         if folder is not None:
             folder.save_arguments(identity, {**given.sources, "input_sha256": "derived"}, {})
-            write_files(folder.path, args, embeddings, labels, class_names, prototypes)
+            write_files(folder.path, args.scatter, layers, class_names, prototypes)
             if args.projector and run is not None:
                 sprites = run.dataset.images[rows].float() / 255
                 names = [class_names[label] for label in labels.tolist()]

@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pandas
@@ -24,11 +24,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ttc import distributed, flags, from_flags, runtime
-from ttc.cli import Parser, real, whole
+from ttc.cli import Parser
 from ttc.metrics.classification import classification_metrics
 from ttc.metrics.tables import format_probes
 from ttc.optim import build_optimizer, learning_rate, set_learning_rate
-from ttc.pretrained import Pretrained, embed, load_pretrained
+from ttc.pretrained import Pretrained, embed, embed_shared, load_pretrained, own_classifier
 from ttc.probe import (
     PROBES,
     auroc,
@@ -56,73 +56,11 @@ def build_parser() -> Parser:
         "python linear_eval.py --checkpoint runs/digits-supmin-seed0/checkpoints/last.pt",
     )
     flags.add_checkpoint(parser, required=True)
-    add = parser.add_argument_group("probe").add_argument
-    add(
-        "--protocol",
-        choices=("logistic", "paper"),
-        default="logistic",
-        help="logistic regression on features extracted once, or the paper's linear layer (Adam, augmented views)",
-    )
-    add(
-        "--probes",
-        nargs="+",
-        choices=PROBES,
-        help="what the probe learns from: all training samples, as many per class as the minority has, or a "
-        "balanced fraction of the pool; the default is all three, and fraction with --protocol paper",
-    )
-    add(
-        "--probe-fraction",
-        type=real(0, 1, above=True),
-        default=0.01,
-        metavar="F",
-        help="share of the pool for the fraction probe; raise it for small datasets",
-    )
-    add(
-        "--probe-seeds",
-        type=whole(1),
-        default=5,
-        metavar="N",
-        help="draws of the balanced subsets; more give a steadier mean",
-    )
-    add(
-        "--layers",
-        nargs="+",
-        choices=("encoder", "projection"),
-        default=["encoder", "projection"],
-        help="which output is probed; the encoder's is the usual one to report",
-    )
-    add(
-        "--positive-class",
-        type=whole(0),
-        metavar="LABEL",
-        help="class that AUROC, AUPRC and F1 are about; the default is the minority",
-    )
-    add(
-        "--bootstrap",
-        type=whole(0),
-        default=2000,
-        metavar="DRAWS",
-        help="draws for the 95 %% intervals; 0 leaves them out",
-    )
+    flags.add_probe(parser)
     flags.add_evaluation_set(parser)
     flags.add_runtime(parser, precision=False)
     flags.add_evaluation_output(parser)
     return parser
-
-
-def extract(run: Pretrained, rows: Tensor, world: distributed.World, num_workers: int) -> dict[str, Tensor]:
-    """Extract both layers' plain features in the order of `rows`; the ranks share the work, and every rank gets all."""
-    places = torch.arange(world.rank, len(rows), world.size)
-    parts = list(embed(run.network, run.dataset, run.views, rows[places], views=0, num_workers=num_workers))
-    order = distributed.gather_uneven(places.to(world.device)).cpu().argsort()
-    assert len(order) == len(rows)
-    features = {}
-    for index, layer in enumerate(("encoder", "projection")):
-        # More ranks than rows leave a rank without any, which still has to take part in the gathering.
-        width = run.network.feature_dim if index == 0 else run.description.projection_dim or run.network.feature_dim
-        mine = torch.cat([part[index][:, 0] for part in parts]) if parts else torch.empty(0, width)
-        features[layer] = distributed.gather_uneven(mine.to(world.device)).cpu()[order]
-    return features
 
 
 def train_paper_probe(
@@ -169,7 +107,7 @@ def train_paper_probe(
 def evaluate(
     run: Pretrained, splits: dict[str, Tensor], features: dict[str, Tensor], rows: Tensor, args: argparse.Namespace
 ) -> tuple[dict[str, dict[str, dict[str, object]]], pandas.DataFrame]:
-    """Fit every probe on every layer and measure it on the test rows.
+    """Measure every head on the test rows.
 
     Args:
         run: the checkpoint.
@@ -179,18 +117,36 @@ def evaluate(
         args: the flags.
 
     Returns:
-        Metrics by layer and probe, and the predictions of the first draw of each probe on the encoder.
+        Metrics by layer and probe ("own" and "classifier" for the method's own head), and predictions by sample id:
+        those of the first draw of each probe on the encoder, and of the own head.
     """
     labels, device = run.dataset.labels, next(run.network.parameters()).device
     results: dict[str, dict[str, dict[str, object]]] = {}
     tables = []
-    for layer in args.layers:
+
+    def take(layer: str, wanted: Tensor) -> Tensor:
+        return features[layer][torch.searchsorted(rows, wanted)]
+
+    def measure(layer: str, predict: Predict, table: str | None) -> Mapping[str, object]:
+        scores = {split: predict(take(layer, wanted)) for split, wanted in splits.items() if len(wanted)}
+        if table is not None:
+            for split, each in scores.items():
+                tables.append(prediction_table(run.dataset, table, split, splits[split], each, args.positive_class))
+        return classification_metrics(
+            labels[splits["test"]].numpy(),
+            scores["test"],
+            positive_class=args.positive_class,
+            bootstrap=args.bootstrap,
+            seed=args.seed,
+        )
+
+    if "own" in args.head:
+        found = measure("encoder", own_classifier(run), "own")
+        trained_on = sum(run.description.class_counts)
+        results["own"] = {"classifier": {"train_samples": trained_on, **summarise([found])}}
+    for layer in args.layers if "linear" in args.head else []:
         results[layer] = {}
-
-        def take(wanted: Tensor, values: Tensor = features[layer]) -> Tensor:
-            return values[torch.searchsorted(rows, wanted)]
-
-        validation = (take(splits["val"]), labels[splits["val"]]) if len(splits["val"]) else None
+        validation = (take(layer, splits["val"]), labels[splits["val"]]) if len(splits["val"]) else None
         for probe in args.probes:
             draws = []
             for seed in range(args.seed, args.seed + (1 if probe == "all" else args.probe_seeds)):
@@ -201,22 +157,9 @@ def evaluate(
                         run, chosen, validation, layer=layer, seed=seed, device=device, num_workers=args.num_workers
                     )
                 else:
-                    predict = fit_logistic(take(chosen), labels[chosen], validation).probabilities
-                scores = {split: predict(take(wanted)) for split, wanted in splits.items() if len(wanted)}
-                draws.append(
-                    classification_metrics(
-                        labels[splits["test"]].numpy(),
-                        scores["test"],
-                        positive_class=args.positive_class,
-                        bootstrap=args.bootstrap,
-                        seed=args.seed,
-                    )
-                )
-                if layer == "encoder" and seed == args.seed:
-                    tables += [
-                        prediction_table(run.dataset, probe, split, splits[split], scores[split], args.positive_class)
-                        for split in scores
-                    ]
+                    predict = fit_logistic(take(layer, chosen), labels[chosen], validation).probabilities
+                first = layer == "encoder" and seed == args.seed
+                draws.append(measure(layer, predict, probe if first else None))
             results[layer][probe] = {"train_samples": len(chosen), **summarise(draws)}
     return results, pandas.concat(tables) if tables else pandas.DataFrame()
 
@@ -257,7 +200,8 @@ def main() -> int:
     if "fraction" in args.probes:
         wanted.append(run.dataset.indices("pool"))
     rows = torch.cat(wanted).unique()
-    features = extract(run, rows, world, args.num_workers)
+    both = embed_shared(run.network, run.dataset, run.views, rows, views=0, num_workers=args.num_workers)
+    features = dict(zip(("encoder", "projection"), (each[:, 0] for each in both), strict=True))
     log.info("extracted features of %d samples", len(rows))
 
     # 6. probes

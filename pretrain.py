@@ -14,18 +14,20 @@ import sys
 from pathlib import Path
 
 import torch
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor
 
 from ttc import distributed, flags, from_flags, plan, runtime
 from ttc.augment import ViewGenerator
 from ttc.batchnorm import synchronise
 from ttc.cli import Given, Parser
+from ttc.cutmix import minority_cutmix
 from ttc.datasets import Dataset, batches, describe, load_dataset
 from ttc.description import Description
 from ttc.losses import Objective, build_objective
 from ttc.models import PretrainNetwork, build_encoder, load_weights
 from ttc.monitor import CollapseWatch, LossMonitor
 from ttc.optim import build_optimizer, learning_rate, set_learning_rate
+from ttc.pretrained import embed_shared
 from ttc.reporter import Reporter
 from ttc.runfolder import RunFolder
 from ttc.runlog import Progress, RunLog, log, start_logging
@@ -60,13 +62,30 @@ def train(
     warmup_epochs: float,
     clip_gradient_norm: float | None,
     precision: str,
+    cutmix_area: float,
     num_workers: int,
 ) -> bool:
     """Train until the last epoch or a requested stop; return whether the run is finished."""
     steps, device, optimizer, scaler = sampler.steps_per_epoch, world.device, state.optimizer, state.scaler
     rows, share = dataset.indices("train"), sampler.batch_size // world.size
     mine = slice(world.rank * share, (world.rank + 1) * share)
+
+    def embed_training() -> tuple[Tensor, Tensor, Tensor]:
+        _, z = embed_shared(state.network, dataset, views, rows, views=0, num_workers=num_workers)
+        return z[:, 0].to(device), dataset.labels[rows].to(device), rows.to(device)
+
+    def make_views(images: Tensor, labels: Tensor, ids: Tensor, draws: Tensor) -> Tensor:
+        inputs = views.views(images, ids, draws, objective.views)
+        if not cutmix_area:
+            return inputs
+        assert dataset.minority_class is not None
+        return minority_cutmix(
+            inputs, labels, ids, draws, minority_class=dataset.minority_class, area=cutmix_area, seed=views.seed
+        )
+
     while state.epoch < epochs:
+        if objective.wants_embeddings(state.epoch):
+            objective.on_epoch(state.epoch, embed_training, distributed.broadcast)
         order, first = sampler.epoch(state.epoch), state.step - state.epoch * steps
         id_batches, draw_batches = rows[order.samples[first:, mine]], order.draws[first:, mine]
         image_batches = batches(dataset.images, id_batches, num_workers, pin_memory=device.type == "cuda")
@@ -74,15 +93,18 @@ def train(
             rate = learning_rate(state.step, peak=lr, steps=epochs * steps, warmup_steps=int(warmup_epochs * steps))
             set_learning_rate(optimizer, rate)
             objective.on_step(state.epoch, state.step)
-            labels, ids = dataset.labels[ids].to(device, non_blocking=True), ids.to(device, non_blocking=True)
-            inputs = views.views(images.to(device, non_blocking=True), ids, draws, objective.views)
+            labels, ids = (each.to(device, non_blocking=True) for each in (dataset.labels[ids], ids))
+            inputs = make_views(images.to(device, non_blocking=True), labels, ids, draws)
             student = inputs[:, : objective.student_views].flatten(0, 1)
             with runtime.autocast(device, precision):
                 features, z = network(student.contiguous(memory_format=torch.channels_last))
             # Outside autocast: losses are float32 whatever the precision of the network.
             features, z = features.unflatten(0, (share, -1)), z.unflatten(0, (share, -1))
             z = objective.add_keys(z, inputs)
+            objective.keep_graph_terms = reporter.logs_at(state.step + 1)
             loss = objective(z, labels, distributed.pool_of(z, labels, ids), features=features, sample_ids=ids)
+            if len(objective.values) > 1:
+                reporter.monitor.add_gradients(objective.values, (z, features))
             optimizer.zero_grad(set_to_none=True)
             scaler.scale(loss).backward()
             # DDP averages the network's gradients; the objective's own parameters live outside of it.
@@ -111,8 +133,8 @@ def build_state(args: argparse.Namespace, given: Given, dataset: Dataset, device
         load_weights(encoder, spec, args.weights)
     arguments = from_flags.objective_arguments(args, dataset, encoder.feature_dim)
     objective = build_objective(args.method, **arguments).to(device)
-    # The check of unit length would wait for the device in every step; on a GPU the watched loss has to do.
-    objective.validate = device.type == "cpu"
+    # The objective's own check would wait for the device in every step, and raise before LossMonitor saves the batch.
+    objective.validate = False
     projection_dim = args.projection_dim if objective.space == "projection" else None
     network = synchronise(PretrainNetwork(encoder, projection_dim), device)
     network.to(device, memory_format=torch.channels_last)
@@ -185,16 +207,17 @@ def main() -> int:
         method=args.method,
         views=state.objective.views,
         epochs=args.epochs,
+        warmup_epochs=args.warmup_epochs,
         world_size=world.size,
         half_precision=args.precision != "fp32",
     )
     for line in lines:
         log.info("%s", line)
-    if warning := plan.composition_warning(sampler, args.method):
+    if world.main and (warning := plan.composition_warning(sampler, args.method)):
         log.warning("%s", warning)
     if args.dry_run:
         return 0
-    if world.main and resumed is None:
+    if world.main and not (folder.path / "split.csv").exists():  # the last of the three
         folder.save_arguments(given.values, given.sources, from_flags.derived(folder.path, state.description))
         folder.save_json("env.json", runtime.environment_record(world.device, world.size))
         dataset.save_split(folder.path / "split.csv")
@@ -217,9 +240,7 @@ def main() -> int:
         metrics_every_epochs=args.metrics_every_epochs,
     )
     reporter.begin(lines, resumed)
-    network = torch.compile(state.network) if args.compile else state.network
-    if world.size > 1:
-        network = DistributedDataParallel(network, broadcast_buffers=False, gradient_as_bucket_view=True)
+    network = distributed.average_over_ranks(torch.compile(state.network) if args.compile else state.network)
     finished = train(
         state,
         network=network,
@@ -234,6 +255,7 @@ def main() -> int:
         warmup_epochs=args.warmup_epochs,
         clip_gradient_norm=args.clip_gradient_norm,
         precision=args.precision,
+        cutmix_area=args.minority_cutmix,
         num_workers=args.num_workers,
     )
 

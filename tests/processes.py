@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import multiprocessing
 import os
+import socket
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
@@ -48,7 +49,8 @@ class Running:
 
     def __init__(self, script: str, *words: object, folder: Path, env: Mapping[str, str] | None = None) -> None:
         """Start `python SCRIPT.py WORDS` in `folder`."""
-        self._streams = Path(tempfile.mkdtemp(prefix="ttc-test-"))
+        self._folder = tempfile.TemporaryDirectory(prefix="ttc-test-")
+        self._streams = Path(self._folder.name)
         self.process = CONTEXT.Process(
             target=_main, args=(script, [str(word) for word in words], str(folder), dict(env or {}), str(self._streams))
         )
@@ -68,6 +70,13 @@ class Running:
 def run(script: str, *words: object, folder: Path, env: Mapping[str, str] | None = None) -> Result:
     """Run a script of the project to its end."""
     return Running(script, *words, folder=folder, env=env).wait()
+
+
+def free_port() -> str:
+    """Return a TCP port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
 
 
 def call(function: Callable[..., None], *arguments: object, timeout: float = 60.0) -> int:

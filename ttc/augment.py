@@ -185,7 +185,7 @@ class ViewGenerator:
         area = a.scale[0] + (a.scale[1] - a.scale[0]) * random_NR[:, 0]
         low, high = math.log(a.ratio[0]), math.log(a.ratio[1])
         ratio = torch.exp(low + (high - low) * random_NR[:, 1]) * (shape[2] / shape[3])
-        # Sides as shares of the image; where a side would leave the image, the crop keeps its area and gives up its ratio.
+        # Sides as shares of the image; a crop that would leave the image keeps its area and gives up its ratio.
         width = (area * ratio).sqrt().clamp(max=1.0).maximum(area)
         height = area / width
         centre_x = (1 - width) * (2 * random_NR[:, 2] - 1)

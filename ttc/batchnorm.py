@@ -20,7 +20,7 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
         if not self.training:
             return super().forward(images)
         dims = (0, 2, 3)
-        values = images.float()
+        values = images.to(torch.promote_types(images.dtype, torch.float32))
         # Two passes (mean, then squared deviations) as in one process; E[x^2] - E[x]^2 loses digits in float32.
         count = float(values.numel() // values.shape[1] * distributed.world_size())
         mean = distributed.sum_with_gradient(values.sum(dims)) / count

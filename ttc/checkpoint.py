@@ -22,6 +22,9 @@ State: TypeAlias = dict[str, Any]
 FORMAT = "ttc-checkpoint-1"
 """Version of the schema; a reader refuses what it does not know."""
 
+TEMPORARY = ".*.tmp"
+"""Pattern of the unfinished files that a killed process leaves."""
+
 _log = logging.getLogger("ttc")
 
 

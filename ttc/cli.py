@@ -101,8 +101,8 @@ class Parser(argparse.ArgumentParser):
         self.refuse(f"{message} (see --help)")
 
 
-def whole(least: int) -> Callable[[str], int]:
-    """Return a flag type: a whole number of at least `least`."""
+def whole(least: int, most: int | None = None) -> Callable[[str], int]:
+    """Return a flag type: a whole number of at least `least` and at most `most`."""
 
     def convert(text: str) -> int:
         try:
@@ -111,6 +111,8 @@ def whole(least: int) -> Callable[[str], int]:
             raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
         if value < least:
             raise argparse.ArgumentTypeError(f"{value} is below {least}")
+        if most is not None and value > most:
+            raise argparse.ArgumentTypeError(f"{value} is above {most}")
         return value
 
     return convert

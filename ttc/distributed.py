@@ -7,6 +7,7 @@ Collectives that carry Python values send JSON as bytes: nothing is ever pickled
 from __future__ import annotations
 
 import datetime
+import inspect
 import json
 import os
 from collections.abc import Callable, Iterable
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,7 @@ def gather_uneven(tensor: Tensor) -> Tensor:
     counts = _all_gather(torch.tensor([tensor.shape[0]], device=tensor.device)).tolist()
     padded = tensor.new_zeros((max(counts), *tensor.shape[1:]))
     padded[: tensor.shape[0]] = tensor.detach()
-    parts = torch.split(_all_gather(padded), max(counts))
+    parts = _all_gather(padded).view(len(counts), *padded.shape)
     return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
 
@@ -201,6 +203,19 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
             if parameter.grad is not None:
                 dist.all_reduce(parameter.grad)
                 parameter.grad /= world_size()
+
+
+def average_over_ranks(network: nn.Module) -> nn.Module:
+    """Wrap the network so that its backward pass averages the gradients over ranks; no change in a single process.
+
+    Buffers are not sent around: BatchNorm computes the same statistics on every rank (see batchnorm.py).
+    """
+    if not dist.is_initialized():
+        return network
+    # broadcast_buffers is deprecated where forward_sync_buffers exists.
+    if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters:
+        return DistributedDataParallel(network, gradient_as_bucket_view=True, forward_sync_buffers=False)
+    return DistributedDataParallel(network, gradient_as_bucket_view=True, broadcast_buffers=False)
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,11 @@ def dataset_settings(args: argparse.Namespace) -> DatasetSettings:
         name=args.dataset,
         data_root=args.data_root,
         classes=None if args.classes is None else tuple(tuple(word.split(",")) for word in args.classes),
-        positive_classes=None if args.positive_classes is None else tuple(args.positive_classes.split(",")),
+        positive_classes=positive_classes(args),
         class_ratios=class_ratios(args),
         train_samples=args.train_samples,
-        minority_class=args.minority_class,
+        # Several minority classes concern the objective only; the data then name the smallest class.
+        minority_class=args.minority_class[0] if args.minority_class and len(args.minority_class) == 1 else None,
         image_size=args.image_size,
         on_bad_image=args.on_bad_image,
         seed=args.seed,
@@ -32,11 +33,41 @@ def dataset_settings(args: argparse.Namespace) -> DatasetSettings:
     )
 
 
+def positive_classes(args: argparse.Namespace) -> tuple[str, ...] | None:
+    """Return the source labels of class 1, which two flags can name.
+
+    Raises:
+        ValueError: both do.
+    """
+    if args.one_vs_rest is None:
+        return None if args.positive_classes is None else tuple(args.positive_classes.split(","))
+    if args.positive_classes is not None or args.classes is not None:
+        raise ValueError(f"--one-vs-rest {args.one_vs_rest} names the classes already; drop the other flag")
+    return (args.one_vs_rest,)
+
+
+def minority_classes(args: argparse.Namespace, dataset: Dataset) -> int | list[int] | None:
+    """Return the class or classes that the objective treats as the minority.
+
+    Raises:
+        ValueError: one of several is no class, or the largest.
+    """
+    if args.minority_class is None or len(args.minority_class) == 1:
+        return dataset.minority_class
+    counts = dataset.class_counts("train")
+    for label in args.minority_class:
+        if label >= len(counts) or counts[label] == max(counts) > min(counts):
+            reason = "the largest class" if label < len(counts) else "no class"
+            raise ValueError(f"--minority-class {label} is {reason} (training samples: {counts}); leave it out")
+    return list(args.minority_class)
+
+
 def class_ratios(args: argparse.Namespace) -> tuple[float, ...] | None:
     """Return the shares of the classes; digits alone, which has no rare class, is made imbalanced by default."""
     if args.class_ratios is not None:
         return tuple(args.class_ratios)
-    untouched = args.dataset == "digits" and args.classes is None and args.positive_classes is None
+    grouped = args.classes or args.positive_classes or args.one_vs_rest
+    untouched = args.dataset == "digits" and not grouped
     return (0.97, 0.03) if untouched else None
 
 
@@ -74,20 +105,24 @@ def objective_arguments(args: argparse.Namespace, dataset: Dataset, feature_dim:
         settings["ratio_supervised_majority"] = args.ratio_supervised_majority
     if args.margin is not None:
         settings["margin"] = args.margin[0] if len(args.margin) == 1 else list(args.margin)
-    if args.method == "supmin" and dataset.minority_class is None:
+    minority = minority_classes(args, dataset)
+    if (args.method == "supmin" or args.minority_cutmix) and minority is None:
         raise ValueError(
-            "--method supmin supervises the minority, but no class is smaller than all others; "
+            f"--method {args.method}: no class is smaller than all others, so none is the minority; "
             "choose one with --minority-class"
         )
     return {
         "num_classes": len(dataset.class_names),
-        "minority_class": dataset.minority_class,
+        "minority_class": minority,
         "class_counts": dataset.class_counts("train"),
         "feature_dim": feature_dim,
         "projection_dim": args.projection_dim,
         "temperature": args.temperature,
         "base_temperature": args.base_temperature,
         "seed": args.seed,
+        "ce_weight": args.ce_weight,
+        "instance_weight": args.instance_weight,
+        "prototype_weight": args.prototype_weight,
         **settings,
     }
 

@@ -17,7 +17,7 @@ from ttc import checkpoint, distributed
 from ttc.augment import ViewGenerator
 from ttc.datasets import Dataset
 from ttc.metrics.representation import representation_metrics
-from ttc.pretrained import embed, fixed_subset
+from ttc.pretrained import embed, fixed_subset, without_dead
 
 _log = logging.getLogger("ttc")
 
@@ -36,6 +36,7 @@ class LossMonitor:
     _steps: list[int] = field(default_factory=list)
     _losses: list[Tensor] = field(default_factory=list)
     _terms: list[dict[str, Tensor]] = field(default_factory=list)
+    _gradients: dict[str, Tensor] = field(default_factory=dict)
     _batches: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
     @property
@@ -51,12 +52,26 @@ class LossMonitor:
             loss: scalar on the device.
             terms: scalars on the device.
             ids: [B] int64 sample ids of this rank.
-            features: [N, F] encoder outputs; only their norms are kept.
+            features: [B, V, F] encoder outputs; only their norms are kept.
         """
+        norms = features.detach().float().norm(dim=-1).flatten()
         self._steps.append(step)
-        self._losses.append(loss.detach())
+        # A loss can come out finite although a row is not, where it leaves out rows that it cannot use.
+        self._losses.append(torch.where(norms.isfinite().all(), loss.detach(), torch.nan))
         self._terms.append(terms)
-        self._batches.append((ids, features.detach().float().norm(dim=1)))
+        self._batches.append((ids, norms))
+
+    def add_gradients(self, values: dict[str, Tensor], rows: tuple[Tensor, ...]) -> None:
+        """Remember how hard each term of a combined loss pulls, as the norm of its gradient on the network's outputs.
+
+        Args:
+            values: weighted terms with their graph, which stays usable.
+            rows: the network's outputs.
+        """
+        for name, value in values.items():
+            gradients = torch.autograd.grad(value, rows, retain_graph=True, allow_unused=True)
+            squares = [gradient.float().square().sum() for gradient in gradients if gradient is not None]
+            self._gradients[name] = torch.stack(squares).sum().sqrt()
 
     def read(self) -> dict[str, float]:
         """Return the means since the last call, over ranks; waits for the device.
@@ -72,13 +87,14 @@ class LossMonitor:
             self._report(bad[0])
         names = self._terms[-1]
         values = {f"train/{name}": torch.stack([each[name].float() for each in self._terms]).mean() for name in names}
+        values |= {f"train/gradient_{name}": norm for name, norm in self._gradients.items()}
         out = {"train/loss": float(losses.mean())}
         if self.collapse_value is not None:
             out["train/loss_over_collapse"] = out["train/loss"] / self.collapse_value
         if values:
             means = distributed.mean(torch.stack(list(values.values()))).tolist()
             out.update(zip(values, means, strict=True))
-        for pending in (self._steps, self._losses, self._terms, self._batches):
+        for pending in (self._steps, self._losses, self._terms, self._gradients, self._batches):
             pending.clear()
         return out
 
@@ -94,7 +110,7 @@ class LossMonitor:
             checkpoint.write_text(path, json.dumps(report) + "\n")
         raise ValueError(
             f"the loss of step {step} is not a finite number; see {path} for the batch; "
-            f"lower --lr, use --precision fp32 or --clip-gradient-norm, and run the same command again"
+            f"lower --lr, use --precision fp32 or --clip-gradient-norm, with another --output"
         )
 
 
@@ -130,17 +146,23 @@ class CollapseWatch:
             Key -> number, for the log; what is not defined is left out.
         """
         parts = [z for _, z in embed(self._network, self._dataset, self._views, self._rows, views=2)]
-        embeddings = torch.cat(parts).transpose(0, 1)
-        found = representation_metrics(embeddings, self._dataset.labels[self._rows], peu_draws=0)
+        embeddings, labels, dead = without_dead(torch.cat(parts).transpose(0, 1), self._dataset.labels[self._rows])
+        if len(labels) < 2:
+            _log.warning("collapse: no unit of the network is active for any watched image; lower --lr")
+            return {"watch/dead_samples": float(dead)}
+        classes = len(self._dataset.class_names)
+        found = representation_metrics(embeddings, labels, num_classes=classes, peu_draws=0)
         values: dict[str, float] = {}
         for name, summary in (("SAA", found["SAA"]), ("CAC", found["CAC"])):
             for label, value in enumerate(summary["per_class"]):
                 if value is not None:
                     values[f"watch/{name}_class{label}"] = value
-        rank, cosine = found["effective_rank"]["all"], found["mean_cosine"]["all"]
-        assert rank is not None  # it takes two rows, and there are more
-        assert cosine is not None
-        values |= {"watch/effective_rank": rank, "watch/mean_cosine": cosine}
+        values["watch/dead_samples"] = float(dead)
+        cosine, rank = found["mean_cosine"]["all"], found["effective_rank"]["all"]
+        assert cosine is not None  # it takes two rows, and there are more
+        values["watch/mean_cosine"] = cosine
+        if rank is not None:  # rows that all coincide have none
+            values["watch/effective_rank"] = rank
         near = self._collapse_value is not None and loss is not None and abs(loss / self._collapse_value - 1) < 0.01
         if not self._warned and epoch >= 3 and (near or values["watch/mean_cosine"] > 0.98):
             self._warned = True

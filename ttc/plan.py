@@ -45,6 +45,7 @@ def plan_lines(
     method: str,
     views: int,
     epochs: int,
+    warmup_epochs: float,
     world_size: int,
     half_precision: bool,
 ) -> list[str]:
@@ -57,6 +58,7 @@ def plan_lines(
         method: name of the objective.
         views: views per sample.
         epochs: of the run.
+        warmup_epochs: epochs in which the learning rate rises.
         world_size: number of processes.
         half_precision: whether activations take half the bytes.
     """
@@ -73,6 +75,8 @@ def plan_lines(
         f"{epochs} epochs of {steps} steps = {epochs * steps:,} steps, {epochs * steps * batch:,} samples seen",
         f"memory per process about {memory / 2**20:,.0f} MiB for weights, optimizer and activations",
     ]
+    if 0 < epochs <= warmup_epochs:
+        lines.append(f"warm-up of {warmup_epochs:g} epochs: the learning rate never reaches --lr")
     if sampler.minority_class is not None:
         minority, total = sampler.counts[sampler.minority_class], sum(sampler.counts)
         expected = minority_per_batch(sampler)

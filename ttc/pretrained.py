@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ttc import checkpoint
+from ttc import checkpoint, distributed
 from ttc.augment import ViewGenerator
 from ttc.datasets import Dataset, batches, load_dataset
 from ttc.description import Description
+from ttc.losses import build_objective
 from ttc.models import PretrainNetwork
 from ttc.training_state import KIND
 
@@ -67,6 +70,29 @@ def load_pretrained(path: str, data_root: str | None, num_workers: int, device: 
     return Pretrained(network, description, dataset, description.view_generator(), state["objective"], state["step"])
 
 
+def own_classifier(run: Pretrained) -> Callable[[Tensor], NDArray[np.float64]]:
+    """Return the classification head that the method itself trained: features [N, F] -> class probabilities [N, K].
+
+    Raises:
+        ValueError: the method has none.
+    """
+    method, device = run.description.method, next(run.network.parameters()).device
+    objective = build_objective(method, **run.description.objective)  # type: ignore[arg-type]  # its own arguments
+    objective.attach(run.network)
+    objective.load_state_dict(run.objective_state)
+    objective.to(device).eval()
+
+    def predict(features: Tensor) -> NDArray[np.float64]:
+        with torch.no_grad():
+            logits = objective.classifier(features.to(device))
+        if logits is None:
+            raise ValueError(f"--head own: --method {method} trains no classifier; use --head linear")
+        out: NDArray[np.float64] = logits.double().softmax(-1).cpu().numpy()
+        return out
+
+    return predict
+
+
 def embed(
     network: nn.Module,
     dataset: Dataset,
@@ -107,6 +133,51 @@ def embed(
             features, z = (each.float().unflatten(0, (len(ids), -1)).cpu() for each in embedded)
             yield features, z
     network.train(training)
+
+
+def embed_shared(
+    network: nn.Module,
+    dataset: Dataset,
+    generator: ViewGenerator,
+    rows: Tensor,
+    *,
+    views: int,
+    draw: int = -1,
+    num_workers: int = 0,
+) -> tuple[Tensor, Tensor]:
+    """Embed samples with all ranks sharing the work; see `embed` for the arguments.
+
+    Returns:
+        features [N, V, F] and z [N, V, D], float32, on the CPU, in the order of `rows`, on every rank.
+    """
+    places = torch.arange(distributed.rank(), len(rows), distributed.world_size())
+    # With fewer rows than ranks, a rank without any embeds the first row again to know the widths, and drops it.
+    mine = rows[places] if len(places) else rows[:1]
+    parts = list(embed(network, dataset, generator, mine, views=views, draw=draw, num_workers=num_workers))
+    device = next(network.parameters()).device
+    order = distributed.gather_uneven(places.to(device)).cpu().argsort()
+    assert len(order) == len(rows)
+    features, z = (
+        distributed.gather_uneven(torch.cat(each)[: len(places)].to(device)).cpu()[order]
+        for each in zip(*parts, strict=True)
+    )
+    return features, z
+
+
+def without_dead(embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, int]:
+    """Leave out samples of which a view is the zero vector, which has no direction and so no place on the sphere.
+
+    A network that ends in a ReLU gives such rows when all its units are off for an image.
+
+    Args:
+        embeddings: [V, N, D].
+        labels: [N].
+
+    Returns:
+        The embeddings and labels that are left, and how many samples were left out.
+    """
+    alive = embeddings.any(2).all(0)
+    return embeddings[:, alive], labels[alive], int((~alive).sum())
 
 
 def fixed_subset(dataset: Dataset, most: int) -> Tensor:

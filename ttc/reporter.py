@@ -59,9 +59,10 @@ class Reporter:
         self.run_log.image_grid("views", self.watch.sample_views())
 
     def finish(self, folder: RunFolder) -> None:
-        """Write the last checkpoint of a run without epochs, and the result."""
-        if self.epochs == 0:
-            self.state.save(self.folder / "checkpoints", "epoch_0000.pt")
+        """Write the result, and the checkpoint of a run that had no epoch to train."""
+        checkpoints = self.folder / "checkpoints"
+        if not (checkpoints / "last.pt").exists():
+            self.state.save(checkpoints, f"epoch_{self.epochs:04d}.pt")
         self.progress.close()
         self.run_log.close()
         if self.world.main:
@@ -82,12 +83,16 @@ class Reporter:
             )
             log.info("finished in %.1f s; result in %s", self.state.elapsed(), path)
 
+    def logs_at(self, step: int) -> bool:
+        """Tell whether the numbers of a step (counted from 1) are written, apart from those at the end of an epoch."""
+        return step == 1 or step % self.log_every_steps == 0
+
     def step_ended(self, learning_rate: float, *, last_of_epoch: bool) -> bool:
         """Log at log steps, and save and return True when the run has to stop now."""
         step = self.state.step
-        log_step = step % self.log_every_steps == 0 or last_of_epoch
         self.progress.step(self.batch_size)
-        if log_step or step == 1:
+        log_step = self.logs_at(step) or last_of_epoch
+        if log_step:
             self._write({**self.monitor.read(), "train/lr": learning_rate})
         # Asking the other ranks costs a wait, so several ranks do it at log steps only.
         if last_of_epoch or not (log_step or self.world.size == 1):

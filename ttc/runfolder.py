@@ -22,6 +22,10 @@ _BEFORE_THE_RUN = (".lock", "log.txt")
 """What a command leaves that failed during its set-up: the corrected command may use the folder."""
 
 
+def _before_the_run(path: Path) -> bool:
+    return path.name in _BEFORE_THE_RUN or path.match(checkpoint.TEMPORARY)
+
+
 class RunFolder:
     """A folder that belongs to one run and to one process at a time."""
 
@@ -63,7 +67,7 @@ class RunFolder:
                     f"--output {path} holds a run and --resume is never; choose another folder, or --resume auto"
                 )
             self._compare(known, values)
-        elif path.is_dir() and any(each.name not in _BEFORE_THE_RUN for each in path.iterdir()):
+        elif path.is_dir() and any(not _before_the_run(each) for each in path.iterdir()):
             raise ValueError(f"--output {path} is not empty and holds no run; choose another folder")
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -75,6 +79,8 @@ class RunFolder:
         except BlockingIOError:
             raise ValueError(f"--output {path} is in use by another process; wait for it or stop it") from None
         self._lock = lock
+        for leftover in path.rglob(checkpoint.TEMPORARY):
+            leftover.unlink()
 
     def _compare(self, known: Path, values: Mapping[str, object]) -> None:
         try:
@@ -121,7 +127,7 @@ def differing(stored: Mapping[str, object], wanted: Mapping[str, object]) -> lis
     Returns:
         One text such as "--lr (0.1 there, 0.2 now)" per differing flag.
     """
-    wanted = json.loads(json.dumps(dict(wanted)))
+    stored, wanted = (json.loads(json.dumps(dict(each))) for each in (stored, wanted))
     names = sorted((stored.keys() | wanted.keys()) - NOT_IDENTITY)
     return [
         f"--{name.replace('_', '-')} ({stored.get(name)} there, {wanted.get(name)} now)"

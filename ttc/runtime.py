@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import re
 import signal
 import subprocess
 import sys
@@ -26,17 +27,16 @@ def pick_device(name: str) -> torch.device:
     """Turn `--device` into a device.
 
     Args:
-        name: "auto" (CUDA where there is one, else the CPU) or a name that torch knows, such as "cpu" or "cuda:1".
+        name: "auto" (CUDA where there is one, else the CPU), "cpu", "cuda" or "cuda:N".
 
     Raises:
         ValueError: the device does not exist here.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ValueError(f"--device {name} is not a device; use auto, cpu, cuda or cuda:N") from None
+    if not re.fullmatch(r"cpu|cuda(:\d{1,3})?", name):
+        raise ValueError(f"--device {name} is not a device; use auto, cpu, cuda or cuda:N")
+    device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         found = torch.cuda.device_count()
         raise ValueError(f"--device {name}: {found} CUDA devices are visible here; use --device auto or cpu")

@@ -114,8 +114,8 @@ class BatchSampler:
         return EpochPlan(samples, draws)
 
     def _stratified_order(self, generator: torch.Generator) -> Tensor:
-        # Each class is spread evenly over [0, 1): any window of the merged order then has the class shares, to less than
-        # one sample of two classes, and to two samples of more.
+        # Each class is spread evenly over [0, 1): any window of the merged order then has the class shares, to less
+        # than one sample of two classes, and to two samples of more.
         places = torch.empty(len(self.labels), dtype=torch.float64)
         for members in self.members:
             shuffled = members[torch.randperm(len(members), generator=generator)]

@@ -77,16 +77,10 @@ class PaCo(Objective):
         """
         super().__init__(num_classes=num_classes)
         self.factor = check_temperature(temperature, base_temperature)
-        if min(alpha, beta, gamma) < 0 or alpha + beta == 0:
-            raise ValueError(f"alpha {alpha}, beta {beta}, gamma {gamma} leave no target; the published are 0.05, 1, 1")
-        if not 0 <= momentum <= 1 or queue_size < 1 or classifier_temperature <= 0:
-            raise ValueError(
-                f"momentum {momentum} must be within 0..1, queue_size {queue_size} at least 1 and "
-                f"classifier_temperature {classifier_temperature} positive"
-            )
         self.temperature, self.classifier_temperature = temperature, classifier_temperature
         self.alpha, self.beta, self.gamma = alpha, beta, gamma
         self.momentum, self.rescale_alpha = momentum, rescale_alpha
+        self._check_settings(queue_size)
         self.needs_features = True
         self.head = None if feature_dim is None else seeded_linear(feature_dim, num_classes, seed)
         counts_K = checked_counts(class_counts, num_classes, "paco")
@@ -101,6 +95,17 @@ class PaCo(Objective):
         self._keys: tuple[Tensor, Tensor] | None = None
         if not rescale_alpha:
             self._warn_of_vanishing_classifier()
+
+    def _check_settings(self, queue_size: int) -> None:
+        if min(self.alpha, self.beta, self.gamma) < 0 or self.alpha + self.beta == 0:
+            raise ValueError(
+                f"alpha {self.alpha}, beta {self.beta}, gamma {self.gamma} leave no target; published: 0.05, 1, 1"
+            )
+        if not 0 <= self.momentum <= 1 or queue_size < 1 or self.classifier_temperature <= 0:
+            raise ValueError(
+                f"momentum {self.momentum} must be within 0..1, queue_size {queue_size} at least 1 and "
+                f"classifier_temperature {self.classifier_temperature} positive"
+            )
 
     def classifier(self, features: Tensor) -> Tensor:
         """Return raw logits [..., K]; the prior enters in training only."""

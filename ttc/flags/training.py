@@ -1,4 +1,4 @@
-"""The flags that several scripts share, in groups; the same name and meaning wherever they appear."""
+"""What is trained on what: data, augmentation, network, objective, optimisation."""
 
 from __future__ import annotations
 
@@ -37,6 +37,11 @@ def add_data(parser: Parser) -> None:
         help="source labels or names joined by commas that form class 1 of a multi-class set; the rest is class 0",
     )
     add(
+        "--one-vs-rest",
+        metavar="LABEL",
+        help="the one source label or name that forms class 1 of a multi-class set; short for --positive-classes",
+    )
+    add(
         "--class-ratios",
         nargs="+",
         type=real(0, 1, above=True),
@@ -52,9 +57,11 @@ def add_data(parser: Parser) -> None:
     )
     add(
         "--minority-class",
+        nargs="+",
         type=whole(0),
         metavar="LABEL",
-        help="label of the rare class; only needed where the classes are equally large, otherwise it is counted",
+        help="label of the rare class, only needed where classes are equally large, otherwise it is counted; "
+        "several labels with three or more classes",
     )
     add(
         "--image-size",
@@ -86,6 +93,13 @@ def add_augmentation(parser: Parser) -> None:
         type=real(0, 1, above=True),
         metavar=("MIN", "MAX"),
         help="share of the image's area that a random crop keeps; raise MIN when the finding sits at the border",
+    )
+    add(
+        "--minority-cutmix",
+        type=real(0, 1),
+        default=0.0,
+        metavar="AREA",
+        help="largest share of a rare image that a patch of a common one covers; 0.4 helps below some 100 rare images",
     )
     add(
         "--jitter-strength",
@@ -163,6 +177,27 @@ def add_method(parser: Parser) -> None:
         help="supproto: a row is pulled until its own prototype leads by this margin; one value, or one per class",
     )
     add(
+        "--ce-weight",
+        type=real(0),
+        default=0.0,
+        metavar="W",
+        help="weight of a cross-entropy term on a linear head over the features; 1 for one-stage training",
+    )
+    add(
+        "--instance-weight",
+        type=real(0, 1),
+        default=0.0,
+        metavar="W",
+        help="share of instance discrimination (NT-Xent) mixed into a supervised objective; it counteracts a collapse",
+    )
+    add(
+        "--prototype-weight",
+        type=real(0),
+        default=0.0,
+        metavar="W",
+        help="supmin: weight of supproto's pull towards fixed prototypes",
+    )
+    add(
         "--method-settings",
         nargs="+",
         default=[],
@@ -236,110 +271,4 @@ def add_optimisation(parser: Parser) -> None:
         type=real(0, above=True),
         metavar="NORM",
         help="largest norm of the gradient; use it when the loss jumps",
-    )
-
-
-def add_runtime(parser: Parser, *, precision: bool = True) -> None:
-    """Add device, precision, workers and seed."""
-    group = parser.add_argument_group("runtime")
-    add = group.add_argument
-    add(
-        "--device",
-        default="auto",
-        metavar="NAME",
-        help="auto takes CUDA where there is one; cpu for small encoders and exact resumes",
-    )
-    if precision:
-        add(
-            "--precision",
-            choices=("fp32", "bf16", "fp16"),
-            default="fp32",
-            help="number format of the encoder; bf16 is faster on recent hardware; the loss is always float32",
-        )
-        add(
-            "--compile",
-            action="store_true",
-            help="compile the network with torch.compile; worth its start-up time in long runs only",
-        )
-    add(
-        "--num-workers",
-        type=whole(0),
-        default=2,
-        metavar="N",
-        help="processes that decode image files, per device; results do not depend on it",
-    )
-    add(
-        "--seed",
-        type=whole(0),
-        default=0,
-        metavar="S",
-        help="of splits, draws, weights, order and views; run several for mean and deviation",
-    )
-
-
-def add_output(parser: Parser) -> None:
-    """Add the run folder and what is written when."""
-    group = parser.add_argument_group("output")
-    add = group.add_argument
-    add("--output", metavar="FOLDER", help="run folder; the default is runs/DATASET-METHOD-seedS")
-    add(
-        "--resume",
-        default="auto",
-        metavar="auto|never|FILE",
-        help="auto continues the same run where it stopped; FILE continues from that checkpoint",
-    )
-    add(
-        "--save-every-epochs",
-        type=whole(1),
-        default=10,
-        metavar="E",
-        help="keep a checkpoint every E epochs; last.pt is written after every epoch",
-    )
-    add(
-        "--log-every-steps",
-        type=whole(1),
-        default=10,
-        metavar="N",
-        help="steps between two lines of metrics.jsonl; each costs a wait for the device",
-    )
-    add(
-        "--metrics-every-epochs",
-        type=whole(0),
-        default=5,
-        metavar="E",
-        help="how often SAA, CAC and effective rank of a fixed subset are watched; 0 never",
-    )
-    add(
-        "--dry-run",
-        action="store_true",
-        help="load everything, print the plan, check the command, and stop; writes nothing",
-    )
-
-
-def add_checkpoint(parser: Parser, *, required: bool) -> None:
-    """Add what is evaluated."""
-    add = parser.add_argument_group("data").add_argument
-    add(
-        "--checkpoint",
-        required=required,
-        metavar="FILE",
-        help="checkpoint of pretrain.py; it names data, splits, normalisation and architecture",
-    )
-    add("--data-root", metavar="PATH", help="where the data lie now, if they have moved since the run")
-
-
-def add_evaluation_set(parser: Parser) -> None:
-    """Add which samples are evaluated."""
-    parser.add_argument_group("evaluation").add_argument(
-        "--class-balance",
-        choices=("natural", "balanced"),
-        default="natural",
-        help="evaluate the whole split, or equally many samples of each class (as the paper does for iNaturalist)",
-    )
-
-
-def add_evaluation_output(parser: Parser) -> None:
-    """Add where the result goes."""
-    parser.add_argument_group("output").add_argument(
-        "--output", metavar="FOLDER", help="result folder; the default is one named after the script in the run folder"
     )

@@ -1,0 +1,149 @@
+"""What is evaluated, and how."""
+
+from __future__ import annotations
+
+from ttc.cli import Parser, real, whole
+from ttc.probe import PROBES
+
+
+def add_checkpoint(parser: Parser, *, required: bool) -> None:
+    """Add what is evaluated."""
+    add = parser.add_argument_group("data").add_argument
+    add(
+        "--checkpoint",
+        required=required,
+        metavar="FILE",
+        help="checkpoint of pretrain.py; it names data, splits, normalisation and architecture",
+    )
+    add("--data-root", metavar="PATH", help="where the data lie now, if they have moved since the run")
+
+
+def add_evaluation_set(parser: Parser) -> None:
+    """Add which samples are evaluated."""
+    parser.add_argument_group("evaluation").add_argument(
+        "--class-balance",
+        choices=("natural", "balanced"),
+        default="natural",
+        help="evaluate the whole split, or equally many samples of each class (as the paper does for iNaturalist)",
+    )
+
+
+def add_evaluation_output(parser: Parser) -> None:
+    """Add where the result goes."""
+    parser.add_argument_group("output").add_argument(
+        "--output", metavar="FOLDER", help="result folder; the default is one named after the script in the run folder"
+    )
+
+
+def add_probe(parser: Parser) -> None:
+    """Add how linear_eval.py probes."""
+    add = parser.add_argument_group("probe").add_argument
+    add(
+        "--head",
+        nargs="+",
+        choices=("linear", "own"),
+        default=["linear"],
+        help="what is tested: a linear probe, or the classifier that the method itself trained (ce family, bcl, paco)",
+    )
+    add(
+        "--protocol",
+        choices=("logistic", "paper"),
+        default="logistic",
+        help="logistic regression on features extracted once, or the paper's linear layer (Adam, augmented views)",
+    )
+    add(
+        "--probes",
+        nargs="+",
+        choices=PROBES,
+        help="what the probe learns from: all training samples, as many per class as the minority has, or a "
+        "balanced fraction of the pool; the default is all three, and fraction with --protocol paper",
+    )
+    add(
+        "--probe-fraction",
+        type=real(0, 1, above=True),
+        default=0.01,
+        metavar="F",
+        help="share of the pool for the fraction probe; raise it for small datasets",
+    )
+    add(
+        "--probe-seeds",
+        type=whole(1),
+        default=5,
+        metavar="N",
+        help="draws of the balanced subsets; more give a steadier mean",
+    )
+    add(
+        "--layers",
+        nargs="+",
+        choices=("encoder", "projection"),
+        default=["encoder", "projection"],
+        help="which output is probed; the encoder's is the usual one to report",
+    )
+    add(
+        "--positive-class",
+        type=whole(0),
+        metavar="LABEL",
+        help="class that AUROC, AUPRC and F1 are about; the default is the minority",
+    )
+    add(
+        "--bootstrap",
+        type=whole(0),
+        default=2000,
+        metavar="DRAWS",
+        help="draws for the 95 %% intervals; 0 leaves them out",
+    )
+
+
+def add_metrics(parser: Parser) -> None:
+    """Add what compute_metrics.py measures."""
+    add = parser.add_argument_group("metrics").add_argument
+    add(
+        "--embeddings",
+        metavar="FILE.npz",
+        help="instead of a checkpoint: arrays embeddings [V, N, D] (V >= 2 views) and labels [N], from any encoder",
+    )
+    add(
+        "--split",
+        choices=("train", "val", "test"),
+        default="test",
+        help="which samples are embedded; train shows what the loss saw",
+    )
+    add(
+        "--views",
+        type=whole(2),
+        default=5,
+        metavar="V",
+        help="augmented views per sample; 5 as in the paper, and SAA depends on it",
+    )
+    add(
+        "--max-samples",
+        type=whole(2),
+        default=2000,
+        metavar="N",
+        help="most samples, drawn with the split's class shares; SAA falls as it grows, so keep it when you compare",
+    )
+    add(
+        "--radius",
+        type=real(0, 1, above=True),
+        default=0.05,
+        metavar="R",
+        help="share of all rows that counts as the neighbourhood for CAC; 0.05 as in the paper",
+    )
+    add(
+        "--peu-draws",
+        type=whole(0),
+        default=5,
+        metavar="N",
+        help="draws of random points for PEU, by far the slowest metric; 0 leaves it out",
+    )
+    add(
+        "--scatter",
+        choices=("pca", "tsne"),
+        default="pca",
+        help="the figure's flat picture; tsne shows clusters but takes a minute",
+    )
+    add(
+        "--projector",
+        action="store_true",
+        help="also write embeddings with image sprites for TensorBoard's projector",
+    )

@@ -1,0 +1,82 @@
+"""How a script runs: device, precision, workers, seed, and what pretraining writes when."""
+
+from __future__ import annotations
+
+from ttc.cli import Parser, whole
+
+
+def add_runtime(parser: Parser, *, precision: bool = True) -> None:
+    """Add device, precision, workers and seed."""
+    group = parser.add_argument_group("runtime")
+    add = group.add_argument
+    add(
+        "--device",
+        default="auto",
+        metavar="NAME",
+        help="auto takes CUDA where there is one; cpu for small encoders and exact resumes",
+    )
+    if precision:
+        add(
+            "--precision",
+            choices=("fp32", "bf16", "fp16"),
+            default="fp32",
+            help="number format of the encoder; bf16 is faster on recent hardware; the loss is always float32",
+        )
+        add(
+            "--compile",
+            action="store_true",
+            help="compile the network with torch.compile; worth its start-up time in long runs only",
+        )
+    add(
+        "--num-workers",
+        type=whole(0),
+        default=2,
+        metavar="N",
+        help="processes that decode image files, per device; results do not depend on it",
+    )
+    add(
+        "--seed",
+        type=whole(0, 2**32 - 1),
+        default=0,
+        metavar="S",
+        help="of splits, draws, weights, order and views; run several for mean and deviation",
+    )
+
+
+def add_output(parser: Parser) -> None:
+    """Add the run folder and what is written when."""
+    group = parser.add_argument_group("output")
+    add = group.add_argument
+    add("--output", metavar="FOLDER", help="run folder; the default is runs/DATASET-METHOD-seedS")
+    add(
+        "--resume",
+        default="auto",
+        metavar="auto|never|FILE",
+        help="auto continues the same run where it stopped; FILE continues from that checkpoint",
+    )
+    add(
+        "--save-every-epochs",
+        type=whole(1),
+        default=10,
+        metavar="E",
+        help="keep a checkpoint every E epochs; last.pt is written after every epoch",
+    )
+    add(
+        "--log-every-steps",
+        type=whole(1),
+        default=10,
+        metavar="N",
+        help="steps between two lines of metrics.jsonl; each costs a wait for the device",
+    )
+    add(
+        "--metrics-every-epochs",
+        type=whole(0),
+        default=5,
+        metavar="E",
+        help="how often SAA, CAC and effective rank of a fixed subset are watched; 0 never",
+    )
+    add(
+        "--dry-run",
+        action="store_true",
+        help="load everything, print the plan, check the command, and stop; writes nothing",
+    )
