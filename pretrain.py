@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from ttc import distributed, flags, from_flags, plan, runtime
 from ttc.augment import ViewGenerator
@@ -27,7 +28,7 @@ from ttc.losses import Objective, build_objective
 from ttc.models import PretrainNetwork, build_encoder, load_weights
 from ttc.monitor import CollapseWatch, LossMonitor
 from ttc.optim import build_optimizer, learning_rate, set_learning_rate
-from ttc.pretrained import embed_shared
+from ttc.pretrained import embed_training
 from ttc.reporter import Reporter
 from ttc.runfolder import RunFolder
 from ttc.runlog import Progress, RunLog, log, start_logging
@@ -58,8 +59,7 @@ def train(
     reporter: Reporter,
     world: distributed.World,
     epochs: int,
-    lr: float,
-    warmup_epochs: float,
+    rate_at: Callable[[int], float],
     clip_gradient_norm: float | None,
     precision: str,
     cutmix_area: float,
@@ -70,31 +70,22 @@ def train(
     rows, share = dataset.indices("train"), sampler.batch_size // world.size
     mine = slice(world.rank * share, (world.rank + 1) * share)
 
-    def embed_training() -> tuple[Tensor, Tensor, Tensor]:
-        _, z = embed_shared(state.network, dataset, views, rows, views=0, num_workers=num_workers)
-        return z[:, 0].to(device), dataset.labels[rows].to(device), rows.to(device)
-
-    def make_views(images: Tensor, labels: Tensor, ids: Tensor, draws: Tensor) -> Tensor:
-        inputs = views.views(images, ids, draws, objective.views)
-        if not cutmix_area:
-            return inputs
-        assert dataset.minority_class is not None
-        return minority_cutmix(
-            inputs, labels, ids, draws, minority_class=dataset.minority_class, area=cutmix_area, seed=views.seed
-        )
-
     while state.epoch < epochs:
         if objective.wants_embeddings(state.epoch):
-            objective.on_epoch(state.epoch, embed_training, distributed.broadcast)
+            embed_all = partial(embed_training, state.network, dataset, views, num_workers)
+            objective.on_epoch(state.epoch, embed_all, distributed.broadcast)
         order, first = sampler.epoch(state.epoch), state.step - state.epoch * steps
         id_batches, draw_batches = rows[order.samples[first:, mine]], order.draws[first:, mine]
         image_batches = batches(dataset.images, id_batches, num_workers, pin_memory=device.type == "cuda")
         for ids, draws, images in zip(id_batches, draw_batches, image_batches, strict=True):
-            rate = learning_rate(state.step, peak=lr, steps=epochs * steps, warmup_steps=int(warmup_epochs * steps))
+            rate = rate_at(state.step)
             set_learning_rate(optimizer, rate)
             objective.on_step(state.epoch, state.step)
             labels, ids = (each.to(device, non_blocking=True) for each in (dataset.labels[ids], ids))
-            inputs = make_views(images.to(device, non_blocking=True), labels, ids, draws)
+            inputs = views.views(images.to(device, non_blocking=True), ids, draws, objective.views)
+            if cutmix_area:
+                rare = labels == dataset.minority_class
+                inputs = minority_cutmix(inputs, rare, ids, draws, area=cutmix_area, seed=views.seed)
             student = inputs[:, : objective.student_views].flatten(0, 1)
             with runtime.autocast(device, precision):
                 features, z = network(student.contiguous(memory_format=torch.channels_last))
@@ -251,8 +242,12 @@ def main() -> int:
         reporter=reporter,
         world=world,
         epochs=args.epochs,
-        lr=args.lr,
-        warmup_epochs=args.warmup_epochs,
+        rate_at=partial(
+            learning_rate,
+            peak=args.lr,
+            steps=args.epochs * sampler.steps_per_epoch,
+            warmup_steps=int(args.warmup_epochs * sampler.steps_per_epoch),
+        ),
         clip_gradient_norm=args.clip_gradient_norm,
         precision=args.precision,
         cutmix_area=args.minority_cutmix,

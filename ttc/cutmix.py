@@ -17,11 +17,10 @@ _PROBABILITY = 0.5
 
 def minority_cutmix(
     views_BVCSS: Tensor,
-    labels_B: Tensor,
+    minority_B: Tensor,
     ids_B: Tensor,
     draws_B: Tensor,
     *,
-    minority_class: int,
     area: float,
     seed: int,
 ) -> Tensor:
@@ -32,10 +31,9 @@ def minority_cutmix(
 
     Args:
         views_BVCSS: [B, V, C, S, S] float, augmented views.
-        labels_B: [B] int64.
+        minority_B: [B] bool, which samples are rare.
         ids_B: [B] int64, global sample ids.
         draws_B: [B] int64, how often each sample was drawn before.
-        minority_class: whose views change.
         area: largest share of the image that a patch covers, in (0, 1].
         seed: of the run.
 
@@ -46,9 +44,8 @@ def minority_cutmix(
     """
     views, size = views_BVCSS.shape[1], views_BVCSS.shape[-1]
     # The donors come from the batch of all processes, so that the result does not depend on their number.
-    pool_P, pool_labels_P = distributed.gather(views_BVCSS), distributed.gather(labels_B)
+    pool_P, majority_P = distributed.gather(views_BVCSS), ~distributed.gather(minority_B)
     # Stable order: majority samples first. Counting instead of indexing by a mask keeps the host from waiting.
-    majority_P = pool_labels_P != minority_class
     order_P, count = (~majority_P).long().argsort(stable=True), majority_P.sum()
     # The complement keeps these numbers apart from those of the augmentation, which uses the seed itself.
     random_BVR = uniform(~seed, draws_B.to(ids_B.device), ids_B, views, _NUMBERS)
@@ -59,6 +56,6 @@ def minority_cutmix(
     pixel_S = torch.arange(size, device=ids_B.device) + 0.5
     inside_x = (pixel_S - random_BVR[..., 2:3] * size).abs() <= half_BV[..., None]
     inside_y = (pixel_S - random_BVR[..., 3:4] * size).abs() <= half_BV[..., None]
-    chosen_BV = (random_BVR[..., 4] < _PROBABILITY) & (labels_B == minority_class)[:, None] & (count > 0)
+    chosen_BV = (random_BVR[..., 4] < _PROBABILITY) & minority_B[:, None] & (count > 0)
     patch_BV1SS = (inside_y[..., :, None] & inside_x[..., None, :] & chosen_BV[..., None, None])[:, :, None]
     return torch.where(patch_BV1SS, donors_BVCSS, views_BVCSS)

@@ -164,6 +164,15 @@ def embed_shared(
     return features, z
 
 
+def embed_training(
+    network: nn.Module, dataset: Dataset, generator: ViewGenerator, num_workers: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Embed one plain view of all training samples: z [N, D], labels [N], sample ids [N], on the network's device."""
+    rows, device = dataset.indices("train"), next(network.parameters()).device
+    _, z = embed_shared(network, dataset, generator, rows, views=0, num_workers=num_workers)
+    return z[:, 0].to(device), dataset.labels[rows].to(device), rows.to(device)
+
+
 def without_dead(embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, int]:
     """Leave out samples of which a view is the zero vector, which has no direction and so no place on the sphere.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ttc.augment import PRESETS
 from ttc.cli import Parser, real, whole
 from ttc.datasets import DATASETS
@@ -55,6 +57,10 @@ def add_data(parser: Parser) -> None:
         metavar="N",
         help="most training samples in all; lower it for a quick trial or for a total common to several datasets",
     )
+    _add_image_flags(add)
+
+
+def _add_image_flags(add: Callable[..., object]) -> None:
     add(
         "--minority-class",
         nargs="+",
@@ -176,6 +182,10 @@ def add_method(parser: Parser) -> None:
         metavar="EPS",
         help="supproto: a row is pulled until its own prototype leads by this margin; one value, or one per class",
     )
+    _add_combinations(add)
+
+
+def _add_combinations(add: Callable[..., object]) -> None:
     add(
         "--ce-weight",
         type=real(0),

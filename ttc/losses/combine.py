@@ -70,7 +70,7 @@ class PrototypePull(Objective):
         labels_A = batch.anchor_labels_A
         products_AK = batch.anchors_AD @ self.prototypes_KD.to(batch.z_BVD.dtype).T
         lse_A = batch.log_sum_exp(self.temperature)
-        counts_A = pulled_anchors(products_AK, labels_A, self.margins_K) & (lse_A > -torch.inf)
+        counts_A = pulled_anchors(products_AK, labels_A, self.margins_K) & (lse_A != -torch.inf)
         losses_A = lse_A.masked_fill(~counts_A, 0.0) - own_class(products_AK, labels_A) / self.temperature
         return torch.where(counts_A, losses_A, 0.0).mean()
 

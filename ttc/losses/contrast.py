@@ -55,7 +55,8 @@ def anchor_losses(lse_A: Tensor, products_A: Tensor, weights_A: Tensor | float) 
         [A]; zero for an anchor without positives or without any column, which stays in the mean.
     """
     weights_A = torch.as_tensor(weights_A, dtype=lse_A.dtype, device=lse_A.device).expand_as(lse_A)
-    usable_A = (weights_A > 0) & (lse_A > -torch.inf)
+    # Not "greater than": NaN must stay NaN, so that a broken run is seen.
+    usable_A = (weights_A > 0) & (lse_A != -torch.inf)
     # Both branches of `where` are differentiated: the unused one must be finite too.
     lse_A = lse_A.masked_fill(~usable_A, 0.0)
     mean_A = products_A / weights_A.masked_fill(~usable_A, 1.0)

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-# Edge of a square block. On a CPU a float32 block and its operands stay in a 2 MiB L2 cache; a GPU needs larger
-# multiplications to be busy. Both were chosen by measurement (scripts/benchmark_losses.py).
+# Edge of a square block. On a CPU a float32 block and its operands stay in a 2 MiB L2 cache, which measured fastest
+# (scripts/benchmark_losses.py); a GPU needs larger multiplications to be busy, its value is an estimate.
 _BLOCK_CPU = 512
 _BLOCK_GPU = 4096
 _SINGLE_PASS_CPU = 1024 * 1024

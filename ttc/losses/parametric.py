@@ -180,13 +180,13 @@ class PaCo(Objective):
         """Copy the model, which returns (features, embeddings) of images, as the key network."""
         self.key_model = copy.deepcopy(model).requires_grad_(False)
 
-    @torch.no_grad()
     def add_keys(self, z: Tensor, images: Tensor) -> Tensor:
         """Append the key network's embeddings of views 1, 2, ... [B, V, D]; see the base class."""
         if self.key_model is None:
             raise ValueError("paco has no key network; call attach(model) before training")
         views = images[:, self.student_views :]
-        _, keys = self.key_model(views.flatten(0, 1))
+        with torch.no_grad():
+            _, keys = self.key_model(views.flatten(0, 1))
         return torch.cat((z, keys.view(*views.shape[:2], -1).to(z.dtype)), 1)
 
     @torch.no_grad()
