@@ -1,0 +1,87 @@
+"""The README tells the truth: its commands parse and plan, its files exist, its code runs."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.processes import ROOT, run
+
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```\n(.*?)```", README, re.DOTALL)
+COMMANDS = [line.split("#")[0].strip() for block in BLOCKS for line in block.splitlines() if line.strip()]
+FASHION = Path("/usr/share/datasets/fashion-mnist")
+
+
+def make_data(folder: Path) -> None:
+    from PIL import Image
+
+    lines = ["path,label"]
+    for label, count in ((0, 220), (1, 60)):
+        for number in range(count):
+            path = folder / "FOLDER" / str(label) / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            colour = (number % 256, (7 * number + 100 * label) % 256, (13 * number) % 256)
+            Image.new("RGB", (16, 16), colour).save(path)
+            lines.append(f"{path},{label}")
+    (folder / "TABLE.csv").write_text("\n".join(lines) + "\n")
+
+
+@pytest.mark.parametrize("command", [each for each in COMMANDS if "pretrain.py" in each])
+def test_pretraining_commands_plan(command: str, tmp_path: Path) -> None:
+    if "fashion" in command and not FASHION.is_dir():
+        pytest.skip(f"needs {FASHION} (Debian's package dataset-fashion-mnist)")
+    make_data(tmp_path)
+    words = shlex.split(command)
+    words = words[words.index("pretrain.py") + 1 :]
+    words = [f"@{ROOT / word[1:]}" if word.startswith("@") else word for word in words]
+    result = run("pretrain", *words, "--encoder", "convnet-w8", "--dry-run", folder=tmp_path)
+    assert result.code == 0, result.stderr
+    assert "epochs of" in result.stderr
+
+
+def test_every_other_command_is_known() -> None:
+    known = ("bash scripts/", "python pretrain.py", "torchrun", "python linear_eval.py", "python compute_metrics.py")
+    for command in COMMANDS:
+        assert command.startswith((*known, "python -m tensorboard.main")), command
+        for name in re.findall(r"(?:scripts/)?[a-z_]+\.(?:py|sh)\b", command):
+            assert (ROOT / name).is_file(), name
+
+
+def test_evaluation_commands_run(tmp_path: Path) -> None:
+    for command in COMMANDS:
+        words = shlex.split(command)
+        if command.startswith("python pretrain.py --dataset digits"):
+            assert run("pretrain", *words[2:], "--epochs", 1, folder=tmp_path).code == 0
+    for command in COMMANDS:
+        for script in ("linear_eval", "compute_metrics"):
+            if command.startswith(f"python {script}.py"):
+                result = run(script, *shlex.split(command)[2:], folder=tmp_path)
+                assert result.code == 0, result.stderr
+
+
+def test_links_and_named_files_exist() -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
+    for target in re.findall(r"`((?:ttc|tests|scripts|docs)/[\w./]*)`", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_the_snippet_runs() -> None:
+    (snippet,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    z = torch.nn.functional.normalize(torch.randn(6, 2, 8, generator=torch.Generator().manual_seed(0)), dim=2)
+    scope: dict[str, object] = {"z": z, "labels": torch.tensor([0, 0, 0, 0, 1, 1])}
+    exec(compile(snippet, "README.md", "exec"), scope)  # the project's own text
+    loss = scope["loss"]
+    assert isinstance(loss, torch.Tensor)
+    assert loss.isfinite()
+
+
+def test_tables_are_filled() -> None:
+    for block in ("quickstart", "fashion"):
+        (text,) = re.findall(rf"<!-- {block}: begin -->\n(.*?)<!-- {block}: end -->", README, re.DOTALL)
+        assert text.count("\n| ") >= 7, f"fill the table with scripts/collect_results.py --readme --block {block}"
