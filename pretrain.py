@@ -24,10 +24,10 @@ from ttc.cli import Given, Parser
 from ttc.cutmix import minority_cutmix
 from ttc.datasets import Dataset, batches, describe, load_dataset
 from ttc.description import Description
-from ttc.losses import Objective, build_objective
+from ttc.losses import build_objective
 from ttc.models import PretrainNetwork, build_encoder, load_weights
 from ttc.monitor import CollapseWatch, LossMonitor
-from ttc.optim import build_optimizer, learning_rate, set_learning_rate
+from ttc.optim import build_optimizer, learning_rate, set_learning_rate, trainable
 from ttc.pretrained import embed_training
 from ttc.reporter import Reporter
 from ttc.runfolder import RunFolder
@@ -52,63 +52,58 @@ def train(
     state: TrainingState,
     *,
     network: torch.nn.Module,
-    objective: Objective,
     dataset: Dataset,
     sampler: BatchSampler,
     views: ViewGenerator,
     reporter: Reporter,
     world: distributed.World,
-    epochs: int,
     rate_at: Callable[[int], float],
-    clip_gradient_norm: float | None,
+    clip_norm: float | None,
     precision: str,
     cutmix_area: float,
     num_workers: int,
 ) -> bool:
     """Train until the last epoch or a requested stop; return whether the run is finished."""
-    steps, device, optimizer, scaler = sampler.steps_per_epoch, world.device, state.optimizer, state.scaler
-    rows, share = dataset.indices("train"), sampler.batch_size // world.size
+    optimizer, scaler, objective, device = state.optimizer, state.scaler, state.objective, world.device
+    steps, share, rows = sampler.steps_per_epoch, sampler.batch_size // world.size, dataset.indices("train")
     mine = slice(world.rank * share, (world.rank + 1) * share)
-
-    while state.epoch < epochs:
+    embed_all = partial(embed_training, state.network, dataset, views, num_workers)
+    while state.epoch < reporter.epochs:
         if objective.wants_embeddings(state.epoch):
-            embed_all = partial(embed_training, state.network, dataset, views, num_workers)
             objective.on_epoch(state.epoch, embed_all, distributed.broadcast)
         order, first = sampler.epoch(state.epoch), state.step - state.epoch * steps
         id_batches, draw_batches = rows[order.samples[first:, mine]], order.draws[first:, mine]
         image_batches = batches(dataset.images, id_batches, num_workers, pin_memory=device.type == "cuda")
         for ids, draws, images in zip(id_batches, draw_batches, image_batches, strict=True):
-            rate = rate_at(state.step)
-            set_learning_rate(optimizer, rate)
+            set_learning_rate(optimizer, rate_at(state.step))
             objective.on_step(state.epoch, state.step)
             labels, ids = (each.to(device, non_blocking=True) for each in (dataset.labels[ids], ids))
             inputs = views.views(images.to(device, non_blocking=True), ids, draws, objective.views)
             if cutmix_area:
                 rare = labels == dataset.minority_class
                 inputs = minority_cutmix(inputs, rare, ids, draws, area=cutmix_area, seed=views.seed)
-            student = inputs[:, : objective.student_views].flatten(0, 1)
+            student = inputs[:, : objective.student_views].flatten(0, 1).contiguous(memory_format=torch.channels_last)
             with runtime.autocast(device, precision):
-                features, z = network(student.contiguous(memory_format=torch.channels_last))
+                features, z = network(student)
             # Outside autocast: losses are float32 whatever the precision of the network.
             features, z = features.unflatten(0, (share, -1)), z.unflatten(0, (share, -1))
             z = objective.add_keys(z, inputs)
             objective.keep_graph_terms = reporter.logs_at(state.step + 1)
             loss = objective(z, labels, distributed.pool_of(z, labels, ids), features=features, sample_ids=ids)
-            if len(objective.values) > 1:
-                reporter.monitor.add_gradients(objective.values, (z, features))
+            reporter.monitor.add_gradients(objective.values, (z, features))
             optimizer.zero_grad(set_to_none=True)
             scaler.scale(loss).backward()
             # DDP averages the network's gradients; the objective's own parameters live outside of it.
             distributed.average_gradients(objective.parameters())
-            if clip_gradient_norm is not None:
+            if clip_norm is not None:
                 scaler.unscale_(optimizer)
-                torch.nn.utils.clip_grad_norm_([*network.parameters(), *objective.parameters()], clip_gradient_norm)
+                torch.nn.utils.clip_grad_norm_(trainable(optimizer), clip_norm)
             scaler.step(optimizer)
             scaler.update()
             objective.after_step(state.network)
             state.step += 1
             reporter.monitor.add(state.step, loss, objective.terms, ids, features)
-            if reporter.step_ended(rate, last_of_epoch=state.step % steps == 0):
+            if reporter.step_ended(last_of_epoch=state.step % steps == 0):
                 return False
         state.epoch += 1
         if reporter.epoch_ended():
@@ -146,6 +141,28 @@ def build_state(args: argparse.Namespace, given: Given, dataset: Dataset, device
         ),
         arguments=given.values,
     )
+
+
+def tell_plan(
+    args: argparse.Namespace, dataset: Dataset, sampler: BatchSampler, state: TrainingState, world: distributed.World
+) -> list[str]:
+    """Log what is going to happen and what is worrying about it; return the lines of the plan."""
+    lines = describe(dataset) + plan.plan_lines(
+        network=state.network,
+        image_shape=(dataset.channels, dataset.image_size, dataset.image_size),
+        sampler=sampler,
+        method=args.method,
+        views=state.objective.views,
+        epochs=args.epochs,
+        warmup_epochs=args.warmup_epochs,
+        world_size=world.size,
+        half_precision=args.precision != "fp32",
+    )
+    for line in lines:
+        log.info("%s", line)
+    if world.main and (warning := plan.composition_warning(sampler, args.method)):
+        log.warning("%s", warning)
+    return lines
 
 
 def main() -> int:
@@ -191,21 +208,7 @@ def main() -> int:
     resumed = None if args.dry_run else state.resume(folder.path / "checkpoints", args.resume)
 
     # 9. plan
-    lines = describe(dataset) + plan.plan_lines(
-        network=state.network,
-        image_shape=(dataset.channels, dataset.image_size, dataset.image_size),
-        sampler=sampler,
-        method=args.method,
-        views=state.objective.views,
-        epochs=args.epochs,
-        warmup_epochs=args.warmup_epochs,
-        world_size=world.size,
-        half_precision=args.precision != "fp32",
-    )
-    for line in lines:
-        log.info("%s", line)
-    if world.main and (warning := plan.composition_warning(sampler, args.method)):
-        log.warning("%s", warning)
+    lines = tell_plan(args, dataset, sampler, state, world)
     if args.dry_run:
         return 0
     if world.main and not (folder.path / "split.csv").exists():  # the last of the three
@@ -235,20 +238,18 @@ def main() -> int:
     finished = train(
         state,
         network=network,
-        objective=state.objective,
         dataset=dataset,
         sampler=sampler,
         views=views,
         reporter=reporter,
         world=world,
-        epochs=args.epochs,
         rate_at=partial(
             learning_rate,
             peak=args.lr,
             steps=args.epochs * sampler.steps_per_epoch,
             warmup_steps=int(args.warmup_epochs * sampler.steps_per_epoch),
         ),
-        clip_gradient_norm=args.clip_gradient_norm,
+        clip_norm=args.clip_gradient_norm,
         precision=args.precision,
         cutmix_area=args.minority_cutmix,
         num_workers=args.num_workers,

@@ -58,8 +58,9 @@ def start(device: torch.device, timeout_minutes: float = 30.0) -> World:
 
 
 def stop() -> None:
-    """Leave the process group."""
+    """Leave the process group together: a rank that leaves early tears connections down under the others."""
     if dist.is_initialized():
+        dist.barrier()
         dist.destroy_process_group()
 
 

@@ -65,10 +65,10 @@ class LossMonitor:
         """Remember how hard each term of a combined loss pulls, as the norm of its gradient on the network's outputs.
 
         Args:
-            values: weighted terms with their graph, which stays usable.
+            values: weighted terms with their graph, which stays usable; fewer than two have nothing to compare.
             rows: the network's outputs.
         """
-        for name, value in values.items():
+        for name, value in values.items() if len(values) > 1 else ():
             gradients = torch.autograd.grad(value, rows, retain_graph=True, allow_unused=True)
             squares = [gradient.float().square().sum() for gradient in gradients if gradient is not None]
             self._gradients[name] = torch.stack(squares).sum().sqrt()

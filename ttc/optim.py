@@ -65,3 +65,8 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
     """Give every parameter group the same learning rate."""
     for group in optimizer.param_groups:
         group["lr"] = lr
+
+
+def trainable(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    """Return all parameters that the optimizer changes."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]

@@ -87,13 +87,13 @@ class Reporter:
         """Tell whether the numbers of a step (counted from 1) are written, apart from those at the end of an epoch."""
         return step == 1 or step % self.log_every_steps == 0
 
-    def step_ended(self, learning_rate: float, *, last_of_epoch: bool) -> bool:
+    def step_ended(self, *, last_of_epoch: bool) -> bool:
         """Log at log steps, and save and return True when the run has to stop now."""
         step = self.state.step
         self.progress.step(self.batch_size)
         log_step = self.logs_at(step) or last_of_epoch
         if log_step:
-            self._write({**self.monitor.read(), "train/lr": learning_rate})
+            self._write({**self.monitor.read(), "train/lr": self.state.optimizer.param_groups[0]["lr"]})
         # Asking the other ranks costs a wait, so several ranks do it at log steps only.
         if last_of_epoch or not (log_step or self.world.size == 1):
             return False

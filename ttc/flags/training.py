@@ -249,6 +249,10 @@ def add_optimisation(parser: Parser) -> None:
         help="passes over the training samples; the balanced sampler takes as many steps; "
         "0 leaves the encoder untrained, the baseline of every comparison",
     )
+    _add_optimizer(add)
+
+
+def _add_optimizer(add: Callable[..., object]) -> None:
     add(
         "--optimizer",
         choices=("sgd", "adam", "adamw"),
