@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -46,11 +47,21 @@ def load_embeddings(path: str) -> tuple[Tensor, Tensor]:
     """Read embeddings [V, N, D] and labels [N] of an npz file; nothing in it is unpickled."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            return torch.from_numpy(file["embeddings"]), torch.from_numpy(file["labels"])
+            values, labels = file["embeddings"], file["labels"]
     except KeyError as error:
-        raise ValueError(f"--embeddings {path} has no array {error.args[0]}; give embeddings and labels") from None
-    except (OSError, ValueError, TypeError, EOFError) as error:
+        raise ValueError(f"--embeddings {path}: {error.args[0]}; give the arrays embeddings and labels") from None
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"--embeddings {path} cannot be read ({error}); give an .npz of plain arrays") from None
+    if values.ndim != 3 or labels.shape != values.shape[1:2] or not len(labels):
+        raise ValueError(
+            f"--embeddings {path}: shapes {values.shape} and {labels.shape} do not fit; "
+            f"give embeddings [views, samples, dimensions] and labels [samples]"
+        )
+    if labels.dtype.kind not in "iub" or labels.min() < 0 or labels.max() >= len(labels):
+        raise ValueError(f"--embeddings {path}: labels must be whole numbers 0, 1, ... of classes that occur")
+    if values.dtype.kind != "f":
+        raise ValueError(f"--embeddings {path}: embeddings are {values.dtype}; give floating-point numbers")
+    return torch.from_numpy(values), torch.from_numpy(labels.astype(np.int64))
 
 
 def choose_rows(run: Pretrained, split: str, class_balance: str, most: int) -> Tensor:
@@ -172,7 +183,7 @@ def main() -> int:
                 "class_balance": args.class_balance,
             }
         if folder is not None:
-            folder.save_arguments(identity, {**given.sources, "input_sha256": "derived"}, {})
+            folder.save_arguments(identity, {**given.sources, "input_sha256": "content of the file"}, {})
             write_files(folder.path, args.scatter, layers, class_names, prototypes)
             if args.projector and run is not None:
                 sprites = run.dataset.images[rows].float() / 255

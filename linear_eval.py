@@ -211,7 +211,7 @@ def main() -> int:
             raise ValueError(f"--checkpoint {args.checkpoint}: the frozen encoder has changed; the result is refused")
 
         # 7. result
-        folder.save_arguments(identity, {**given.sources, "checkpoint_sha256": "derived"}, {})
+        folder.save_arguments(identity, {**given.sources, "checkpoint_sha256": "content of the file"}, {})
         predictions.to_csv(folder.path / "predictions.csv", index=False)
         description = run.description
         result = {

@@ -38,8 +38,8 @@ runs=()
 for name in $cells; do
     for seed in $seeds; do runs+=("$folder/$name-seed$seed"); done
 done
-for seed in $seeds; do
-    for name in $cells; do
+for name in $cells; do
+    for seed in $seeds; do
         while [ "$(jobs -rp | wc -l)" -ge "$cores" ]; do sleep 0.2; done
         echo "$name, seed $seed" >&2
         log=$folder/$name-seed$seed.log
