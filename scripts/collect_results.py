@@ -91,9 +91,10 @@ def read_run(folder: Path) -> tuple[dict, dict]:
     row["loss"], row["collapse"] = trained.get("train/loss"), trained["collapse_value"]
     row["seconds"] = trained["seconds"]
     shared = {name: value for name, value in values.items() if name not in NOT_IDENTITY | COMPARED}
-    shared |= {f"probe {key}": probes[key] for key in ("protocol", "class_balance", "test_samples")}
-    shared |= {f"metrics {key}": measured[key] for key in ("split", "class_balance")}
-    shared |= {f"metrics {key}": measured["projection"][key] for key in ("samples", "views", "radius")}
+    for step in ("linear_eval", "metrics"):
+        given = read_json(folder / step / "args.json")
+        own = NOT_IDENTITY | {"checkpoint", "checkpoint_sha256", "input_sha256"}
+        shared |= {f"{step} {name}": entry["value"] for name, entry in given.items() if name not in own}
     return row, shared
 
 
