@@ -120,7 +120,7 @@ def main() -> int:
         folder = RunFolder(from_flags.evaluation_folder(args, "metrics"), result="metrics.json")
         source = args.checkpoint or args.embeddings
         identity = {**given.values, "input_sha256": from_flags.file_digest(source)}
-        distributed.first_rank_first(lambda: folder.claim(identity))
+        distributed.first_rank_first(lambda: folder.claim(identity), world.device)
         if folder.finished:
             log.info("%s holds the finished result of this command; nothing to do", folder.path)
             sys.stdout.write(folder.result.read_text())
@@ -191,8 +191,6 @@ def main() -> int:
                 save_projector(folder.path / "tb", embeddings["projection"][0], names, sprites)
             folder.save_json("metrics.json", result)
         sys.stdout.write(json.dumps(result) + "\n")
-    distributed.wait()
-    distributed.stop()
     return 0
 
 

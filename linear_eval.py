@@ -180,7 +180,7 @@ def main() -> int:
     # 3. run folder
     folder = RunFolder(from_flags.evaluation_folder(args, "linear_eval"))
     identity = {**given.values, "checkpoint_sha256": from_flags.file_digest(args.checkpoint)}
-    distributed.first_rank_first(lambda: folder.claim(identity))
+    distributed.first_rank_first(lambda: folder.claim(identity), world.device)
     if folder.finished:
         log.info("%s holds the finished result of this command; nothing to do", folder.path)
         sys.stdout.write(folder.result.read_text())
@@ -232,8 +232,6 @@ def main() -> int:
             log.info("%s", line)
         folder.save_json("result.json", result)
         sys.stdout.write(json.dumps(result) + "\n")
-    distributed.wait()
-    distributed.stop()
     return 0
 
 

@@ -182,7 +182,7 @@ def main() -> int:
     folder = RunFolder(Path(args.output or f"runs/{args.dataset}-{args.method}-seed{args.seed}"))
     start_logging(world.main)
     if not args.dry_run:
-        distributed.first_rank_first(lambda: folder.claim(given.values, resume=args.resume))
+        distributed.first_rank_first(lambda: folder.claim(given.values, resume=args.resume), world.device)
         if folder.finished:
             log.info("%s holds the finished run of this command; nothing to do", folder.path)
             return 0
@@ -212,7 +212,9 @@ def main() -> int:
     if args.dry_run:
         return 0
     if world.main and not (folder.path / "split.csv").exists():  # the last of the three
-        folder.save_arguments(given.values, given.sources, from_flags.derived(folder.path, state.description))
+        folder.save_arguments(
+            given.values, given.sources, from_flags.derived(args, folder.path, dataset, state.description)
+        )
         folder.save_json("env.json", runtime.environment_record(world.device, world.size))
         dataset.save_split(folder.path / "split.csv")
 
@@ -258,7 +260,6 @@ def main() -> int:
     # 11. result
     if finished:
         reporter.finish(folder)
-    distributed.stop()
     return 0 if finished else runtime.EXIT_STOPPED
 
 

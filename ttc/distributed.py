@@ -181,11 +181,25 @@ def gather_json(value: object, device: torch.device) -> list[object]:
     return values
 
 
-def first_rank_first(action: Callable[[], None]) -> None:
-    """Run an action on rank 0 only, before any rank goes on; when it fails there, the run ends."""
+def first_rank_first(action: Callable[[], None], device: torch.device) -> None:
+    """Run an action on rank 0 only, before any rank goes on.
+
+    Args:
+        action: may raise a ValueError, which ends all ranks; only rank 0 tells it.
+        device: this process's device.
+    """
+    error = None
     if rank() == 0:
-        action()
-    wait()
+        try:
+            action()
+        except ValueError as raised:
+            error = raised
+    failed = any_rank(error is not None, device)
+    if error is not None:
+        raise error
+    if failed:
+        # Without the interpreter's clean-up, which waits for the rank that has gone.
+        os._exit(1)
 
 
 def any_rank(flag: bool, device: torch.device) -> bool:

@@ -78,14 +78,19 @@ def encoder_spec(args: argparse.Namespace, dataset: Dataset) -> EncoderSpec:
     return EncoderSpec(args.encoder or fitting, dataset.channels, size, args.stem)
 
 
+def preset(args: argparse.Namespace, dataset: Dataset) -> str:
+    """Return the name of the augmentation preset; without one the one that fits the data."""
+    fitting = "digits" if dataset.name == "digits" else "medical" if dataset.channels == 1 else "natural"
+    return str(args.augmentation or fitting)
+
+
 def augmentation(args: argparse.Namespace, dataset: Dataset) -> Augmentation:
-    """Return the augmentation; without a preset the one that fits the data.
+    """Return the augmentation that the flags ask for.
 
     Raises:
         ValueError: the crop's smallest share is above its largest.
     """
-    fitting = "digits" if dataset.name == "digits" else "medical" if dataset.channels == 1 else "natural"
-    chosen = PRESETS[args.augmentation or fitting].stronger(args.jitter_strength)
+    chosen = PRESETS[preset(args, dataset)].stronger(args.jitter_strength)
     if args.crop_scale is None:
         return chosen
     low, high = args.crop_scale
@@ -180,11 +185,12 @@ def divisible_batch(batch_size: int, world_size: int) -> int:
     return batch_size
 
 
-def derived(output: Path, description: Description) -> dict[str, object]:
+def derived(args: argparse.Namespace, output: Path, dataset: Dataset, description: Description) -> dict[str, object]:
     """Return the values that took the place of flags left open, for args.json."""
     return {
         "output": str(output),
         "class_ratios": description.data["class_ratios"],
+        "augmentation": preset(args, dataset),
         "encoder": description.encoder["name"],
         "image_size": description.encoder["image_size"],
         "minority_class": description.minority_class,

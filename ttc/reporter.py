@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from ttc import distributed
@@ -32,7 +32,6 @@ class Reporter:
         log_every_steps: distance of the log steps; several processes also agree on a stop there.
         save_every_epochs: distance of the checkpoints that stay.
         metrics_every_epochs: distance of the watches; 0 never.
-        latest: the newest numbers, for the result.
     """
 
     state: TrainingState
@@ -48,7 +47,6 @@ class Reporter:
     log_every_steps: int
     save_every_epochs: int
     metrics_every_epochs: int
-    latest: dict[str, float] = field(default_factory=dict)
 
     def begin(self, plan: list[str], resumed: Path | None) -> None:
         """Tell what is about to happen."""
@@ -78,7 +76,7 @@ class Reporter:
                     "epochs": self.epochs,
                     "seconds": round(self.state.elapsed(), 3),
                     "collapse_value": self.monitor.collapse_value,
-                    **{key: value for key, value in self.latest.items() if math.isfinite(value)},
+                    **{key: value for key, value in self.state.latest.items() if math.isfinite(value)},
                 },
             )
             log.info("finished in %.1f s; result in %s", self.state.elapsed(), path)
@@ -103,11 +101,13 @@ class Reporter:
         """Watch, save, tell, and return True when the run has to stop now."""
         epoch = self.state.epoch
         if self.world.main and self.metrics_every_epochs and epoch % self.metrics_every_epochs == 0:
-            self._write(self.watch.measure(epoch, self.latest.get("train/loss")))
+            self._write(self.watch.measure(epoch, self.state.latest.get("train/loss")))
         keep = epoch % self.save_every_epochs == 0 or epoch == self.epochs
         self.state.save(self.folder / "checkpoints", f"epoch_{epoch:04d}.pt" if keep else None)
         shown = ("train/loss", "train/loss_over_collapse", "train/lr", "watch/mean_cosine")
-        self.progress.epoch(epoch, self.epochs, {key: self.latest[key] for key in shown if key in self.latest})
+        self.progress.epoch(
+            epoch, self.epochs, {key: self.state.latest[key] for key in shown if key in self.state.latest}
+        )
         return epoch < self.epochs and self._stopped()
 
     def _stopped(self) -> bool:
@@ -124,6 +124,6 @@ class Reporter:
         return True
 
     def _write(self, values: dict[str, float]) -> None:
-        self.latest.update(values)
+        self.state.latest.update(values)
         step = self.state.step
         self.run_log.scalars(step=step, epoch=self.state.epoch, images=step * self.batch_size, values=values)

@@ -17,6 +17,8 @@ from typing import NoReturn
 
 import torch
 
+from ttc import distributed
+
 EXIT_STOPPED = 75
 """Exit code of a run that was asked to stop, saved its state and can be resumed (EX_TEMPFAIL)."""
 
@@ -131,4 +133,5 @@ def run(main: Callable[[], int]) -> NoReturn:
     """
     with _one_line_errors():
         code = main()
+        distributed.stop()
     sys.exit(code)

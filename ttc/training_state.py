@@ -33,6 +33,7 @@ class TrainingState:
         step: optimizer steps taken.
         epoch: epochs completed.
         seconds: training time of the processes before this one.
+        latest: the newest numbers that were logged, for the result.
     """
 
     network: PretrainNetwork
@@ -44,6 +45,7 @@ class TrainingState:
     step: int = 0
     epoch: int = 0
     seconds: float = 0.0
+    latest: dict[str, float] = field(default_factory=dict)
     _started: float = field(default_factory=time.perf_counter)
 
     def elapsed(self) -> float:
@@ -69,6 +71,7 @@ class TrainingState:
             "step": self.step,
             "epoch": self.epoch,
             "seconds": self.elapsed(),
+            "latest": self.latest,
             "rng": [each.clone() for each in rng],
             "args": dict(self.arguments),
             "description": asdict(self.description),
@@ -106,6 +109,7 @@ class TrainingState:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.step, self.epoch, self.seconds = state["step"], state["epoch"], state["seconds"]
+        self.latest = state["latest"]
         if len(state["rng"]) == distributed.world_size():
             torch.set_rng_state(state["rng"][distributed.rank()])
         return path

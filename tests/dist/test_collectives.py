@@ -59,7 +59,7 @@ def look(world: distributed.World) -> Seen:
     assert torch.equal(pool.labels, torch.tensor([[r, 1] for r in range(size)]).flatten())
     assert torch.equal(pool.sample_ids, torch.tensor([[r, r + 100] for r in range(size)]).flatten())
     acted: list[int] = []
-    distributed.first_rank_first(lambda: acted.append(1))
+    distributed.first_rank_first(lambda: acted.append(1), torch.device("cpu"))
     assert rows.grad is not None
     assert summand.grad is not None
     assert parameter.grad is not None

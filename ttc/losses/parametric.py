@@ -7,8 +7,8 @@ D dimensions, F features, K classes.
 from __future__ import annotations
 
 import copy
+import logging
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -20,6 +20,8 @@ from ttc.losses.cross_entropy import checked_counts, seeded_linear
 from ttc.losses.logsumexp import log_sum_exp
 from ttc.losses.objective import Objective
 from ttc.losses.supervised import check_temperature
+
+_log = logging.getLogger("ttc")
 
 
 class PaCo(Objective):
@@ -153,10 +155,10 @@ class PaCo(Objective):
         rows = len(self.queue_QD) * float(self.log_prior_K.max().exp())
         share = self.beta / (self.alpha * rows + self.beta)
         if share < 0.01:
-            warnings.warn(
-                f"paco: the classifier has {share:.2%} of the target of anchors of the largest class; "
-                "rescale_alpha or a smaller queue_size raises it",
-                stacklevel=2,
+            _log.warning(
+                "paco: the classifier has %.2f %% of the target of anchors of the largest class; "
+                "rescale_alpha=true or a smaller queue_size raises it",
+                100 * share,
             )
 
     def _alpha(self, labels_B: Tensor, rows: int) -> Tensor:

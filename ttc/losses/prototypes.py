@@ -49,7 +49,9 @@ def margins(margin: float | Sequence[float], num_classes: int) -> Tensor:
     if len(values) == 1:
         values *= num_classes
     if len(values) != num_classes:
-        raise ValueError(f"margin has {len(values)} values for {num_classes} classes; give one, or one per class")
+        raise ValueError(
+            f"--margin: margin has {len(values)} values for {num_classes} classes; give one, or one per class"
+        )
     return torch.tensor(values, dtype=torch.float64)
 
 
