@@ -21,7 +21,7 @@ from torch import Tensor
 from ttc import distributed, flags, from_flags, runtime
 from ttc.cli import Parser
 from ttc.metrics.figures import save_embedding_figure
-from ttc.metrics.representation import RepresentationMetrics, representation_metrics
+from ttc.metrics.representation import RepresentationMetrics, representation_metrics, undefined_metrics
 from ttc.metrics.tables import format_table
 from ttc.pretrained import Pretrained, embed_shared, load_pretrained, without_dead
 from ttc.probe import balanced_rows, evaluation_rows
@@ -86,6 +86,8 @@ def write_files(
 ) -> None:
     """Write a figure per layer and the embeddings of the last layer, which is the space of the paper's metrics."""
     for layer, (values, labels) in layers.items():
+        if len(labels) < 2:
+            continue
         save_embedding_figure(
             folder / f"{layer}.png",
             values.numpy(),
@@ -155,23 +157,30 @@ def main() -> int:
     if world.main:
         found: dict[str, RepresentationMetrics] = {}
         layers: dict[str, tuple[Tensor, Tensor]] = {}
+        dead_samples: dict[str, int] = {}
         for layer, values in embeddings.items():
             living, living_labels, dead = without_dead(values, labels)
             if dead:
                 log.warning("%s: %d samples are left out, no unit is active in a view of theirs", layer, dead)
+            dead_samples[layer] = dead
             layers[layer] = living, living_labels
-            found[layer] = representation_metrics(
-                living,
-                living_labels,
-                args.radius,
-                num_classes=len(class_names),
-                peu_draws=args.peu_draws,
-                seed=args.seed,
-            )
+            if len(living_labels) < 2:
+                # The whole network is dead: a result too, and no reason to end a sweep.
+                found[layer] = undefined_metrics(len(values), args.radius, len(class_names))
+            else:
+                found[layer] = representation_metrics(
+                    living,
+                    living_labels,
+                    args.radius,
+                    num_classes=len(class_names),
+                    peu_draws=args.peu_draws,
+                    seed=args.seed,
+                )
             log.info("%s", "\n".join([f"-- {layer}", *format_table(found[layer], class_names, minority)]))
 
         # 6. result
         result: dict[str, object] = {"kind": "metrics", "class_names": class_names, "minority_class": minority, **found}
+        result["dead_samples"] = dead_samples
         if run is not None:
             description = run.description
             result |= {

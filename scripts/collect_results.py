@@ -85,7 +85,7 @@ def read_run(folder: Path) -> tuple[dict, dict]:
     for metric in ("SAA", "CAC"):
         per_class = measured["projection"][metric]["per_class"]
         majority = [value for label, value in enumerate(per_class) if label != minority]
-        row[f"{metric} maj"] = sum(majority) / len(majority)
+        row[f"{metric} maj"] = None if None in majority else sum(majority) / len(majority)
         row[f"{metric} min"] = per_class[minority]
     row["cosine"] = measured["projection"]["mean_cosine"]["all"]
     row["loss"], row["collapse"] = trained.get("train/loss"), trained["collapse_value"]
@@ -119,12 +119,15 @@ def collect(folders: list[Path]) -> pandas.DataFrame:
 
 
 def cell(values: pandas.Series, column: str) -> str:
-    """Format one cell: mean, and standard deviation of several seeds."""
-    if values.isna().any():
+    """Format one cell: mean, and standard deviation of several seeds; (k) if only k of them have a value."""
+    known = values.dropna()
+    if known.empty:
         return "-"
     digits = 2 if column in ("cosine", "loss", "collapse") else 0 if column == "seconds" else 1
-    text = f"{values.mean():.{digits}f}"
-    return text if len(values) == 1 or column in ("collapse", "seconds") else f"{text}+-{values.std():.{digits}f}"
+    text = f"{known.mean():.{digits}f}"
+    if len(known) > 1 and column not in ("collapse", "seconds"):
+        text += f"+-{known.std():.{digits}f}"
+    return text if len(known) == len(values) else f"{text} ({len(known)})"
 
 
 def as_text(table: pandas.DataFrame) -> str:

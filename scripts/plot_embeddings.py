@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from ttc import runtime
 from ttc.cli import Parser
 from ttc.metrics.figures import save_comparison_figure
+from ttc.runlog import log, start_logging
 
 
 def build_parser() -> Parser:
@@ -31,6 +32,7 @@ def build_parser() -> Parser:
 def main() -> int:
     """Read, draw."""
     args = build_parser().parse(sys.argv[1:]).namespace()
+    start_logging(main=True)
     runs, class_names = [], []
     for run in map(Path, args.runs):
         path = run / "metrics" / "embeddings.npz"
@@ -38,8 +40,12 @@ def main() -> int:
             raise ValueError(f"{path} is missing; run compute_metrics.py on {run}/checkpoints/last.pt first")
         with np.load(path, allow_pickle=False) as file:
             class_names = file["class_names"].tolist()
-            prototypes = file.get("prototypes")
-            runs.append((run.name, file["embeddings"], file["labels"], prototypes))
+            if file["embeddings"].shape[1] < 2:
+                log.warning("%s is left out: no unit of its network is active, so it has no embeddings", run)
+                continue
+            runs.append((run.name, file["embeddings"], file["labels"], file.get("prototypes")))
+    if not runs:
+        raise ValueError("no run has embeddings to draw; train with a lower --lr")
     save_comparison_figure(Path(args.output), runs, class_names)
     return 0
 

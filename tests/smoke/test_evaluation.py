@@ -122,6 +122,20 @@ def test_metrics_of_any_embeddings(tmp_path: Path) -> None:
     assert json.loads(result.stdout)["embeddings"] == expected
 
 
+def test_a_dead_network_is_a_result(tmp_path: Path) -> None:
+    """Outputs that are all zero have no direction: null, never a number and never an end of the sweep."""
+    words = ("--embeddings", write_npz(tmp_path / "e.npz", embeddings=np.zeros((2, 6, 3)), labels=np.arange(6) % 2))
+    result = run("compute_metrics", *words, "--output", tmp_path / "out", folder=tmp_path)
+    assert result.code == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert found["dead_samples"] == {"embeddings": 6}
+    alive = representation_metrics(np.eye(6, 7).reshape(2, 3, 7), np.array([0, 1, 0]))
+    assert set(found["embeddings"]) == set(alive)
+    assert found["embeddings"]["SAA"] == {"per_class": [None, None], "macro": None, "all": None}
+    assert found["embeddings"]["mean_cosine"].keys() == alive["mean_cosine"].keys()
+    assert "6 samples are left out" in result.stderr
+
+
 def write_npz(path: Path, **arrays: object) -> Path:
     np.savez(path, **arrays)  # type: ignore[arg-type]
     return path

@@ -19,7 +19,7 @@ def add_data(parser: Parser) -> None:
         "--dataset",
         default="digits",
         metavar="NAME",
-        help=f"where the images come from: {', '.join(DATASETS)}, or a 2-D MedMNIST set by its name",
+        help=f"where the images come from: {', '.join(DATASETS)}",
     )
     add(
         "--data-root",

@@ -154,6 +154,18 @@ def representation_metrics(
     }
 
 
+def undefined_metrics(views: int, radius: float, num_classes: int) -> RepresentationMetrics:
+    """Return the metrics of no rows at all: every value None, every count 0.
+
+    They stand for a network whose outputs are all zero, which have no direction and so no place on the sphere.
+    """
+    nothing: Summary = {"per_class": [None] * num_classes, "macro": None, "all": None}
+    names = ("SAD", "SAA", "CAD", "CAC", "CAC_cap", "CAC_over_cap", "gaussian_potential", "PEU", "effective_rank")
+    counts = {"rows": 0, "views": views, "samples": 0, "neighbours": 0, "radius": radius}
+    cosine = {**nothing, "within": None, "between": None}
+    return {**dict.fromkeys(names, nothing), "mean_cosine": cosine, **counts, "class_rows": [0] * num_classes}  # type: ignore[typeddict-item]
+
+
 def _unit_rows(embeddings: SupportsArray, device: torch.device | str | None) -> torch.Tensor:
     """Check the embeddings and return them as new unit rows [V, N, D] in float64."""
     given = torch.as_tensor(embeddings, device=device).detach()
