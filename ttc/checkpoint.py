@@ -7,6 +7,7 @@ then lists the digests of the old and of the new file, so that at no moment a co
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import logging
@@ -38,7 +39,8 @@ def _write(path: Path, data: bytes | memoryview) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a read-only file system refuses even this
+            temporary.unlink(missing_ok=True)
         raise ValueError(
             f"{path} could not be written ({error.strerror}); free space there or choose another --output"
         ) from None
@@ -127,7 +129,7 @@ def load(path: Path, kind: str) -> State:
 
 
 def load_latest(folder: Path, kind: str) -> tuple[State, Path] | None:
-    """Read `last.pt` of a run's checkpoint folder, or `previous.pt` with a warning when `last.pt` is damaged.
+    """Read `last.pt` of a run's checkpoint folder, or with a warning the newest other one when it is damaged.
 
     Returns:
         The state and its file, or None when the run has no checkpoint yet.
@@ -136,7 +138,7 @@ def load_latest(folder: Path, kind: str) -> tuple[State, Path] | None:
         ValueError: there are checkpoints, but none can be used.
     """
     problems = []
-    for path in (folder / "last.pt", folder / "previous.pt"):
+    for path in (folder / "last.pt", folder / "previous.pt", *sorted(folder.glob("epoch_*.pt"), reverse=True)):
         if path.exists():
             try:
                 state = load(path, kind)
