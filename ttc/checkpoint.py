@@ -12,6 +12,7 @@ import hashlib
 import io
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -123,9 +124,23 @@ def load(path: Path, kind: str) -> State:
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         found = state.get("format") if isinstance(state, dict) else type(state).__name__
         raise ValueError(f"checkpoint {path} has format {found!r}, not {FORMAT!r}; pass one that pretrain.py wrote")
-    if state["kind"] != kind:
-        raise ValueError(f"checkpoint {path} is of kind {state['kind']!r}, not {kind!r}; pass one of that kind")
+    if state.get("kind") != kind:
+        raise ValueError(f"checkpoint {path} is of kind {state.get('kind')!r}, not {kind!r}; pass one of that kind")
     return state
+
+
+@contextlib.contextmanager
+def contents(path: Path) -> Iterator[None]:
+    """Turn what the use of a checkpoint with missing or wrong parts raises into one line.
+
+    Raises:
+        ValueError: instead of the errors of dicts, dataclasses and `load_state_dict`.
+    """
+    try:
+        yield
+    except (LookupError, TypeError, AttributeError, AssertionError, RuntimeError) as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise ValueError(f"checkpoint {path} has missing or wrong parts ({reason}); use another one") from error
 
 
 def load_latest(folder: Path, kind: str) -> tuple[State, Path] | None:

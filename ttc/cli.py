@@ -95,7 +95,8 @@ class Parser(argparse.ArgumentParser):
 
     def refuse(self, message: str) -> NoReturn:
         """End with exit code 2 and one line, of the first process only, for values that contradict each other."""
-        self.exit(2, f"{self.prog}: error: {message}\n" if os.environ.get("RANK", "0") == "0" else None)
+        line = " ".join(f"{self.prog}: error: {message}".split())
+        self.exit(2, f"{line}\n" if os.environ.get("RANK", "0") == "0" else None)
 
     def error(self, message: str) -> NoReturn:
         """End with exit code 2, one line and the way to the help."""

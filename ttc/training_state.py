@@ -103,6 +103,11 @@ class TrainingState:
         if found is None:
             return None
         state, path = found
+        with checkpoint.contents(path):
+            self._take(state, path, explicit=source not in ("auto", "never"))
+        return path
+
+    def _take(self, state: checkpoint.State, path: Path, *, explicit: bool) -> None:
         if differ := differing(state["args"], self.arguments):
             raise ValueError(f"checkpoint {path} belongs to another run: {shorten(differ)}; use the same flags")
         if state["description"]["split_digest"] != self.description.split_digest:
@@ -110,18 +115,17 @@ class TrainingState:
                 f"checkpoint {path} was trained on other splits: the data have changed since; restore the files "
                 f"of the run, or choose another --output"
             )
-        self._compare_world(len(state["rng"]), path, explicit=source not in ("auto", "never"))
+        self._compare_world(len(state["rng"]), path, explicit=explicit)
         self.network.encoder.load_state_dict(state["encoder"])
         if self.network.projection is not None:
             self.network.projection.load_state_dict(state["projection"])
         self.objective.load_state_dict(state["objective"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
-        self.step, self.epoch, self.seconds = state["step"], state["epoch"], state["seconds"]
-        self.latest = state["latest"]
+        self.step, self.epoch, self.seconds = int(state["step"]), int(state["epoch"]), float(state["seconds"])
+        self.latest = dict(state["latest"])
         if len(state["rng"]) == distributed.world_size():
             torch.set_rng_state(state["rng"][distributed.rank()])
-        return path
 
     def _compare_world(self, then: int, path: Path, *, explicit: bool) -> None:
         """Refuse another number of processes, with which sums round differently, unless the checkpoint was named."""

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import Running, run
 from tests.reliability.ranks import finish, ranks, torchrun, wait_for
 from tests.reliability.runs import assert_same_state
 from tests.smoke.runs import metrics
@@ -78,19 +77,63 @@ def test_one_rank_with_a_signal_stops_all(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
 def test_a_second_signal_ends_at_once_and_leaves_the_checkpoint(name: str, tmp_path: Path) -> None:
-    """The first signal meets a step that takes minutes: nothing but a second one can end the process soon."""
-    long = ("--epochs", 3, "--batch-size", 1024, "--encoder", "convnet-w64", "--image-size", 96, *WORDS[-2:])
-    short = ("--epochs", 3, "--batch-size", 1024, "--encoder", "convnet-w8", *WORDS[-2:])
-    del short
-    running = Running("pretrain", *long, folder=tmp_path)
-    wait_for(tmp_path / "run" / "split.csv", 1000, running)
-    time.sleep(1)
-    assert running.process.pid is not None
-    number = getattr(signal, name)
-    os.kill(running.process.pid, number)
-    time.sleep(0.5)
-    began = time.monotonic()
-    os.kill(running.process.pid, number)
-    running.process.join(10)
-    assert running.process.exitcode == -number
-    assert time.monotonic() - began < 5
+    """The first signal meets a process that waits for a rank which hangs: only a second one can end it soon."""
+    with ranks(2, *WORDS, folder=tmp_path) as running:
+        wait_for(tmp_path / "run" / "metrics.jsonl", 25, running[0])
+        waiting, hanging = (each.process for each in running)
+        assert waiting.pid is not None
+        assert hanging.pid is not None
+        os.kill(hanging.pid, signal.SIGSTOP)
+        number = getattr(signal, name)
+        time.sleep(1)
+        os.kill(waiting.pid, number)
+        waiting.join(2)
+        assert waiting.exitcode is None
+        os.kill(waiting.pid, number)
+        waiting.join(5)
+        assert waiting.exitcode == -number
+    step = saved(tmp_path)
+    assert step > 0
+    results = finish(2, *WORDS, folder=tmp_path)
+    assert f"continuing from run/checkpoints/last.pt, step {step}" in results[0].stderr
+
+
+@pytest.mark.slow
+def test_torchrun_restarts_continue_by_themselves(tmp_path: Path) -> None:
+    """One worker is killed twice; the agent starts both anew, and they go on where the checkpoint is."""
+    finish(2, *WORDS, "--epochs", 12, folder=tmp_path)
+    (tmp_path / "run").rename(tmp_path / "whole")
+    log = tmp_path / "log"
+    agent = torchrun("--standalone", "--nproc-per-node", 2, "--max-restarts", 2, "pretrain.py", *WORDS, "--epochs", 12,
+                     folder=tmp_path, log=log)  # fmt: skip
+    for lines, rank in ((20, 1), (60, 0)):
+        wait_for(tmp_path / "run" / "metrics.jsonl", lines, agent)
+        os.kill(worker(agent.pid, rank), signal.SIGKILL)
+        time.sleep(1)
+    assert agent.wait(300) == 0, log.read_text()
+    assert log.read_text().count("continuing from") == 2
+    assert_same_state(tmp_path / "whole" / "checkpoints" / "last.pt", tmp_path / LAST)
+    assert metrics(tmp_path / "whole") == metrics(tmp_path / "run")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_torchrun_passes_a_signal_on(name: str, tmp_path: Path) -> None:
+    """Signalled like a terminal does it, agent and workers at once, so that the workers get it twice."""
+    log = tmp_path / "log"
+    agent = torchrun("--standalone", "--nproc-per-node", 2, "--max-restarts", 2, "pretrain.py", *WORDS, "--epochs", 50,
+                     folder=tmp_path, log=log)  # fmt: skip
+    wait_for(tmp_path / "run" / "metrics.jsonl", 20, agent)
+    for process in (agent.pid, worker(agent.pid, 0), worker(agent.pid, 1)):
+        os.kill(process, getattr(signal, name))
+    assert agent.wait(60) != 0
+    assert f"stopped by {name} after step" in log.read_text()
+    assert saved(tmp_path) == metrics(tmp_path / "run")[-1]["step"]
+
+
+def worker(agent: int, rank: int) -> int:
+    """Return the process of a rank below an agent."""
+    for child in Path(f"/proc/{agent}/task/{agent}/children").read_text().split():
+        if f"RANK={rank}" in Path(f"/proc/{child}/environ").read_text().split("\0"):
+            return int(child)
+    raise AssertionError(f"rank {rank} has no process")
