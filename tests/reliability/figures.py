@@ -25,4 +25,4 @@ def record(name: str, command: str, figures: Mapping[str, int | float | str]) ->
     ).stdout.strip()
     entry = {"command": command, "day": time.strftime("%Y-%m-%d"), "commit": commit, "figures": dict(figures)}
     Path(folder).mkdir(parents=True, exist_ok=True)
-    (Path(folder) / f"{name}.json").write_text(json.dumps(entry, indent=1) + "\n")
+    (Path(folder) / f"{name}.json").write_text(json.dumps({name: entry}, indent=1) + "\n")

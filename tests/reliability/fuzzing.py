@@ -45,7 +45,7 @@ def try_inputs(name: str, cases: int, inputs: SearchStrategy[object], check: Cal
     assert sum(outcomes.values()) >= cases // 2
     assert outcomes.get("refused"), outcomes
     if cases >= 1000:
-        record(f"fuzz-{name}", "bash scripts/test.sh --all tests/reliability", outcomes)
+        record(f"inputs: {name}", "bash scripts/test.sh --all tests/reliability", outcomes)
 
 
 def verdict(action: Callable[[], object]) -> str:

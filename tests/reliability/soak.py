@@ -127,7 +127,7 @@ def main() -> None:
         soak.life()
     figures = soak.finish()
     record(
-        "soak",
+        "soak: paco on digits",
         f"python -m tests.reliability.soak --minutes {given.minutes:g} --seed {given.seed}",
         {
             "minutes of kills": round(figures["seconds"] / 60),

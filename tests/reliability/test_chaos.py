@@ -148,7 +148,7 @@ def test_a_save_that_dies_leaves_the_old_or_the_new_checkpoint(how: str, tmp_pat
         current = newest(tmp_path)
     assert newest(tmp_path) == current + 1
     assert deaths >= (60 if how == "boundary" else 6)
-    record(f"chaos-save-{how}", "bash scripts/test.sh --all tests/reliability/test_chaos.py", {"deaths": deaths})
+    record(f"chaos: a save, {how}", "bash scripts/test.sh --all tests/reliability/test_chaos.py", {"deaths": deaths})
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +187,11 @@ def test_a_run_that_dies_at_any_boundary_ends_the_same(whole: tuple[Path, int], 
         folder = tmp_path / str(boundary)
         folder.mkdir()
         die_and_continue(expected, boundary, folder)
-    record("chaos-run", "bash scripts/test.sh --all tests/reliability/test_chaos.py", {"deaths": boundaries})
+    record(
+        "chaos: a whole run, boundary",
+        "bash scripts/test.sh --all tests/reliability/test_chaos.py",
+        {"deaths": boundaries},
+    )
 
 
 def test_the_children_import_this_checkout() -> None:

@@ -96,7 +96,7 @@ def test_every_method_with_one_and_two_processes_and_workers(method: str, root: 
         folder.mkdir()
         compare(place, root, folder, times=3)
     record(
-        f"exactness-{method}",
+        f"exactness: {method}",
         "bash scripts/test.sh --all tests/reliability/test_exactness.py",
         {"places": len(places), "interruptions": 3 * len(places)},
     )

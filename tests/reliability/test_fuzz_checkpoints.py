@@ -143,7 +143,7 @@ def test_processes(cases: int, original: checkpoint.State, tmp_path: Path) -> No
         refused += done.code
     if cases >= 60:
         figures = {"accepted": cases - refused, "refused": refused}
-        record("fuzz-checkpoint processes", "bash scripts/test.sh --all tests/reliability", figures)
+        record("inputs: checkpoints given to whole commands", "bash scripts/test.sh --all tests/reliability", figures)
 
 
 class Evil:

@@ -107,7 +107,7 @@ def test_lines_are_parsed_or_refused_in_one_line(
         assert isinstance(words, list)
         return verdict(lambda: parse(words))
 
-    try_inputs(f"flags-{script}", cases, lines_of(script), check)
+    try_inputs(f"flags of {script}", cases, lines_of(script), check)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -163,4 +163,4 @@ def test_whole_processes_end_with_a_plan_or_one_line(cases: int, tmp_path: Path)
         assert list(folder.iterdir()) == [], words
         outcomes["refused" if done.code else "accepted"] += 1
     if cases > 100:
-        record("fuzz-processes", "bash scripts/test.sh --all tests/reliability", outcomes)
+        record("inputs: whole command lines", "bash scripts/test.sh --all tests/reliability", outcomes)

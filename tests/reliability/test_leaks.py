@@ -57,7 +57,7 @@ def test_two_thousand_steps_leave_nothing_behind(workers: int, tmp_path: Path) -
     assert late["threads"] <= early["threads"] + 2 * workers, (early, late)
     assert late["children"] <= max(workers, early["children"]), (early, late)
     record(
-        f"leaks-{workers}-workers",
+        f"leaks: {workers} workers",
         "bash scripts/test.sh --all tests/reliability/test_leaks.py",
         {
             "steps": STEPS,

@@ -12,6 +12,7 @@ import pytest
 
 from tests.processes import Result, Running
 from tests.reliability.data import image_folder
+from tests.reliability.figures import record
 from tests.reliability.ranks import message, ranks, torchrun, wait_for
 from ttc import checkpoint
 
@@ -19,11 +20,14 @@ WORDS = ("--epochs", 200, "--log-every-steps", 1, "--batch-size", 16, "--metrics
 LOG = Path("run", "metrics.jsonl")
 
 
-def end_of_all(running: list[Running], seconds: float = 60) -> list[Result]:
-    """Return how all ranks ended; they have to do so within a minute."""
+def end_of_all(running: list[Running], error: str) -> list[Result]:
+    """Return how all ranks ended after an error; they have to do so within a minute."""
     began = time.monotonic()
-    results = [each.wait(seconds) for each in running]
-    assert time.monotonic() - began < seconds
+    results = [each.wait(60) for each in running]
+    seconds = time.monotonic() - began
+    assert seconds < 60
+    figures = {"ranks": len(running), "seconds until all had ended": round(seconds, 1)}
+    record(f"ranks: {error}", "bash scripts/test.sh --all tests/reliability/test_ranks.py", figures)
     return results
 
 
@@ -35,7 +39,7 @@ def test_a_bad_image(workers: int, tmp_path: Path) -> None:
         wait_for(tmp_path / LOG, 8, running[0])
         bad = root / "train" / "even" / "003.png"
         bad.write_bytes(bad.read_bytes()[:60])
-        ended = end_of_all(running)
+        ended = end_of_all(running, f"a bad image, {workers} workers")
     assert [each.code for each in ended] == [1, 1]
     assert "003.png" in message(ended)
     assert "(rank " in message(ended)
@@ -44,7 +48,7 @@ def test_a_bad_image(workers: int, tmp_path: Path) -> None:
 
 def test_a_loss_that_is_no_number(tmp_path: Path) -> None:
     with ranks(2, *WORDS, "--lr", 1e30, "--method", "ce", folder=tmp_path) as running:
-        ended = end_of_all(running)
+        ended = end_of_all(running, "a loss that is no number")
     assert [each.code for each in ended] == [1, 1]
     assert "is not a finite number; see run/bad_step.json" in message(ended)
     assert (tmp_path / "run" / "bad_step.json").is_file()
@@ -59,7 +63,7 @@ def test_no_memory(guilty: int, tmp_path: Path) -> None:
         assert pid is not None
         # Below what the process has: every request for a large piece is refused by the system from now on.
         resource.prlimit(pid, resource.RLIMIT_AS, (2**28, resource.RLIM_INFINITY))
-        ended = end_of_all(running)
+        ended = end_of_all(running, f"no memory on rank {guilty}")
     assert [each.code for each in ended] == [1, 1]
     assert f"error (rank {guilty}): out of memory; lower --batch-size" in message(ended)
 
@@ -69,7 +73,7 @@ def test_a_killed_rank(guilty: int, tmp_path: Path) -> None:
     with ranks(3, *WORDS, "--batch-size", 48, folder=tmp_path) as running:
         wait_for(tmp_path / LOG, 5, running[0])
         running[guilty].process.kill()
-        ended = end_of_all(running)
+        ended = end_of_all(running, f"rank {guilty} killed")
     assert sorted(each.code for each in ended) == [-signal.SIGKILL, 1, 1]
     assert "another process of the run has gone or does not answer" in message(ended)
 
@@ -90,7 +94,7 @@ def test_a_checkpoint_that_cannot_be_written(tmp_path: Path) -> None:
         pid = running[0].process.pid
         assert pid is not None
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (60_000, resource.RLIM_INFINITY))
-        ended = end_of_all(running)
+        ended = end_of_all(running, "a checkpoint that cannot be written")
     assert [each.code for each in ended] == [1, 1]
     assert "error (rank 0):" in message(ended)
     assert "could not be written (File too large); free space there" in message(ended)
@@ -102,7 +106,7 @@ def test_a_checkpoint_that_cannot_be_written(tmp_path: Path) -> None:
 def test_wrong_usage_is_told_once(tmp_path: Path) -> None:
     for words, code in ((("--epoch", 3), 2), (("--classes", "0,1", "77"), 1)):
         with ranks(2, *words, folder=tmp_path) as running:
-            ended = end_of_all(running)
+            ended = end_of_all(running, f"wrong usage, exit code {code}")
         assert [each.code for each in ended] == [code, code]
         assert sum(len(each.stderr.splitlines()) for each in ended) == 1, ended
 

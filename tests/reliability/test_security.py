@@ -54,7 +54,9 @@ def test_nothing_is_unpickled_executed_or_sent(path: Path) -> None:
             assert keywords.get("allow_pickle") == "False", f"{where}: say it, whatever the default is"
         if called.startswith("subprocess."):
             assert node.args, where
-            assert isinstance(node.args[0], ast.List | ast.Name | ast.Tuple), f"{where}: a list of words, never a string"
+            assert isinstance(node.args[0], ast.List | ast.Name | ast.Tuple), (
+                f"{where}: a list of words, never a string"
+            )
 
 
 @pytest.mark.parametrize("path", CODE, ids=name_of)
@@ -79,7 +81,9 @@ def test_shell_scripts_never_evaluate_words(path: Path) -> None:
 
 def test_no_secret_and_no_environment_gets_into_a_run(tmp_path: Path) -> None:
     secret = "sk-3f9a-very-secret"
-    done = run("pretrain", "--epochs", 1, "--output", "run", folder=tmp_path, env={"API_TOKEN": secret, "AWS_KEY": secret})
+    done = run(
+        "pretrain", "--epochs", 1, "--output", "run", folder=tmp_path, env={"API_TOKEN": secret, "AWS_KEY": secret}
+    )
     assert done.code == 0
     for path in (tmp_path / "run").rglob("*"):
         if path.is_file():
