@@ -28,14 +28,14 @@ SECTIONS = {
     "chaos": (
         "Death at every operation on a file",
         "The process ends itself, without clean-up, before and after each open, write, flush, fsync, replace, unlink "
-        "and close, or in the middle of a write. After each death a checkpoint can be read; repeating the command gives "
-        "the tensors and the numbers of a run that nobody disturbed.",
+        "and close, or in the middle of a write. After each death a checkpoint can be read; repeating the command "
+        "gives the tensors and the numbers of a run that nobody disturbed.",
     ),
     "exactness": (
         "Interrupted at random steps",
         "Every method, on image files, with one and two processes, without and with workers: killed (SIGKILL) or "
-        "stopped (SIGTERM) three times at random steps on a random rank, then compared with a run that nobody disturbed: every "
-        "tensor of the checkpoint, every line of metrics.jsonl, every step in TensorBoard.",
+        "stopped (SIGTERM) three times at random steps on a random rank, then compared with a run that nobody disturbed: "
+        "every tensor of the checkpoint, every line of metrics.jsonl, every step in TensorBoard.",
     ),
     "ranks": ("One rank fails", "All ranks end, and one message says why."),
     "hosts": (
