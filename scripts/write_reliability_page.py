@@ -34,8 +34,8 @@ SECTIONS = {
     "exactness": (
         "Interrupted at random steps",
         "Every method, on image files, with one and two processes, without and with workers: killed (SIGKILL) or "
-        "stopped (SIGTERM) three times at random steps on a random rank, then compared with a run that nobody disturbed: "
-        "every tensor of the checkpoint, every line of metrics.jsonl, every step in TensorBoard.",
+        "stopped (SIGTERM) three times at random steps on a random rank, then compared with a run that nobody "
+        "disturbed: every tensor of the checkpoint, every line of metrics.jsonl, every step in TensorBoard.",
     ),
     "ranks": ("One rank fails", "All ranks end, and one message says why."),
     "hosts": (
