@@ -9,12 +9,12 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from types import FrameType
 from typing import NoReturn
 
 import torch
@@ -23,6 +23,10 @@ from ttc import distributed
 
 EXIT_STOPPED = 75
 """Exit code of a run that was asked to stop, saved its state and can be resumed (EX_TEMPFAIL)."""
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+ONE_REQUEST_SECONDS = 2.0
+"""Signals that arrive within this time are one request to stop."""
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -65,14 +69,13 @@ def seed_everything(seed: int, rank: int) -> None:
 class StopRequest:
     """Knows why the loop should end after the current step: a signal, a file named STOP, or the time that was given.
 
-    The first signal only sets a flag and hands the signals back to their default action: a second one ends the process
-    at once. Checkpoints are replaced atomically, so that even this loses nothing but the steps since the last one.
-    Under torchrun further signals are ignored: it repeats to its workers what the terminal or the scheduler has sent
-    them already, and kills whoever is left after half a minute.
+    The first signal only sets a flag; a second one ends the process at once. Checkpoints are replaced atomically, so
+    that even this loses nothing but the steps since the last one. Signals within some seconds are one request: torchrun
+    repeats to its workers what the terminal or the scheduler has sent them already.
     """
 
     def __init__(self, minutes: float | None = None) -> None:
-        """Install the handlers; only the main thread of a process may do so.
+        """Listen to signals; only the main thread of a process may do so.
 
         Args:
             minutes: time after which the run stops, from the start of the command; None for no limit.
@@ -80,13 +83,25 @@ class StopRequest:
         self.signal_name: str | None = None
         self._minutes = minutes
         self._deadline = None if minutes is None else time.monotonic() - _age() + 60 * minutes
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-            signal.signal(number, self._remember)
+        # A handler in Python waits for the main thread, which may wait for another rank: a thread is told instead.
+        listening, telling = os.pipe()
+        os.set_blocking(telling, False)
+        signal.set_wakeup_fd(telling, warn_on_full_buffer=False)
+        for number in STOP_SIGNALS:
+            signal.signal(number, lambda number, frame: None)
+        # Processes that decode images get signals of their own, from a terminal for example.
+        os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
+        threading.Thread(target=self._listen, args=(listening,), daemon=True).start()
 
-    def _remember(self, number: int, frame: FrameType | None) -> None:
-        self.signal_name = signal.Signals(number).name
-        for each in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-            signal.signal(each, signal.SIG_IGN if "TORCHELASTIC_RUN_ID" in os.environ else signal.SIG_DFL)
+    def _listen(self, pipe: int) -> None:
+        first = 0.0
+        while number := os.read(pipe, 1)[0]:
+            if number not in STOP_SIGNALS:
+                continue
+            if self.signal_name is None:
+                self.signal_name, first = signal.Signals(number).name, time.monotonic()
+            elif time.monotonic() > first + ONE_REQUEST_SECONDS:
+                os._exit(128 + number)
 
     def reason(self, folder: Path) -> str | None:
         """Return why the run should stop now, or None.

@@ -162,7 +162,7 @@ def hostile(mark: Path) -> dict[str, bytes]:
         "system": Evil(os.system, f"mkdir {mark}"),
         "mkdir": Evil(os.mkdir, str(mark)),
         "eval": Evil(eval, f"__import__('os').mkdir({str(mark)!r})"),
-        "getattr": Evil(getattr, os, "mkdir"),
+        "getattr": Evil(getattr, mark, "mkdir"),
         "apply": Evil(map, os.mkdir, [str(mark)]),
     }
     made = {

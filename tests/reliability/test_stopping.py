@@ -12,7 +12,7 @@ import pytest
 from tests.reliability.ranks import finish, ranks, torchrun, wait_for
 from tests.reliability.runs import assert_same_state
 from tests.smoke.runs import metrics
-from ttc import checkpoint
+from ttc import checkpoint, runtime
 
 WORDS = ("--epochs", 6, "--log-every-steps", 1, "--batch-size", 64, "--metrics-every-epochs", 0, "--output", "run")
 LAST = Path("run", "checkpoints", "last.pt")
@@ -87,11 +87,12 @@ def test_a_second_signal_ends_at_once_and_leaves_the_checkpoint(name: str, tmp_p
         number = getattr(signal, name)
         time.sleep(1)
         os.kill(waiting.pid, number)
-        waiting.join(2)
+        os.kill(waiting.pid, number)  # the same request, repeated by an agent
+        waiting.join(runtime.ONE_REQUEST_SECONDS + 1)
         assert waiting.exitcode is None
         os.kill(waiting.pid, number)
-        waiting.join(5)
-        assert waiting.exitcode == -number
+        waiting.join(10)
+        assert waiting.exitcode == 128 + number
     step = saved(tmp_path)
     assert step > 0
     results = finish(2, *WORDS, folder=tmp_path)
