@@ -12,6 +12,7 @@ import hashlib
 import io
 import logging
 import os
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -98,6 +99,20 @@ def _digests(path: Path) -> list[str]:
         return []
 
 
+def unpack(data: bytes) -> object:
+    """Read what `torch.save` wrote, onto the CPU; no object in it is ever called.
+
+    Raises:
+        ValueError: the bytes are damaged, or hold more than tensors, numbers, strings, lists and dicts.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about foreign pickle protocols; they are refused anyway
+        try:
+            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        except Exception as error:  # on arbitrary bytes the unpickler raises almost anything
+            raise ValueError(f"no file of plain tensors ({type(error).__name__})") from None
+
+
 def load(path: Path, kind: str) -> State:
     """Read and verify a checkpoint onto the CPU.
 
@@ -118,8 +133,8 @@ def load(path: Path, kind: str) -> State:
             f"checkpoint {path} is damaged (its sha256 is not in {_digest_file(path).name}); use another one"
         )
     try:
-        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except Exception:  # on arbitrary bytes the unpickler raises almost anything
+        state = unpack(data)
+    except ValueError:
         raise ValueError(f"checkpoint {path} is truncated or no checkpoint of this project; use another one") from None
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         found = state.get("format") if isinstance(state, dict) else type(state).__name__

@@ -184,8 +184,8 @@ def hostile(mark: Path) -> dict[str, bytes]:
         for name in old.namelist():
             new.writestr(name, pickle.dumps(calls["mkdir"]) if name.endswith("data.pkl") else old.read(name))
     made["pickle in place of the data"] = swapped.getvalue()
-    made["endless opcodes"] = b"\x80\x02" + b"]" * 1_000_000 + b"."
-    made["deep"] = b"\x80\x02" + b"(" * 500_000 + b"t" * 500_000 + b"."
+    made["endless opcodes"] = b"\x80\x02" + b"]" * 100_000 + b"."
+    made["deep"] = b"\x80\x02" + b"(" * 50_000 + b"t" * 50_000 + b"."
     made["huge string"] = b"\x80\x04\x8d" + (2**62).to_bytes(8, "little") + b"x."
     return made
 
