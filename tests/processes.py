@@ -93,6 +93,8 @@ def call(function: Callable[..., None], *arguments: object, timeout: float = 60.
 def _main(script: str, words: list[str], folder: str, env: dict[str, str], streams: str) -> None:
     os.chdir(folder)
     os.environ.update(env)
+    # A child of a fork server would start a server of its own for the processes that decode images.
+    multiprocessing.set_start_method("fork", force=True)
     for number, name in ((1, "stdout"), (2, "stderr")):
         os.dup2(os.open(Path(streams) / name, os.O_WRONLY | os.O_CREAT), number)
     sys.argv = [f"{script}.py", *words]

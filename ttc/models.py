@@ -5,7 +5,6 @@ Legend: N images, C channels, H x W pixels, F encoder features, D projection dim
 
 from __future__ import annotations
 
-import io
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from ttc import checkpoint
 
 _SMALL_IMAGE = 64
 """Up to this many pixels a ResNet gets the small-image stem: the other one would shrink 32 px to an 8 x 8 map."""
@@ -152,10 +153,10 @@ def _imagenet_weights(spec: EncoderSpec) -> dict[str, Tensor]:
 
 def _weights_of_file(path: Path) -> dict[str, Tensor]:
     try:
-        state = torch.load(io.BytesIO(path.read_bytes()), map_location="cpu", weights_only=True)
+        state = checkpoint.unpack(path.read_bytes())
     except OSError as error:
         raise ValueError(f"--weights {path} cannot be read ({error.strerror}); pass a .pt file") from None
-    except Exception:  # on arbitrary bytes the unpickler raises almost anything
+    except ValueError:
         raise ValueError(f"--weights {path} is no file of plain tensors; pass a state dict saved by torch") from None
     if isinstance(state, dict) and "encoder" in state:
         state = state["encoder"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ttc import distributed
@@ -25,11 +25,11 @@ class Reporter:
         progress: bar or lines.
         monitor: the losses since the last log step.
         watch: metrics of a fixed subset, on the main rank.
-        stop: signals that arrived.
+        stop: requests to end.
         world: this process's place.
         epochs: of the run.
         batch_size: samples of the global batch.
-        log_every_steps: distance of the log steps; several processes also agree on a stop there.
+        log_every_steps: distance of the log steps.
         save_every_epochs: distance of the checkpoints that stay.
         metrics_every_epochs: distance of the watches; 0 never.
     """
@@ -47,6 +47,7 @@ class Reporter:
     log_every_steps: int
     save_every_epochs: int
     metrics_every_epochs: int
+    _vote: distributed.Vote = field(default_factory=distributed.Vote)
 
     def begin(self, plan: list[str], resumed: Path | None) -> None:
         """Tell what is about to happen."""
@@ -89,13 +90,9 @@ class Reporter:
         """Log at log steps, and save and return True when the run has to stop now."""
         step = self.state.step
         self.progress.step(self.batch_size)
-        log_step = self.logs_at(step) or last_of_epoch
-        if log_step:
+        if self.logs_at(step) or last_of_epoch:
             self._write({**self.monitor.read(), "train/lr": self.state.optimizer.param_groups[0]["lr"]})
-        # Asking the other ranks costs a wait, so several ranks do it at log steps only.
-        if last_of_epoch or not (log_step or self.world.size == 1):
-            return False
-        return self._stopped()
+        return not last_of_epoch and self._stopped()
 
     def epoch_ended(self) -> bool:
         """Watch, save, tell, and return True when the run has to stop now."""
@@ -103,7 +100,7 @@ class Reporter:
         if self.world.main and self.metrics_every_epochs and epoch % self.metrics_every_epochs == 0:
             self._write(self.watch.measure(epoch, self.state.latest.get("train/loss")))
         keep = epoch % self.save_every_epochs == 0 or epoch == self.epochs
-        self.state.save(self.folder / "checkpoints", f"epoch_{epoch:04d}.pt" if keep else None)
+        self._save(f"epoch_{epoch:04d}.pt" if keep else None)
         shown = ("train/loss", "train/loss_over_collapse", "train/lr", "watch/mean_cosine")
         self.progress.epoch(
             epoch, self.epochs, {key: self.state.latest[key] for key in shown if key in self.state.latest}
@@ -111,17 +108,21 @@ class Reporter:
         return epoch < self.epochs and self._stopped()
 
     def _stopped(self) -> bool:
-        if not distributed.any_rank(self.stop.signal_name is not None, self.world.device):
+        reason = self.stop.reason(self.folder)
+        if not self._vote.ask(reason is not None):
             return False
         if self.monitor.pending:
             self._write(self.monitor.read())
-        self.state.save(self.folder / "checkpoints")
+        self._save()
         log.warning(
-            "stopped by %s after step %d; the same command continues",
-            self.stop.signal_name or "another rank",
-            self.state.step,
+            "stopped by %s after step %d; the same command continues", reason or "another rank", self.state.step
         )
         return True
+
+    def _save(self, keep_as: str | None = None) -> None:
+        # First what was logged up to this step: a run that continues from here never logs it again.
+        self.run_log.flush()
+        self.state.save(self.folder / "checkpoints", keep_as)
 
     def _write(self, values: dict[str, float]) -> None:
         self.state.latest.update(values)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ttc.cli import Parser, whole
+from ttc.cli import Parser, real, whole
 
 
 def add_runtime(parser: Parser, *, precision: bool = True) -> None:
@@ -74,6 +74,19 @@ def add_output(parser: Parser) -> None:
         default=5,
         metavar="E",
         help="how often SAA, CAC and effective rank of a fixed subset are watched; 0 never",
+    )
+    add(
+        "--stop-after-minutes",
+        type=real(0, above=True),
+        metavar="MIN",
+        help="stop after this time with a checkpoint and exit code 75; set it below the time limit of a cluster job",
+    )
+    add(
+        "--timeout-minutes",
+        type=real(0, above=True),
+        default=30.0,
+        metavar="MIN",
+        help="how long a process waits for the others before the run fails; lower it to notice a lost host sooner",
     )
     add(
         "--dry-run",
