@@ -47,6 +47,7 @@ def plan_lines(
     epochs: int,
     warmup_epochs: float,
     world_size: int,
+    micro_batches: int,
     half_precision: bool,
 ) -> list[str]:
     """Describe the run in lines of at most 100 columns.
@@ -60,6 +61,7 @@ def plan_lines(
         epochs: of the run.
         warmup_epochs: epochs in which the learning rate rises.
         world_size: number of processes.
+        micro_batches: pieces in which a batch goes through the network.
         half_precision: whether activations take half the bytes.
     """
     batch, steps = sampler.batch_size, sampler.steps_per_epoch
@@ -67,11 +69,13 @@ def plan_lines(
     device = next(network.parameters()).device
     one = activation_bytes(network, torch.zeros(1, *image_shape, device=device))
     # Weights, gradients and the optimizer's buffer, and what the forward pass keeps for the backward pass.
-    memory = 12 * parameters + one * views * (batch // world_size) // (2 if half_precision else 1)
+    activations = one * views * (batch // world_size // micro_batches) // (2 if half_precision else 1)
+    memory = 12 * parameters + activations
+    pieces = f"micro-batches of {batch // micro_batches}, " if micro_batches > 1 else ""
     lines = [
         f"method {method}: {views} view{'s' * (views > 1)}, encoder and head of {parameters:,} parameters",
         f"batch {batch} in all, {batch // world_size} on each of {world_size} process{'es' * (world_size > 1)}, "
-        f"{sampler.kind} order",
+        f"{pieces}{sampler.kind} order",
         f"{epochs} epochs of {steps} steps = {epochs * steps:,} steps, {epochs * steps * batch:,} samples seen",
         f"memory per process about {memory / 2**20:,.0f} MiB for weights, optimizer and activations",
     ]

@@ -52,7 +52,8 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[obj
         device: where the computation runs.
         precision: "fp32", "bf16" or "fp16".
     """
-    return torch.autocast(device.type, dtype=_DTYPES[precision], enabled=precision != "fp32")
+    # A kept cast of a weight would add up the gradients of all forward passes of a step in half precision.
+    return torch.autocast(device.type, dtype=_DTYPES[precision], enabled=precision != "fp32", cache_enabled=False)
 
 
 def seed_everything(seed: int, rank: int) -> None:
