@@ -63,14 +63,13 @@ def train(
 ) -> bool:
     """Train until the last epoch or a requested stop; return whether the run is finished."""
     optimizer, scaler, objective, device = state.optimizer, state.scaler, state.objective, world.device
-    steps, share, rows = sampler.steps_per_epoch, sampler.batch_size // world.size, dataset.indices("train")
-    mine = slice(world.rank * share, (world.rank + 1) * share)
+    steps, rows = sampler.steps_per_epoch, dataset.indices("train")
     embed_all = partial(embed_training, state.network, dataset, views, num_workers)
     while state.epoch < reporter.epochs:
         if objective.wants_embeddings(state.epoch):
             objective.on_epoch(state.epoch, embed_all, distributed.broadcast)
-        order, first = sampler.epoch(state.epoch), state.step - state.epoch * steps
-        id_batches, draw_batches = rows[order.samples[first:, mine]], order.draws[first:, mine]
+        mine, first = sampler.epoch(state.epoch, world.rank, world.size), state.step - state.epoch * steps
+        id_batches, draw_batches = rows[mine.samples[first:]], mine.draws[first:]
         image_batches = batches(dataset.images, id_batches, num_workers, pin_memory=device.type == "cuda")
         for ids, draws, images in zip(id_batches, draw_batches, image_batches, strict=True):
             set_learning_rate(optimizer, rate_at(state.step))

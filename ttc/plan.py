@@ -83,7 +83,7 @@ def plan_lines(
         lines.append(f"warm-up of {warmup_epochs:g} epochs: the learning rate never reaches --lr")
     if sampler.minority_class is not None:
         minority, total = sampler.counts[sampler.minority_class], sum(sampler.counts)
-        expected = minority_per_batch(sampler)
+        expected = sampler.minority_per_batch()
         line = f"rare images per batch: {expected:.1f} expected"
         if sampler.kind == "shuffle" and not sampler.min_minority:
             line += f"; {100 * share_of_poor_batches(minority, total, batch):.0f} % of batches hold at most one"
@@ -91,18 +91,11 @@ def plan_lines(
     return lines
 
 
-def minority_per_batch(sampler: BatchSampler) -> float:
-    """Return the expected number of minority samples in a batch."""
-    assert sampler.minority_class is not None
-    planned = sampler.labels[sampler.epoch(0).samples] == sampler.minority_class
-    return float(planned.float().mean() * sampler.batch_size)
-
-
 def composition_warning(sampler: BatchSampler, method: str) -> str | None:
     """Return a warning when a method that learns from labels gets too few rare images per batch, else None."""
     if sampler.minority_class is None or method == "simclr":
         return None
-    expected, wanted = minority_per_batch(sampler), ENOUGH_MINORITY * sampler.batch_size
+    expected, wanted = sampler.minority_per_batch(), ENOUGH_MINORITY * sampler.batch_size
     if expected >= wanted:
         return None
     return (

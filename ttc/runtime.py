@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import os
 import platform
 import re
@@ -96,12 +97,10 @@ def git_state(folder: Path) -> dict[str, object]:
 
 def environment_record(device: torch.device, world_size: int) -> dict[str, object]:
     """Describe what a run needs to be repeated: versions, hardware, threads, commit and command line."""
-    import torchvision
-
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
+        "torchvision": importlib.metadata.version("torchvision"),
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
