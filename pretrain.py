@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from ttc import distributed, flags, from_flags, plan, runtime
 from ttc.augment import ViewGenerator
 from ttc.batchnorm import synchronise
 from ttc.cli import Given, Parser
-from ttc.datasets import Dataset, batches, describe, load_dataset
+from ttc.datasets import Dataset, batches, describe, load_dataset, resident
 from ttc.description import Description
 from ttc.gradient_cache import BatchEmbedder
 from ttc.losses import build_objective
@@ -74,7 +75,7 @@ def train(
         for ids, draws, images in zip(id_batches, draw_batches, image_batches, strict=True):
             set_learning_rate(optimizer, rate_at(state.step))
             objective.on_step(state.epoch, state.step)
-            labels, ids = (each.to(device, non_blocking=True) for each in (dataset.labels[ids], ids))
+            labels, ids, draws = (each.to(device, non_blocking=True) for each in (dataset.labels[ids], ids, draws))
             features, z = embedder(images.to(device, non_blocking=True), labels, ids, draws)
             objective.keep_graph_terms = reporter.logs_at(state.step + 1)
             loss = objective(z, labels, distributed.pool_of(z, labels, ids), features=features, sample_ids=ids)
@@ -195,6 +196,7 @@ def main() -> int:
 
     # 4. data
     dataset = load_dataset(from_flags.dataset_settings(args))
+    dataset = replace(dataset, images=resident(dataset.images, world.device))
     sampler = BatchSampler(
         dataset.labels[dataset.indices("train")],
         batch_size=from_flags.divisible_batch(args.batch_size, world.size),
