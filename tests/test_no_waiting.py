@@ -9,8 +9,10 @@ import pytest
 import torch
 
 import pretrain
+from tests.views import generator, noise
 from tests.waiting import META, waits, without_waiting
 from ttc import distributed, from_flags
+from ttc.augment import PRESETS
 from ttc.datasets import TensorImages, load_dataset, resident
 from ttc.losses import METHODS, Objective
 from ttc.monitor import LossMonitor
@@ -63,6 +65,15 @@ def test_no_loss_waits(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with without_waiting(monkeypatch):
         inputs.call(objective).backward()
         objective.after_step(torch.nn.Identity())
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_no_view_waits(preset: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    images, ids = noise(4, 3, 12).to(META), torch.arange(4, device=META)
+    made = generator(PRESETS[preset], 12)
+    with without_waiting(monkeypatch):
+        made.views(images, ids, ids, 2)
+        made.plain(images)
 
 
 class Silent:

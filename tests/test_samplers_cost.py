@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -24,7 +25,7 @@ class Cost(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.operators = self.permutations = self.peak = 0
-        self._alive: dict[int, tuple[object, int]] = {}
+        self._alive: dict[int, tuple[StorageWeakRef, int]] = {}
 
     def __torch_dispatch__(
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -35,8 +36,8 @@ class Cost(TorchDispatchMode):
         for leaf in tree_leaves(result):
             if isinstance(leaf, Tensor):
                 storage = leaf.untyped_storage()
-                self._alive[storage._cdata] = (torch.multiprocessing.reductions.StorageWeakRef(storage), storage.nbytes())
-        self._alive = {key: (ref, size) for key, (ref, size) in self._alive.items() if not ref.expired()}  # type: ignore[attr-defined]
+                self._alive[storage._cdata] = StorageWeakRef(storage), storage.nbytes()
+        self._alive = {key: (ref, size) for key, (ref, size) in self._alive.items() if not ref.expired()}
         self.peak = max(self.peak, sum(size for _, size in self._alive.values()))
         return result
 

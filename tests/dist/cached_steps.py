@@ -71,7 +71,16 @@ class Setting:
 
 
 def step(case: str, world: distributed.World, how: Setting) -> Step:
-    """Make the first step of a run."""
+    """Make the first step of a run on this rank's share of twelve images."""
+    ids = torch.arange(BATCH) * 3
+    share = BATCH // world.size
+    mine = slice(world.rank * share, (world.rank + 1) * share)
+    every = noise(BATCH, 1, 8, seed=1), LABELS, ids, torch.zeros_like(ids)
+    return step_on(tuple(each[mine] for each in every), case, world, how)
+
+
+def step_on(batch: tuple[Tensor, ...], case: str, world: distributed.World, how: Setting) -> Step:
+    """Make the first step of a run on given images, labels, ids and draws."""
     name, settings = CASES[case]
     torch.manual_seed(0)
     objective = build_objective(
@@ -88,7 +97,7 @@ def step(case: str, world: distributed.World, how: Setting) -> Step:
     synchronise(network, world.device)
     objective.attach(network)
     objective.on_step(0, 0)
-    views = ViewGenerator(PRESETS["digits"], 8, (0.5,), (0.25,), seed=3)
+    views = ViewGenerator(PRESETS["digits"], batch[0].shape[-1], (0.5,), (0.25,), seed=3)
     embedder = BatchEmbedder(
         network,
         objective,
@@ -98,10 +107,6 @@ def step(case: str, world: distributed.World, how: Setting) -> Step:
         cutmix_area=how.cutmix_area,
         minority_class=1,
     )
-    share = BATCH // world.size
-    mine = slice(world.rank * share, (world.rank + 1) * share)
-    ids = torch.arange(BATCH) * 3
-    batch = noise(BATCH, 1, 8, seed=1)[mine], LABELS[mine], ids[mine], torch.zeros_like(ids)[mine]
     torch.manual_seed(7 + world.rank)
     if how.textbook:
         loss = textbook(embedder, objective, how.micro_batches, batch)
@@ -140,6 +145,6 @@ def textbook(embedder: BatchEmbedder, objective: Objective, count: int, batch: t
     for first, state in enumerate(states):
         torch.set_rng_state(state)
         again = embedder._embed(images[first::count], ids[first::count], draws[first::count], None)
-        pairs = [(out, leaf.grad[first::count]) for out, leaf in zip(again, (features, z)) if leaf.grad is not None]
-        torch.autograd.backward(*zip(*pairs))
+        used = [(out, leaf.grad) for out, leaf in zip(again, (features, z), strict=True) if leaf.grad is not None]
+        torch.autograd.backward([out for out, _ in used], [gradient[first::count] for _, gradient in used])
     return loss

@@ -86,7 +86,8 @@ def test_a_batch_of_8192_trains_within_two_gibibytes(tmp_path: Path) -> None:
     assert process.stderr is not None
     text = process.stderr.read().decode()
     _, status, usage = os.wait4(process.pid, 0)
-    assert os.waitstatus_to_exitcode(status) == 0, text
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0, text
     assert "batch 8192 in all" in text
     assert [line["step"] for line in metrics(tmp_path / "run")] == [1, 2]
     assert usage.ru_maxrss < 2 * 2**20, f"{usage.ru_maxrss / 2**10:.0f} MiB"
