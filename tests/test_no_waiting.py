@@ -1,8 +1,7 @@
-"""Between two log steps nothing waits for the device: not the loss of any method, not the training loop around it."""
+"""Between two log steps nothing in the training loop waits for the device."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,12 +13,9 @@ from tests.waiting import META, waits, without_waiting
 from ttc import distributed, from_flags
 from ttc.augment import PRESETS
 from ttc.datasets import TensorImages, load_dataset, resident
-from ttc.losses import METHODS, Objective
+from ttc.losses import METHODS
 from ttc.monitor import LossMonitor
 from ttc.samplers import BatchSampler
-
-sys.path.insert(0, str(Path(__file__).parent / "losses"))  # where the cases of the losses lie
-from loss_cases import Inputs, inputs_for, ready
 
 
 def test_the_test_sees_what_waits(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,34 +33,6 @@ def test_the_test_sees_what_waits(monkeypatch: pytest.MonkeyPatch) -> None:
         assert waits(action, monkeypatch)
     for harmless in (lambda: values + 1, lambda: torch.zeros(3).to(META, non_blocking=True), lambda: values.mean()):
         assert not waits(harmless, monkeypatch)
-
-
-def on_meta(inputs: Inputs) -> Inputs:
-    moved = (each.detach().to(META) for each in (inputs.z, inputs.labels, inputs.features, inputs.sample_ids))
-    z, labels, features, ids = moved
-    return Inputs(z.requires_grad_(), labels, features.requires_grad_(), ids)
-
-
-CASES: dict[str, tuple[str, dict[str, object]]] = {name: (name, {}) for name in METHODS} | {
-    "supmin with half of the majority": ("supmin", {"ratio_supervised_majority": 0.5}),
-    "supmin with three more terms": ("supmin", {"ce_weight": 0.5, "instance_weight": 0.3, "prototype_weight": 0.2}),
-    "tsc with moving targets": ("tsc", {"matching": "ema"}),
-    "sbc with the class term": ("sbc", {"second_term": "ccl"}),
-    "bcl with published centres": ("bcl", {"centres": "batchnorm"}),
-    "paco rescaled": ("paco", {"rescale_alpha": True}),
-}
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_no_loss_waits(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    method, settings = CASES[case]
-    objective: Objective = ready(method, **settings).float()
-    objective.validate = False
-    inputs = on_meta(inputs_for(objective, 32, "mixed", 0, dtype=torch.float32))
-    objective.to(META)
-    with without_waiting(monkeypatch):
-        inputs.call(objective).backward()
-        objective.after_step(torch.nn.Identity())
 
 
 @pytest.mark.parametrize("preset", PRESETS)
