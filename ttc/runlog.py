@@ -106,7 +106,8 @@ class RunLog:
 def _grid(images_NCHW: Tensor, columns: int) -> Tensor:
     """Lay images out row by row, framed in black, as one image [C, H', W']."""
     framed = functional.pad(images_NCHW, (1, 1, 1, 1, 0, 0, 0, -len(images_NCHW) % columns))
-    return framed.unflatten(0, (-1, columns)).permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2)
+    rows = framed.view(-1, columns, *framed.shape[1:])
+    return rows.permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2)
 
 
 class Progress:

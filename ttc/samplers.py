@@ -192,9 +192,9 @@ class BatchSampler:
         if self.kind == "balanced":
             return float(self.quota(self.minority_class))
         minority, total = self.counts[self.minority_class], sum(self.counts)
-        expected = self.batch_size * minority / total
+        expected: float = self.batch_size * minority / total
         if self.kind == "stratified":
-            return max(expected, float(self.min_minority))
+            return max(expected, self.min_minority)
         # Raising X to at least K adds the sum of P(X <= k) over k < K to its mean.
         at_most = _minority_distribution(minority, total, self.batch_size).cumsum(0)
         missing = self.min_minority - len(at_most)

@@ -111,7 +111,8 @@ def step_on(batch: tuple[Tensor, ...], case: str, world: distributed.World, how:
     if how.textbook:
         loss = textbook(embedder, objective, how.micro_batches, batch)
     else:
-        features, z = distributed.average_over_ranks(embedder)(*batch)
+        wrapped = distributed.average_over_ranks(embedder)  # it averages for as long as it lives
+        features, z = wrapped(*batch)
         loss = loss_of(objective, features, z, batch)
         loss.backward()
         distributed.average_gradients(objective.parameters())
