@@ -34,7 +34,8 @@ def test_a_run_on_digits_imports_only_what_writes_its_log(tmp_path: Path) -> Non
     words = ["pretrain.py", "--epochs", "1", "--metrics-every-epochs", "0", "--output", "run"]
     loaded = imported(f"sys.argv = {words}; import pretrain; pretrain.main()", tmp_path)
     assert (tmp_path / "run" / "result.json").is_file()
-    assert not loaded & (set(HEAVY) - {"tensorboard", "PIL"})
+    # torch.optim itself imports torch._dynamo; the images of the TensorBoard log need PIL.
+    assert not loaded & (set(HEAVY) - {"tensorboard", "PIL", "torch._dynamo"})
 
 
 def test_the_digits_are_those_of_scikit_learn() -> None:
