@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -21,9 +22,9 @@ from ttc import distributed, flags, from_flags, plan, runtime
 from ttc.augment import ViewGenerator
 from ttc.batchnorm import synchronise
 from ttc.cli import Given, Parser
-from ttc.cutmix import minority_cutmix
-from ttc.datasets import Dataset, batches, describe, load_dataset
+from ttc.datasets import Dataset, batches, describe, load_dataset, resident
 from ttc.description import Description
+from ttc.gradient_cache import BatchEmbedder
 from ttc.losses import build_objective
 from ttc.models import PretrainNetwork, build_encoder, load_weights
 from ttc.monitor import CollapseWatch, LossMonitor
@@ -51,7 +52,7 @@ def build_parser() -> Parser:
 def train(
     state: TrainingState,
     *,
-    network: torch.nn.Module,
+    embedder: torch.nn.Module,
     dataset: Dataset,
     sampler: BatchSampler,
     views: ViewGenerator,
@@ -59,35 +60,23 @@ def train(
     world: distributed.World,
     rate_at: Callable[[int], float],
     clip_norm: float | None,
-    precision: str,
-    cutmix_area: float,
     num_workers: int,
 ) -> bool:
     """Train until the last epoch or a requested stop; return whether the run is finished."""
     optimizer, scaler, objective, device = state.optimizer, state.scaler, state.objective, world.device
-    steps, share, rows = sampler.steps_per_epoch, sampler.batch_size // world.size, dataset.indices("train")
-    mine = slice(world.rank * share, (world.rank + 1) * share)
+    steps, rows = sampler.steps_per_epoch, dataset.indices("train")
     embed_all = partial(embed_training, state.network, dataset, views, num_workers)
     while state.epoch < reporter.epochs:
         if objective.wants_embeddings(state.epoch):
             objective.on_epoch(state.epoch, embed_all, distributed.broadcast)
-        order, first = sampler.epoch(state.epoch), state.step - state.epoch * steps
-        id_batches, draw_batches = rows[order.samples[first:, mine]], order.draws[first:, mine]
+        mine, first = sampler.epoch(state.epoch, world.rank, world.size), state.step - state.epoch * steps
+        id_batches, draw_batches = rows[mine.samples[first:]], mine.draws[first:]
         image_batches = batches(dataset.images, id_batches, num_workers, pin_memory=device.type == "cuda")
         for ids, draws, images in zip(id_batches, draw_batches, image_batches, strict=True):
             set_learning_rate(optimizer, rate_at(state.step))
             objective.on_step(state.epoch, state.step)
-            labels, ids = (each.to(device, non_blocking=True) for each in (dataset.labels[ids], ids))
-            inputs = views.views(images.to(device, non_blocking=True), ids, draws, objective.views)
-            if cutmix_area:
-                rare = labels == dataset.minority_class
-                inputs = minority_cutmix(inputs, rare, ids, draws, area=cutmix_area, seed=views.seed)
-            student = inputs[:, : objective.student_views].flatten(0, 1).contiguous(memory_format=torch.channels_last)
-            with runtime.autocast(device, precision):
-                features, z = network(student)
-            # Outside autocast: losses are float32 whatever the precision of the network.
-            features, z = features.unflatten(0, (share, -1)), z.unflatten(0, (share, -1))
-            z = objective.add_keys(z, inputs)
+            labels, ids, draws = (each.to(device, non_blocking=True) for each in (dataset.labels[ids], ids, draws))
+            features, z = embedder(images.to(device, non_blocking=True), labels, ids, draws)
             objective.keep_graph_terms = reporter.logs_at(state.step + 1)
             loss = objective(z, labels, distributed.pool_of(z, labels, ids), features=features, sample_ids=ids)
             reporter.monitor.add_gradients(objective.values, (z, features))
@@ -145,6 +134,21 @@ def build_state(
     )
 
 
+def build_embedder(
+    args: argparse.Namespace, state: TrainingState, dataset: Dataset, views: ViewGenerator, world: distributed.World
+) -> BatchEmbedder:
+    """Build what turns images into embeddings, in micro-batches if asked for."""
+    return BatchEmbedder(
+        torch.compile(state.network) if args.compile else state.network,  # type: ignore[arg-type]  # a Module
+        state.objective,
+        views,
+        micro_batches=from_flags.micro_batches(args.batch_size, args.micro_batch_size, world.size),
+        autocast=partial(runtime.autocast, world.device, args.precision),
+        cutmix_area=args.minority_cutmix,
+        minority_class=dataset.minority_class,
+    )
+
+
 def tell_plan(
     args: argparse.Namespace, dataset: Dataset, sampler: BatchSampler, state: TrainingState, world: distributed.World
 ) -> list[str]:
@@ -159,6 +163,7 @@ def tell_plan(
         epochs=args.epochs,
         warmup_epochs=args.warmup_epochs,
         world_size=world.size,
+        micro_batches=from_flags.micro_batches(args.batch_size, args.micro_batch_size, world.size),
         half_precision=args.precision != "fp32",
     )
     for line in lines:
@@ -193,6 +198,7 @@ def main() -> int:
 
     # 4. data
     dataset = load_dataset(from_flags.dataset_settings(args))
+    dataset = replace(dataset, images=resident(dataset.images, world.device))
     sampler = BatchSampler(
         dataset.labels[dataset.indices("train")],
         batch_size=from_flags.divisible_batch(args.batch_size, world.size),
@@ -239,10 +245,9 @@ def main() -> int:
         metrics_every_epochs=args.metrics_every_epochs,
     )
     reporter.begin(lines, resumed)
-    network = distributed.average_over_ranks(torch.compile(state.network) if args.compile else state.network)
     finished = train(
         state,
-        network=network,
+        embedder=distributed.average_over_ranks(build_embedder(args, state, dataset, views, world)),
         dataset=dataset,
         sampler=sampler,
         views=views,
@@ -255,8 +260,6 @@ def main() -> int:
             warmup_steps=int(args.warmup_epochs * sampler.steps_per_epoch),
         ),
         clip_norm=args.clip_gradient_norm,
-        precision=args.precision,
-        cutmix_area=args.minority_cutmix,
         num_workers=args.num_workers,
     )
 

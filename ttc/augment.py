@@ -11,6 +11,7 @@ image.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -177,7 +178,8 @@ class ViewGenerator:
         return out.view(len(images), views, *out.shape[1:])
 
     def _normalise(self, pixels: Tensor) -> Tensor:
-        return (pixels - self.mean.to(pixels.device)) / self.std.to(pixels.device)
+        mean, std = (each.to(pixels.device, non_blocking=True) for each in (self.mean, self.std))
+        return (pixels - mean) / std
 
     def _grid(self, random_NR: Tensor, shape: torch.Size) -> Tensor:
         """Return where each output pixel is read: [N, S, S, 2] in grid_sample's coordinates (-1 .. 1)."""
@@ -231,14 +233,19 @@ class ViewGenerator:
 def _luma(pixels: Tensor) -> Tensor:
     if pixels.shape[1] != 3:
         return pixels.mean(1, keepdim=True)
-    weights = pixels.new_tensor(_GRAY).view(1, 3, 1, 1)
+    weights = _constant([_GRAY], pixels).view(1, 3, 1, 1)
     return (pixels * weights).sum(1, keepdim=True)
 
 
 def _hue_rotation(turn_N: Tensor) -> Tensor:
     """Return [N, 3, 3] matrices that turn the chroma of RGB pixels by angles in radians, leaving luma alone."""
-    to_yiq = turn_N.new_tensor([_GRAY, (0.596, -0.274, -0.322), (0.211, -0.523, 0.312)])
+    to_yiq = [_GRAY, (0.596, -0.274, -0.322), (0.211, -0.523, 0.312)]
     cos, sin, zero, one = turn_N.cos(), turn_N.sin(), torch.zeros_like(turn_N), torch.ones_like(turn_N)
     rows = [torch.stack(row, 1) for row in ([one, zero, zero], [zero, cos, -sin], [zero, sin, cos])]
-    from_yiq: Tensor = torch.linalg.inv(to_yiq)
-    return from_yiq @ torch.stack(rows, 1) @ to_yiq
+    from_yiq = torch.linalg.inv(torch.tensor(to_yiq)).tolist()
+    return _constant(from_yiq, turn_N) @ torch.stack(rows, 1) @ _constant(to_yiq, turn_N)
+
+
+def _constant(matrix: Sequence[Sequence[float]], like: Tensor) -> Tensor:
+    """Return numbers as a tensor beside `like`, in a copy that the host does not wait for."""
+    return torch.tensor(matrix, dtype=like.dtype).to(like.device, non_blocking=True)

@@ -6,6 +6,9 @@ computes what one process computes.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
@@ -30,10 +33,10 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
         with torch.no_grad():
-            momentum = self.momentum or 0.1
+            assert self.momentum is not None
             self.num_batches_tracked += 1
-            self.running_mean.lerp_(mean.detach(), momentum)
-            self.running_var.lerp_(variance.detach() * count / (count - 1), momentum)
+            self.running_mean.lerp_(mean.detach(), self.momentum)
+            self.running_var.lerp_(variance.detach() * count / (count - 1), self.momentum)
         scale = self.weight * torch.rsqrt(variance + self.eps)
         return (centred * scale[:, None, None] + self.bias[:, None, None]).to(images.dtype)
 
@@ -57,3 +60,30 @@ def synchronise(network: nn.Module, device: torch.device) -> nn.Module:
         if type(module) is nn.BatchNorm2d:
             module.__class__ = GlobalBatchNorm2d
     return network
+
+
+@contextlib.contextmanager
+def running_statistics_moving_by(network: nn.Module, share: float) -> Iterator[None]:
+    """Let one training step consist of several forward passes: a pass moves running statistics by a share of a step.
+
+    After 1 / share passes the statistics from before the step have the weight that one pass leaves them, 1 - momentum,
+    and the passes have the rest in nearly equal parts. The step is counted once.
+
+    Args:
+        network: its BatchNorms are changed within the context.
+        share: of a step; 0 for a pass that repeats another one, which moves and counts nothing.
+    """
+    norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm, (momentum, counted) in zip(norms, kept, strict=True):
+        assert momentum is not None
+        assert counted is not None
+        norm.momentum = 1.0 - (1.0 - momentum) ** share
+        norm.num_batches_tracked = torch.zeros_like(counted)
+    try:
+        yield
+    finally:
+        for norm, (momentum, counted) in zip(norms, kept, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, counted
+            if share and counted is not None:
+                counted += 1

@@ -187,6 +187,23 @@ def divisible_batch(batch_size: int, world_size: int) -> int:
     return batch_size
 
 
+def micro_batches(batch_size: int, micro_batch_size: int | None, world_size: int) -> int:
+    """Return the number of pieces that the global batch is embedded in.
+
+    Raises:
+        ValueError: the pieces would not be equal, or cannot be divided equally among the processes.
+    """
+    if micro_batch_size is None or micro_batch_size >= batch_size:
+        return 1
+    if batch_size % micro_batch_size or micro_batch_size % world_size:
+        fitting = [n for n in range(world_size, micro_batch_size + 1, world_size) if batch_size % n == 0]
+        raise ValueError(
+            f"--micro-batch-size {micro_batch_size} does not divide --batch-size {batch_size} into equal pieces for "
+            f"{world_size} process{'es' * (world_size > 1)}; use {fitting[-1] if fitting else world_size}"
+        )
+    return batch_size // micro_batch_size
+
+
 def derived(args: argparse.Namespace, output: Path, dataset: Dataset, description: Description) -> dict[str, object]:
     """Return the values that took the place of flags left open, for args.json."""
     return {

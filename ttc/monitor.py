@@ -179,5 +179,5 @@ class CollapseWatch:
     def sample_views(self) -> Tensor:
         """Return two views of 16 samples as pixels in [0, 1], [32, C, S, S]: a look catches a wrong preset."""
         rows = self._rows[:16]
-        inputs = self._views.views(self._dataset.images[rows], rows, torch.full_like(rows, -1), 2).flatten(0, 1)
+        inputs = self._views.views(self._dataset.images[rows].cpu(), rows, torch.full_like(rows, -1), 2).flatten(0, 1)
         return (inputs * self._views.std + self._views.mean).clamp(0, 1)

@@ -50,6 +50,7 @@ def plan_lines(
     epochs: int,
     warmup_epochs: float,
     world_size: int,
+    micro_batches: int,
     half_precision: bool,
 ) -> list[str]:
     """Describe the run in lines of at most 100 columns.
@@ -64,6 +65,7 @@ def plan_lines(
         epochs: of the run.
         warmup_epochs: epochs in which the learning rate rises.
         world_size: number of processes.
+        micro_batches: pieces in which a batch goes through the network.
         half_precision: whether activations take half the bytes.
     """
     batch, steps = sampler.batch_size, sampler.steps_per_epoch
@@ -71,11 +73,13 @@ def plan_lines(
     device = next(network.parameters()).device
     one = activation_bytes(network, torch.zeros(1, *image_shape, device=device))
     # Weights, gradients and the optimizer's buffer, and what the forward pass keeps for the backward pass.
-    memory = 12 * parameters + one * views * (batch // world_size) // (2 if half_precision else 1)
+    activations = one * views * (batch // world_size // micro_batches) // (2 if half_precision else 1)
+    memory = 12 * parameters + activations
+    pieces = f"micro-batches of {batch // micro_batches}, " if micro_batches > 1 else ""
     lines = [
         f"method {method}: {views} view{'s' * (views > 1)}, encoder and head of {parameters:,} parameters",
         f"batch {batch} in all, {batch // world_size} on each of {world_size} process{'es' * (world_size > 1)}, "
-        f"{sampler.kind} order",
+        f"{pieces}{sampler.kind} order",
         f"{epochs} epochs of {steps} steps = {epochs * steps:,} steps, {epochs * steps * batch:,} samples seen",
         f"memory per process about {memory / 2**20:,.0f} MiB for weights, optimizer and activations",
     ]
@@ -85,7 +89,7 @@ def plan_lines(
         lines.append(f"warm-up of {warmup_epochs:g} epochs: the learning rate never reaches --lr")
     if sampler.minority_class is not None:
         minority, total = sampler.counts[sampler.minority_class], sum(sampler.counts)
-        expected = minority_per_batch(sampler)
+        expected = sampler.minority_per_batch()
         line = f"rare images per batch: {expected:.1f} expected"
         if sampler.kind == "shuffle" and not sampler.min_minority:
             line += f"; {100 * share_of_poor_batches(minority, total, batch):.0f} % of batches hold at most one"
@@ -93,18 +97,11 @@ def plan_lines(
     return lines
 
 
-def minority_per_batch(sampler: BatchSampler) -> float:
-    """Return the expected number of minority samples in a batch."""
-    assert sampler.minority_class is not None
-    planned = sampler.labels[sampler.epoch(0).samples] == sampler.minority_class
-    return float(planned.float().mean() * sampler.batch_size)
-
-
 def composition_warning(sampler: BatchSampler, method: str) -> str | None:
     """Return a warning when a method that learns from labels gets too few rare images per batch, else None."""
     if sampler.minority_class is None or method == "simclr":
         return None
-    expected, wanted = minority_per_batch(sampler), ENOUGH_MINORITY * sampler.batch_size
+    expected, wanted = sampler.minority_per_batch(), ENOUGH_MINORITY * sampler.batch_size
     if expected >= wanted:
         return None
     return (

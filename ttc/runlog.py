@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torch import Tensor
+from torch.nn import functional
 
 from ttc.runfolder import truncate_jsonl
 
@@ -109,9 +110,7 @@ class RunLog:
     def image_grid(self, key: str, images: Tensor, step: int = 0) -> None:
         """Show images [N, C, H, W] float in [0, 1] as one grid in TensorBoard."""
         if self._writer is not None:
-            from torchvision.utils import make_grid
-
-            self._writer.add_image(key, make_grid(images, nrow=8), step)
+            self._writer.add_image(key, _grid(images, columns=8), step)
 
     def flush(self) -> None:
         """Bring everything to the disk."""
@@ -125,6 +124,13 @@ class RunLog:
         if self._writer is not None:
             self._writer.close()
             self._lines.close()
+
+
+def _grid(images_NCHW: Tensor, columns: int) -> Tensor:
+    """Lay images out row by row, framed in black, as one image [C, H', W']."""
+    framed = functional.pad(images_NCHW, (1, 1, 1, 1, 0, 0, 0, -len(images_NCHW) % columns))
+    rows = framed.view(-1, columns, *framed.shape[1:])
+    return rows.permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2)
 
 
 class Progress:

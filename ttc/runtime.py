@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import os
 import platform
 import re
@@ -58,7 +59,8 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[obj
         device: where the computation runs.
         precision: "fp32", "bf16" or "fp16".
     """
-    return torch.autocast(device.type, dtype=_DTYPES[precision], enabled=precision != "fp32")
+    # A kept cast of a weight would add up the gradients of all forward passes of a step in half precision.
+    return torch.autocast(device.type, dtype=_DTYPES[precision], enabled=precision != "fp32", cache_enabled=False)
 
 
 def seed_everything(seed: int, rank: int) -> None:
@@ -147,12 +149,10 @@ def git_state(folder: Path) -> dict[str, object]:
 
 def environment_record(device: torch.device, world_size: int) -> dict[str, object]:
     """Describe what a run needs to be repeated: versions, hardware, threads, commit and command line."""
-    import torchvision
-
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
+        "torchvision": importlib.metadata.version("torchvision"),
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),

@@ -28,11 +28,11 @@ def _generator(*key: int) -> torch.Generator:
 
 @dataclass(frozen=True)
 class EpochPlan:
-    """The batches of one epoch.
+    """The batches of one epoch, or a rank's piece of each.
 
     Attributes:
-        samples: [S, B] int64, positions in the labels that the sampler was given.
-        draws: [S, B] int64, see the module's text.
+        samples: [S, B] int64, positions in the labels that the sampler was given; [S, B / ranks] for one rank.
+        draws: int64 of the same shape, see the module's text.
     """
 
     samples: Tensor
@@ -90,6 +90,7 @@ class BatchSampler:
         self.batch_size, self.kind, self.seed = batch_size, kind, seed
         self.minority_class, self.min_minority = minority_class, min_minority
         self.labels = labels
+        self._is_minority = labels == -1 if minority_class is None else labels == minority_class
         self.members = [torch.nonzero(labels == c).flatten() for c in range(len(self.counts))]
         self.steps_per_epoch = len(labels) // batch_size
         share = 0 if minority_class is None else batch_size // len(self.counts)
@@ -98,20 +99,37 @@ class BatchSampler:
                 f"--min-minority-per-batch {min_minority}: balanced batches hold {share}; lower it or use stratified"
             )
 
-    def epoch(self, epoch: int) -> EpochPlan:
-        """Plan one epoch; equal arguments give equal plans in every process."""
+    def epoch(self, epoch: int, rank: int = 0, ranks: int = 1) -> EpochPlan:
+        """Plan one epoch; equal arguments give equal plans in every process.
+
+        The plan takes a few vectorised passes over the samples; what stays of it is the piece of one rank.
+
+        Args:
+            epoch: from 0.
+            rank: whose piece of the batches is wanted.
+            ranks: number of equal pieces, which divides B; 1 for whole batches.
+        """
+        share = self.batch_size // ranks
+        mine = slice(rank * share, (rank + 1) * share)
         if self.kind == "balanced":
-            return self._balanced(epoch)
+            return self._balanced(epoch, mine)
         generator = _generator(self.seed, epoch)
         if self.kind == "shuffle":
             order = torch.randperm(len(self.labels), generator=generator)
         else:
             order = self._stratified_order(generator)
-        samples = order[: self.steps_per_epoch * self.batch_size].view(-1, self.batch_size).clone()
-        draws = torch.full_like(samples, epoch * _MAX_PASSES)
+        samples = order[: self.steps_per_epoch * self.batch_size].view(-1, self.batch_size)
+        draws = torch.tensor(epoch * _MAX_PASSES).expand_as(samples)
         if self.min_minority:
-            self._raise_minority(samples, draws, epoch)
-        return EpochPlan(samples, draws)
+            draws = self._raise_minority(samples, epoch)
+        # A copy, because a view would keep the whole order for as long as the epoch lasts.
+        return EpochPlan(samples[:, mine].clone(), draws[:, mine].clone())
+
+    def quota(self, label: int) -> int:
+        """Return how many samples of a class a balanced batch has."""
+        # Where the classes do not divide the batch, the first ones get one sample more.
+        classes = len(self.members)
+        return self.batch_size // classes + (label < self.batch_size % classes)
 
     def presented_counts(self) -> list[int]:
         """Return how many samples of each class an epoch of as many images as the data presents on average.
@@ -145,40 +163,73 @@ class BatchSampler:
     def _stream(self, label: int, first: int, count: int, key: int) -> tuple[Tensor, Tensor]:
         """Return members of a class and their pass numbers, from place `first` of its endless reshuffled sequence."""
         members = self.members[label]
-        passes = range(first // len(members), (first + count - 1) // len(members) + 1)
-        drawn = [
-            members[torch.randperm(len(members), generator=_generator(self.seed, label, each, key))] for each in passes
-        ]
-        numbers = torch.tensor(passes).repeat_interleave(len(members))
-        skip = first - passes[0] * len(members)
-        return torch.cat(drawn)[skip : skip + count], numbers[skip : skip + count]
+        size = len(members)
+        first_pass, last_pass = first // size, (first + count - 1) // size
+        orders = torch.empty(last_pass - first_pass + 1, size, dtype=torch.int64)
+        for row, each in zip(orders, range(first_pass, last_pass + 1), strict=True):
+            torch.randperm(size, generator=_generator(self.seed, label, each, key), out=row)
+        skip = first - first_pass * size
+        numbers = torch.arange(first, first + count).div_(size, rounding_mode="floor")
+        return members[orders.flatten()[skip : skip + count]], numbers
 
-    def _balanced(self, epoch: int) -> EpochPlan:
-        classes, steps = len(self.members), self.steps_per_epoch
-        samples, draws = [], []
-        for label in range(classes):
-            # Where the classes do not divide the batch, the first ones get one sample more.
-            quota = self.batch_size // classes + (label < self.batch_size % classes)
-            sample, number = self._stream(label, epoch * steps * quota, steps * quota, key=0)
-            samples.append(sample.view(steps, quota))
-            draws.append(number.view(steps, quota))
+    def _balanced(self, epoch: int, mine: slice) -> EpochPlan:
+        steps = self.steps_per_epoch
         # One shuffle of the columns, so that every rank's piece of the batch has all classes.
-        column = torch.randperm(self.batch_size, generator=_generator(self.seed, epoch))
-        return EpochPlan(torch.cat(samples, 1)[:, column], torch.cat(draws, 1)[:, column])
+        columns = torch.randperm(self.batch_size, generator=_generator(self.seed, epoch))[mine]
+        samples = torch.empty(steps, len(columns), dtype=torch.int64)
+        draws = torch.empty_like(samples)
+        first = 0
+        for label in range(len(self.members)):
+            quota = self.quota(label)
+            sample, number = self._stream(label, epoch * steps * quota, steps * quota, key=0)
+            place = ((first <= columns) & (columns < first + quota)).nonzero().flatten()
+            samples[:, place] = sample.view(steps, quota)[:, columns[place] - first]
+            draws[:, place] = number.view(steps, quota)[:, columns[place] - first]
+            first += quota
+        return EpochPlan(samples, draws)
 
-    def _raise_minority(self, samples: Tensor, draws: Tensor, epoch: int) -> None:
+    def _raise_minority(self, samples: Tensor, epoch: int) -> Tensor:
+        """Put minority samples in the place of majority samples where there are too few; return the draws."""
+        draws = torch.full_like(samples, epoch * _MAX_PASSES)
         assert self.minority_class is not None
-        minority = self.labels[samples] == self.minority_class
+        minority = self._is_minority[samples]
         missing = (self.min_minority - minority.sum(1)).clamp(min=0)
         total = int(missing.sum())
         if total == 0:
-            return
+            return draws
         sample, number = self._stream(self.minority_class, 0, total, key=epoch + 1)
         # The order within a shuffled batch is random already, so the first majority places of a batch are random ones.
-        rank_of_majority = (~minority).cumsum(1)
+        rank_of_majority = (~minority).cumsum(1, dtype=torch.int32)
         replaced = ~minority & (rank_of_majority <= missing[:, None])
         samples[replaced] = sample
         draws[replaced] = epoch * _MAX_PASSES + 1 + number
+        return draws
+
+    def minority_per_batch(self) -> float:
+        """Return the expected number of minority samples in a batch."""
+        assert self.minority_class is not None
+        if self.kind == "balanced":
+            return float(self.quota(self.minority_class))
+        minority, total = self.counts[self.minority_class], sum(self.counts)
+        expected: float = self.batch_size * minority / total
+        if self.kind == "stratified":
+            return max(expected, self.min_minority)
+        # Raising X to at least K adds the sum of P(X <= k) over k < K to its mean.
+        at_most = _minority_distribution(minority, total, self.batch_size).cumsum(0)
+        missing = self.min_minority - len(at_most)
+        return expected + float(at_most[: self.min_minority].sum()) + max(0, missing)
+
+
+def _minority_distribution(minority: int, total: int, batch_size: int) -> Tensor:
+    """Return the probability that a random batch holds 0, 1, ... minority samples (hypergeometric), float64."""
+
+    def log_ways(of: Tensor, take: Tensor) -> Tensor:
+        return torch.lgamma(of + 1) - torch.lgamma(take + 1) - torch.lgamma(of - take + 1)
+
+    held = torch.arange(min(minority, batch_size) + 1, dtype=torch.float64)
+    rare, all_samples, batch = (held.new_tensor(number) for number in (minority, total, batch_size))
+    log_share = log_ways(rare, held) + log_ways(all_samples - rare, batch - held) - log_ways(all_samples, batch)
+    return log_share.exp()
 
 
 def share_of_poor_batches(minority: int, total: int, batch_size: int, at_most: int = 1) -> float:
@@ -186,6 +237,4 @@ def share_of_poor_batches(minority: int, total: int, batch_size: int, at_most: i
 
     Source: the hypergeometric distribution; at 1 % minority 0.86 of batches of 64 and 0.27 of batches of 256.
     """
-    from scipy.stats import hypergeom
-
-    return float(hypergeom.cdf(at_most, total, minority, batch_size))
+    return float(_minority_distribution(minority, total, batch_size)[: at_most + 1].sum())

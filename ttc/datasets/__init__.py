@@ -6,6 +6,7 @@ A new source is one module with `read(settings) -> Source` and one line in `regi
 from ttc.datasets.images import FileImages, TensorImages
 from ttc.datasets.loading import batches
 from ttc.datasets.registry import DATASETS, load_dataset
+from ttc.datasets.residence import resident
 from ttc.datasets.table import Dataset, DatasetSettings, describe
 
 __all__ = [
@@ -17,4 +18,5 @@ __all__ = [
     "batches",
     "describe",
     "load_dataset",
+    "resident",
 ]

@@ -38,7 +38,7 @@ class TensorImages:
     """Images held in memory.
 
     Args:
-        data: uint8 [N, C, H, W], values 0..255.
+        data: uint8 [N, C, H, W], values 0..255, on any device.
     """
 
     data: Tensor
@@ -49,7 +49,7 @@ class TensorImages:
 
     def __getitem__(self, indices: Tensor) -> Tensor:
         """Return the images at `indices` (int64 [B]) as uint8 [B, C, H, W]."""
-        return self.data[indices]
+        return self.data[indices.to(self.data.device, non_blocking=True)]
 
 
 @dataclass(frozen=True, eq=False)

@@ -44,7 +44,7 @@ def batches(
         images: Source of the pixels.
         index_batches: Row indices, int64 [B] each, or one int64 tensor [S, B]; may be lazy.
         num_workers: Decoding processes for files; the batches do not depend on it.
-        pin_memory: Put batches in page-locked memory for asynchronous copies to a GPU.
+        pin_memory: Put batches in page-locked memory for asynchronous copies to a GPU, unless they are there already.
 
     Yields:
         uint8 [B, C, H, W] per index batch.
@@ -55,7 +55,7 @@ def batches(
     if isinstance(images, TensorImages):
         for indices in index_batches:
             batch = images[indices]
-            yield batch.pin_memory() if pin_memory else batch
+            yield batch.pin_memory() if pin_memory and batch.device.type == "cpu" else batch
         return
     loader = DataLoader(
         _Decoder(images),

@@ -228,6 +228,14 @@ def add_optimisation(parser: Parser) -> None:
         help="samples of the GLOBAL batch, over all devices; larger batches hold more rare images",
     )
     add(
+        "--micro-batch-size",
+        type=whole(1),
+        metavar="M",
+        help="samples, over all devices, that are in the network at a time; lower it when a batch does not fit into "
+        "memory: the contrastive loss stays that of --batch-size, for a third more computing; "
+        "BatchNorm, if there is any, then normalises over M samples; the default is the whole batch",
+    )
+    add(
         "--batch-sampler",
         choices=SAMPLERS,
         default="shuffle",

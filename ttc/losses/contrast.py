@@ -54,7 +54,7 @@ def anchor_losses(lse_A: Tensor, products_A: Tensor, weights_A: Tensor | float) 
     Returns:
         [A]; zero for an anchor without positives or without any column, which stays in the mean.
     """
-    weights_A = torch.as_tensor(weights_A, dtype=lse_A.dtype, device=lse_A.device).expand_as(lse_A)
+    weights_A = weights_A.to(lse_A.dtype) if isinstance(weights_A, Tensor) else torch.full_like(lse_A, weights_A)
     # Not "greater than": NaN must stay NaN, so that a broken run is seen.
     usable_A = (weights_A > 0) & (lse_A != -torch.inf)
     # Both branches of `where` are differentiated: the unused one must be finite too.

@@ -226,5 +226,5 @@ class TSC(KCL):
         moved_KD = self.centroids_KD.lerp(means_KD, 1.0 - self.matching_momentum)
         self.centroids_KD.copy_(torch.where(rows_K[:, None] > 0, moved_KD, self.centroids_KD))
         agreement_KK = self.centroids_KD @ self.prototypes_KD.T
-        scores_R = agreement_KK[torch.arange(self.num_classes), self.permutations_RK].sum(1)
-        self.assignment_K.copy_(self.permutations_RK[scores_R.argmax()])
+        scores_R = agreement_KK.gather(1, self.permutations_RK.T).sum(0)
+        self.assignment_K.copy_(self.permutations_RK.index_select(0, scores_R.argmax(0, keepdim=True)).squeeze(0))

@@ -1,0 +1,49 @@
+"""What a start costs: the packages that a command imports. Seconds are measured by scripts, not tested."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.processes import ROOT
+
+HEAVY = ("sklearn", "scipy", "pandas", "matplotlib", "medmnist", "torchvision", "PIL", "tensorboard", "torch._dynamo")
+REPORT = "import sys; sys.stdout.write(' '.join(name for name in sys.modules if '.' not in name or 'dynamo' in name))"
+
+
+def imported(code: str, folder: Path) -> set[str]:
+    """Return the modules that are loaded after `code` ran in an interpreter of its own."""
+    program = f"import sys; sys.path.insert(0, {str(ROOT)!r})\ntry:\n    {code}\nexcept SystemExit: pass\n{REPORT}"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=True, timeout=120
+    )
+    return set(done.stdout.splitlines()[-1].split())
+
+
+def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
+    loaded = imported("sys.argv = ['pretrain.py', '--help']; import pretrain; pretrain.main()", tmp_path)
+    assert "torch" in loaded
+    assert not loaded & set(HEAVY)
+
+
+def test_a_run_on_digits_imports_only_what_writes_its_log(tmp_path: Path) -> None:
+    words = ["pretrain.py", "--epochs", "1", "--metrics-every-epochs", "0", "--output", "run"]
+    loaded = imported(f"sys.argv = {words}; import pretrain; pretrain.main()", tmp_path)
+    assert (tmp_path / "run" / "result.json").is_file()
+    # torch.optim itself imports torch._dynamo; the images of the TensorBoard log need PIL.
+    assert not loaded & (set(HEAVY) - {"tensorboard", "PIL", "torch._dynamo"})
+
+
+def test_the_digits_are_those_of_scikit_learn() -> None:
+    datasets = pytest.importorskip("sklearn.datasets")
+    from ttc.datasets import DatasetSettings
+    from ttc.datasets.digits import read
+
+    source, bunch = read(DatasetSettings("digits")), datasets.load_digits()
+    assert source.labels == [str(digit) for digit in bunch.target]
+    assert source.pixels is not None
+    assert np.array_equal(source.pixels, np.round(bunch.images * (255 / 16)).astype(np.uint8))
