@@ -15,7 +15,7 @@ from ttc import checkpoint, distributed
 from ttc.augment import ViewGenerator
 from ttc.datasets import Dataset, batches, load_dataset
 from ttc.description import Description
-from ttc.losses import build_objective
+from ttc.losses import Objective, build_objective
 from ttc.models import PretrainNetwork
 from ttc.training_state import KIND
 
@@ -70,17 +70,22 @@ def load_pretrained(path: str, data_root: str | None, num_workers: int, device: 
     return Pretrained(network, description, dataset, description.view_generator(), state["objective"], state["step"])
 
 
+def stored_objective(run: Pretrained) -> Objective:
+    """Build the run's objective with its stored state, on the network's device."""
+    method, device = run.description.method, next(run.network.parameters()).device
+    objective = build_objective(method, **run.description.objective)  # type: ignore[arg-type]  # its own arguments
+    objective.attach(run.network)
+    objective.load_state_dict(run.objective_state)
+    return objective.to(device).eval()
+
+
 def own_classifier(run: Pretrained) -> Callable[[Tensor], NDArray[np.float64]]:
     """Return the classification head that the method itself trained: features [N, F] -> class probabilities [N, K].
 
     Raises:
         ValueError: the method has none.
     """
-    method, device = run.description.method, next(run.network.parameters()).device
-    objective = build_objective(method, **run.description.objective)  # type: ignore[arg-type]  # its own arguments
-    objective.attach(run.network)
-    objective.load_state_dict(run.objective_state)
-    objective.to(device).eval()
+    method, device, objective = run.description.method, next(run.network.parameters()).device, stored_objective(run)
 
     def predict(features: Tensor) -> NDArray[np.float64]:
         with torch.no_grad():
