@@ -30,7 +30,7 @@ from ttc.evaluation import Evaluation
 from ttc.folds import stratified_folds
 from ttc.heads import prototype_classifier
 from ttc.metrics.tables import format_clinical, format_probes
-from ttc.pretrained import Pretrained, embed_shared, load_pretrained, own_classifier
+from ttc.pretrained import embed_shared, load_pretrained, own_classifier
 from ttc.probe import (
     PROBES,
     evaluation_rows,
@@ -87,10 +87,8 @@ def evaluate(evaluation: Evaluation, splits: dict[str, Tensor], args: argparse.N
             for seed in range(args.seed, args.seed + (1 if probe == "all" else args.probe_seeds)):
                 chosen = probe_rows(run.dataset, probe, fraction=args.probe_fraction, seed=seed)
                 predict = evaluation.fit(head, layer, chosen, splits["val"], seed)
-                first = layer == args.layers[0] and seed == args.seed
-                draws.append(
-                    evaluation.measure(layer, predict, splits, prefix + probe if first else None, args.bootstrap)
-                )
+                kept = prefix + probe if layer == args.layers[0] and seed == args.seed else None
+                draws.append(evaluation.measure(layer, predict, splits, name=kept, bootstrap=args.bootstrap))
             results[name][probe] = {"train_samples": len(chosen), **summarise(draws)}
     return results
 

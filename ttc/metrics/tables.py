@@ -127,11 +127,12 @@ def format_clinical(results: Results, prevalences: Sequence[float]) -> list[str]
         lines.append(f"the same threshold where {100 * share:g} % are positive:")
         lines += _rows(results, ("deployment", f"{share:g}", "youden"), {"ppv": "PPV", "npv": "NPV"}, 16)
         lines += _rows(results, ("deployment", f"{share:g}"), {"auprc": "AUPRC"}, 16)
-    section, probes = next(iter(results.items()))
-    probe, metrics = next(iter(probes.items()))
-    details = metrics["details"]
-    groups = details.get("groups") if isinstance(details, Mapping) else None
-    return lines if groups is None else [*lines, f"by group, {section} {probe}, first draw:", *_group_lines(groups)]
+    for section, probes in results.items():
+        for probe, metrics in probes.items():
+            details = metrics["details"]
+            if isinstance(details, Mapping) and details["groups"] is not None:
+                return [*lines, f"by group, {section} {probe}, first draw:", *_group_lines(details["groups"])]
+    return lines
 
 
 def _rows(
