@@ -19,6 +19,9 @@ from ttc.losses import Objective, build_objective
 from ttc.models import PretrainNetwork
 from ttc.training_state import KIND
 
+SHARED_BATCH = 256
+"""Samples at a time where the ranks share the work."""
+
 
 @dataclass(frozen=True)
 class Pretrained:
@@ -153,12 +156,26 @@ def embed_shared(
     """Embed samples with all ranks sharing the work; see `embed` for the arguments.
 
     Returns:
-        features [N, V, F] and z [N, V, D], float32, on the CPU, in the order of `rows`, on every rank.
+        features [N, V, F] and z [N, V, D], float32, on the CPU, in the order of `rows`, on every rank; the same to
+        the last bit for any number of ranks.
     """
-    places = torch.arange(distributed.rank(), len(rows), distributed.world_size())
-    # With fewer rows than ranks, a rank without any embeds the first row again to know the widths, and drops it.
+    # Whole batches are shared out: a row's last digit may depend on the batch that it is computed in.
+    batches_of_all = torch.split(torch.arange(len(rows)), SHARED_BATCH)
+    places = torch.cat([torch.arange(0), *batches_of_all[distributed.rank() :: distributed.world_size()]])
+    # With fewer batches than ranks, a rank without any embeds the first row again to know the widths, and drops it.
     mine = rows[places] if len(places) else rows[:1]
-    parts = list(embed(network, dataset, generator, mine, views=views, draw=draw, num_workers=num_workers))
+    parts = list(
+        embed(
+            network,
+            dataset,
+            generator,
+            mine,
+            views=views,
+            draw=draw,
+            num_workers=num_workers,
+            batch_size=SHARED_BATCH,
+        )
+    )
     device = next(network.parameters()).device
     order = distributed.gather_uneven(places.to(device)).cpu().argsort()
     assert len(order) == len(rows)
