@@ -44,6 +44,11 @@ def add_data(parser: Parser) -> None:
         help="the one source label or name that forms class 1 of a multi-class set; short for --positive-classes",
     )
     add(
+        "--label-column",
+        metavar="NAME",
+        help="column of the label in the table of csv or ukbb-cardiac, if it is not called label",
+    )
+    add(
         "--class-ratios",
         nargs="+",
         type=real(0, 1, above=True),
@@ -76,11 +81,31 @@ def _add_image_flags(add: Callable[..., object]) -> None:
         help="side of the views; smaller is faster; the default is the data's own size, 224 for image files",
     )
     add(
+        "--stored-size",
+        type=whole(4),
+        metavar="PX",
+        help="side of the square that image files are decoded to, before crops; the default is 1.15 times the image "
+        "size; raise it when small crops look blurred",
+    )
+    add(
         "--on-bad-image",
         choices=("stop", "skip"),
         default="stop",
         help="what to do with an unreadable image: end the run, or leave it out and list it "
         "(all files are then read once first)",
+    )
+    add(
+        "--cache",
+        choices=("off", "ram", "disk"),
+        default="off",
+        help="where decoded image files are kept: ram for this run, disk for this and later runs; worth it when "
+        "decoding holds up training; the pixels are the same",
+    )
+    add(
+        "--cache-folder",
+        metavar="FOLDER",
+        help="where --cache disk and the file list of iNaturalist are kept; the default is ttc in your cache folder; "
+        "name a large disk that all nodes see",
     )
 
 
@@ -91,7 +116,8 @@ def add_augmentation(parser: Parser) -> None:
     add(
         "--augmentation",
         choices=tuple(PRESETS),
-        help="preset of random changes; the default is digits for digits, medical for grey images, else natural",
+        help="preset of random changes; the default is digits for digits, cardiac for ukbb-cardiac, medical for grey "
+        "images, else natural",
     )
     add(
         "--crop-scale",
