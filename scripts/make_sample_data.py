@@ -145,9 +145,8 @@ def write_medmnist(root: Path, artist: Artist, per_class: int) -> Iterator[dict[
                 arrays[f"{part}_labels"] = (np.eye(labels)[target] if several else target[:, None]).astype(np.uint8)
             path = root / f"{name}{'' if size == 28 else f'_{size}'}.npz"
             np.savez_compressed(path, **arrays)  # type: ignore[arg-type]  # names of arrays, not flags
-            path.with_name(path.name + ".md5").write_text(
-                f"{hashlib.md5(path.read_bytes()).hexdigest()}  {path.name}\n"
-            )
+            digest = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+            path.with_name(path.name + ".md5").write_text(f"{digest}  {path.name}\n")
         flags: dict[str, object] = {"--dataset": name, "--data-root": str(root)}
         yield flags if labels == 2 else {**flags, "--positive-classes": "1"}
 

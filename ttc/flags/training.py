@@ -138,7 +138,7 @@ def add_augmentation(parser: Parser) -> None:
         type=real(0),
         default=1.0,
         metavar="X",
-        help="factor on all colour changes of the preset; 0 where grey values carry the diagnosis",
+        help="factor on all colour changes of the preset, grayscale included; 0 where grey values carry the diagnosis",
     )
 
 
