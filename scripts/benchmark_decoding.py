@@ -84,9 +84,7 @@ def build_parser() -> Parser:
     """Describe the command line."""
     parser = Parser("Measure how fast image files are read.", "python scripts/benchmark_decoding.py --output d.csv")
     add = parser.add_argument
-    add(
-        "--image-pixels", nargs="+", type=whole(32), default=[500, 1000, 2000], metavar="PX", help="widths of the files"
-    )
+    add("--image-pixels", nargs="+", type=whole(32), default=[500, 1000, 2000], metavar="PX", help="file widths")
     add("--image-size", type=whole(8), default=224, metavar="PX", help="input of the network")
     add("--images", type=whole(1), default=40, metavar="N", help="files per width; raise it for steadier figures")
     add("--repeats", type=whole(1), default=5, metavar="N", help="turns; raise it on a busy machine")

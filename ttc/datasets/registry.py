@@ -192,6 +192,8 @@ def _check_leaks(
 def _images(settings: DatasetSettings, source: Source, rows: Sequence[int]) -> tuple[Images, int, int]:
     """Return the images of `rows`, the network's input size and the number of channels."""
     if source.pixels is not None:
+        if settings.stored_size is not None:
+            raise ValueError(f"--stored-size is for image files; --dataset {settings.name} has none, leave it out")
         everything = len(rows) == len(source.pixels)  # spares a copy of gigabytes
         pixels = source.pixels if everything else source.pixels[np.array(rows, dtype=np.int64)]
         images = tensor_images(pixels, settings.image_size)

@@ -60,9 +60,7 @@ def examine(settings: DatasetSettings) -> Report:
         f"{dataset.image_size} x {dataset.image_size}",
         f"mean {_numbers(dataset.mean)}, standard deviation {_numbers(dataset.std)} of split train, in [0, 1]",
         f"copies: {repeated} images equal an earlier one, {len(across)} of these contents lie in two splits",
-        "groups: none"
-        if dataset.groups is None
-        else f"groups: {len(set(dataset.groups))}, {len(groups)} in two splits",
+        f"groups: {len(set(dataset.groups or []))}, {len(groups)} in two splits",
         f"unreadable: {len(dataset.bad_images)}",
     ]
     problems = [f"unreadable image {path}: {reason}" for path, reason in dataset.bad_images]
