@@ -88,7 +88,7 @@ def test_value_ranges(root: Path, scale: float, expected: Callable[[torch.Tensor
 def test_another_label_column(root: Path) -> None:
     table = root / "labels.csv"
     table.write_text(table.read_text().replace("id,label", "id,cad_broad").replace(",1\n", ",True\n"))
-    with pytest.raises(ValueError, match="no column 'label' among id, cad_broad; .*--label-column"):
+    with pytest.raises(ValueError, match=r"no column 'label' among id, cad_broad; .*--label-column"):
         load_dataset(settings(root))
     assert load_dataset(settings(root, label_column="cad_broad")).minority_class == 1
 
