@@ -167,7 +167,7 @@ def test_a_decompression_bomb_is_no_warning_on_the_terminal(tmp_path: Path) -> N
         assert not told
 
 
-@pytest.mark.parametrize(("width", "height"), [(96, 64), (64, 96), (40, 40), (301, 200)])
+@pytest.mark.parametrize(("width", "height"), [(96, 64), (64, 96), (40, 40), (130, 90)])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_both_jpeg_decoders_agree(tmp_path: Path, width: int, height: int, channels: int) -> None:
     """Smooth pictures, so that the half pixel by which their centre squares may differ does not show."""
@@ -185,8 +185,8 @@ def test_a_large_jpeg_is_decoded_at_a_smaller_scale(tmp_path: Path) -> None:
     Image.fromarray(shapes).resize((400, 400), Image.Resampling.BICUBIC).save(tmp_path / "a.jpg", quality=95)
     small = _decode(tmp_path / "a.jpg", 3, 16).int()
     with Image.open(tmp_path / "a.jpg") as image:
-        expected = image.resize((16, 16), Image.Resampling.BOX)
-    assert (small - torch.from_numpy(np.array(expected)).permute(2, 0, 1).int()).abs().max() <= 10
+        expected = image.resize((16, 16), Image.Resampling.BILINEAR)
+    assert (small - torch.from_numpy(np.array(expected)).permute(2, 0, 1).int()).abs().max() <= 4
 
 
 def test_threads_keep_the_order_and_hold_few_results() -> None:
