@@ -73,7 +73,7 @@ def train_probe_measure(words: tuple[object, ...], folder: Path, run_script: obj
     assert metrics(folder / "run")[-1]["train/loss"] > 0
     probed = json.loads((folder / "run" / "linear_eval" / "result.json").read_text())
     assert probed["test_samples"] > 0
-    assert (folder / "run" / "metrics" / "metrics.json").is_file() or (folder / "run" / "metrics").is_dir()
+    assert json.loads((folder / "run" / "metrics" / "metrics.json").read_text())["kind"] == "metrics"
 
 
 @pytest.mark.parametrize("name", CHOICE)

@@ -68,6 +68,7 @@ def read(settings: DatasetSettings) -> Source:
     # The first rank lists and keeps the list, the others read it; a rank on another machine may have to list anew.
     distributed.from_first_rank(lambda: len(_list_files(root, train, list(prefixes), place)))
     listing = _list_files(root, train, list(prefixes), place)
+    log.info("training images are those of %s, the official test images those of %s", root / train, root / TEST_FOLDER)
 
     rows = []
     for folder, files in listing.items():
@@ -121,8 +122,6 @@ def _folders(root: Path) -> tuple[Path, str]:
         )
     if not (root / TEST_FOLDER).is_dir():
         raise ValueError(f"--data-root {root} has no folder val, the official test set; unpack val.tar.gz there")
-    if len(found) > 1:
-        log.info("training images come from %s/%s; pass %s/%s for the smaller set", root, found[0], root, found[1])
     return root, found[0]
 
 
