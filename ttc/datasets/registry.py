@@ -165,15 +165,16 @@ def _readable(settings: DatasetSettings, images: Images, ids: Sequence[str]) -> 
         return FileImages(paths, images.size, images.channels), bad
     cached, bad = open_cache(images, ids, settings.cache, settings.cache_folder)
     if bad and settings.on_bad_image == "stop":
-        more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
-        raise ValueError(
-            f"cannot read image {images.paths[bad[0][0]]}: {bad[0][1]}{more}; repair or remove it, "
-            "or pass --on-bad-image skip"
-        )
+        distributed.from_first_rank(lambda: _refuse_bad(images.paths[bad[0][0]], bad[0][1], len(bad) - 1))
     broken = {row for row, _ in bad}
     kept = [row for row in range(len(images)) if row not in broken]
     contents = [cached.contents[row] for row in kept]
     return replace(cached, rows=torch.tensor(kept, dtype=torch.int64), contents=contents), bad
+
+
+def _refuse_bad(path: str, reason: str, others: int) -> None:
+    more = f" ({others} more are bad, too)" if others else ""
+    raise ValueError(f"cannot read image {path}: {reason}{more}; repair or remove it, or pass --on-bad-image skip")
 
 
 def _check_leaks(
