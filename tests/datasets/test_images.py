@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 import zlib
 from pathlib import Path
@@ -124,7 +125,8 @@ def _broken_files(folder: Path) -> list[Path]:
     (folder / "empty.jpg").write_bytes(b"")
     (folder / "text.png").write_text("this is no image")
     Image.fromarray(np.full((4, 4), 0.5, dtype=np.float32)).save(folder / "float.tif")
-    names = ("truncated.jpg", "truncated.png", "empty.jpg", "text.png", "float.tif", "missing.jpg")
+    os.mkfifo(folder / "pipe.png")
+    names = ("pipe.png", "truncated.jpg", "truncated.png", "empty.jpg", "text.png", "float.tif", "missing.jpg")
     return [folder / name for name in names]
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 
 from ttc import distributed
-from ttc.datasets.decoding import decode_bytes, reason_of
+from ttc.datasets.decoding import decode_bytes, read_regular, reason_of
 from ttc.datasets.images import CachedImages, FileImages, in_threads
 
 log = logging.getLogger("ttc")
@@ -133,7 +133,7 @@ def _write(folder: Path, files: FileImages, size: int) -> None:
 
     def decode(path: str) -> tuple[bytes | None, str]:
         try:
-            content = Path(path).read_bytes()
+            content = read_regular(path)
             pixels = decode_bytes(content, files.size, files.channels).numpy().tobytes()
         except Exception as error:  # decoders raise a dozen unrelated types for broken files
             return None, reason_of(error)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import logging
+import stat
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,8 +50,7 @@ def decode_file(path: str, size: int, channels: int) -> Tensor:
         ValueError: If the file is missing or broken; names its path, the reason and the remedy.
     """
     try:
-        content = Path(path).read_bytes()
-        return decode_bytes(content, size, channels)
+        return decode_bytes(read_regular(path), size, channels)
     except Exception as error:  # decoders raise a dozen unrelated types for broken files
         raise ValueError(
             f"cannot read image {path}: {reason_of(error)}; repair or remove it, or pass --on-bad-image skip"
@@ -91,9 +91,24 @@ def reason_of(error: BaseException) -> str:
     return " ".join(str(error).split()).rsplit(".cpp:", 1)[-1].split(", ", 1)[-1] or type(error).__name__
 
 
+def read_regular(path: str) -> bytes:
+    """Return the content of a regular file."""
+    _check_regular(path)
+    return Path(path).read_bytes()
+
+
+def _check_regular(path: str) -> None:
+    # A pipe without a writer would wait for ever.
+    if not stat.S_ISREG(Path(path).stat().st_mode):
+        raise ValueError("not a regular file")
+
+
 def open_image(file: str | io.BytesIO) -> Image:
     """Read the header of an image; a decompression bomb is an error, not a warning on the terminal."""
     from PIL import Image as pil
+
+    if isinstance(file, str):
+        _check_regular(file)
 
     warnings.filterwarnings("error", category=pil.DecompressionBombWarning)
     return pil.open(file)
