@@ -46,6 +46,10 @@ ALLOWED = {
 """Module -> names that a table of labels may be made of; none of them opens a file or starts a program."""
 
 
+class Refused(ValueError):
+    """The pickle asks for something that is not allowed."""
+
+
 class RestrictedUnpickler(pickle.Unpickler):
     """Builds the allowed objects only."""
 
@@ -53,10 +57,10 @@ class RestrictedUnpickler(pickle.Unpickler):
         """Return an allowed class or function.
 
         Raises:
-            ValueError: anything else is asked for.
+            Refused: anything else is asked for.
         """
         if name not in ALLOWED.get(module, ()):
-            raise ValueError(f"the pickle asks for {module}.{name}, which no table of labels needs; it is refused")
+            raise Refused(f"the pickle asks for {module}.{name}, which no table of labels needs; it is refused")
         return super().find_class(module, name)
 
 
@@ -68,7 +72,7 @@ def read_pickle(file: IO[bytes]) -> object:
     """
     try:
         return RestrictedUnpickler(file).load()
-    except ValueError:
+    except Refused:
         raise
     except Exception as error:  # a damaged or hostile pickle fails in any way
         raise ValueError(f"the pickle cannot be read ({type(error).__name__})") from None
