@@ -111,13 +111,15 @@ def train(
     return True
 
 
-def build_state(args: argparse.Namespace, given: Given, dataset: Dataset, device: torch.device) -> TrainingState:
+def build_state(
+    args: argparse.Namespace, given: Given, dataset: Dataset, sampler: BatchSampler, device: torch.device
+) -> TrainingState:
     """Build network, objective and optimizer."""
     spec = from_flags.encoder_spec(args, dataset)
     encoder = build_encoder(spec)
     if args.weights:
         load_weights(encoder, spec, args.weights)
-    arguments = from_flags.objective_arguments(args, dataset, encoder.feature_dim)
+    arguments = from_flags.objective_arguments(args, dataset, sampler.presented_counts(), encoder.feature_dim)
     objective = build_objective(args.method, **arguments).to(device)
     # The objective's own check would wait for the device in every step, and raise before LossMonitor saves the batch.
     objective.validate = False
@@ -152,6 +154,7 @@ def tell_plan(
         image_shape=(dataset.channels, dataset.image_size, dataset.image_size),
         sampler=sampler,
         method=args.method,
+        weights=state.objective.weights,
         views=state.objective.views,
         epochs=args.epochs,
         warmup_epochs=args.warmup_epochs,
@@ -200,7 +203,7 @@ def main() -> int:
     )
 
     # 5. model, 6. objective, 7. optimizer
-    state = build_state(args, given, dataset, world.device)
+    state = build_state(args, given, dataset, sampler, world.device)
     views = state.description.view_generator()
 
     # 8. resume

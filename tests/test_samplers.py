@@ -224,3 +224,19 @@ def test_millions_of_samples_are_planned_in_seconds(kind: str) -> None:
     plan = sampler.epoch(3)
     assert time.process_time() - started < 3
     assert plan.samples.shape == (2636, 1024)
+
+
+@pytest.mark.parametrize(
+    ("kind", "least"), [("shuffle", 0), ("stratified", 0), ("balanced", 0), ("shuffle", 9), ("stratified", 9)]
+)
+def test_presented_counts_are_the_shares_of_the_batches(kind: str, least: int) -> None:
+    labels = torch.tensor([0] * 400 + [1] * 80 + [2] * 20)
+    sampler = BatchSampler(
+        labels, batch_size=50, kind=kind, seed=3, minority_class=2 if least else None, min_minority=least
+    )
+    seen = torch.cat([labels[sampler.epoch(epoch).samples].flatten() for epoch in range(40)])
+    expected = torch.bincount(seen).double() / len(seen)
+    found = torch.tensor(sampler.presented_counts()).double() / len(labels)
+    torch.testing.assert_close(found, expected, atol=0.01, rtol=0)
+    if kind == "shuffle" and not least:
+        assert sampler.presented_counts() == [400, 80, 20]

@@ -103,8 +103,10 @@ def augmentation(args: argparse.Namespace, dataset: Dataset) -> Augmentation:
     return replace(chosen, scale=(low, high))
 
 
-def objective_arguments(args: argparse.Namespace, dataset: Dataset, feature_dim: int) -> dict[str, object]:
-    """Return the keyword arguments of `build_objective`, plain values.
+def objective_arguments(
+    args: argparse.Namespace, dataset: Dataset, class_counts: list[int], feature_dim: int
+) -> dict[str, object]:
+    """Return the keyword arguments of `build_objective`, plain values; the counts are those that the batches present.
 
     Raises:
         ValueError: a setting that the method does not know, or a minority that it needs and cannot be counted.
@@ -123,7 +125,7 @@ def objective_arguments(args: argparse.Namespace, dataset: Dataset, feature_dim:
     return {
         "num_classes": len(dataset.class_names),
         "minority_class": minority,
-        "class_counts": dataset.class_counts("train"),
+        "class_counts": class_counts,
         "feature_dim": feature_dim,
         "projection_dim": args.projection_dim,
         "temperature": args.temperature,

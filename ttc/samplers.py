@@ -113,6 +113,25 @@ class BatchSampler:
             self._raise_minority(samples, draws, epoch)
         return EpochPlan(samples, draws)
 
+    def presented_counts(self) -> list[int]:
+        """Return how many samples of each class an epoch of as many images as the data presents on average.
+
+        Methods that weigh by class frequency need these: with the counts of the data they would correct a second time
+        what balanced batches have corrected.
+        """
+        total, batch = sum(self.counts), self.batch_size
+        if self.kind == "balanced":
+            quotas = [batch // len(self.counts) + (c < batch % len(self.counts)) for c in range(len(self.counts))]
+            return [max(1, round(total * quota / batch)) for quota in quotas]
+        if not self.min_minority:
+            return list(self.counts)
+        assert self.minority_class is not None
+        planned = self.labels[self.epoch(0).samples] == self.minority_class
+        rare, others = float(planned.float().mean()), total - self.counts[self.minority_class]
+        shares = [(1 - rare) * count / others for count in self.counts]
+        shares[self.minority_class] = rare
+        return [max(1, round(total * share)) for share in shares]
+
     def _stratified_order(self, generator: torch.Generator) -> Tensor:
         # Each class is spread evenly over [0, 1): any window of the merged order then has the class shares, to less
         # than one sample of two classes, and to two samples of more.

@@ -125,7 +125,8 @@ def add_optimisation(parser: Parser) -> None:
         choices=SAMPLERS,
         default="shuffle",
         help="who meets whom: shuffle, stratified (class shares in every batch) or balanced "
-        "(equal classes, rare images repeat); balanced helps every supervised method on rare classes",
+        "(equal classes, rare images repeat); balanced helps every supervised method on rare classes; methods that "
+        "weigh by class frequency use the frequency in the batches",
     )
     add(
         "--min-minority-per-batch",
