@@ -32,6 +32,8 @@ ALLOWED = {
     "numpy._core.multiarray": {"_reconstruct", "scalar"},
     "numpy.core.numeric": {"_frombuffer"},
     "numpy._core.numeric": {"_frombuffer"},
+    "pandas": {"DataFrame", "Series", "Index", "RangeIndex", "StringDtype"},
+    "pandas.arrays": {"StringArray"},
     "pandas.core.frame": {"DataFrame"},
     "pandas.core.series": {"Series"},
     "pandas.core.indexes.base": {"Index", "_new_Index"},
@@ -59,7 +61,8 @@ class RestrictedUnpickler(pickle.Unpickler):
         Raises:
             Refused: anything else is asked for.
         """
-        if name not in ALLOWED.get(module, ()):
+        # Pickles of Python 2 and protocols up to 2 call it so; the reader of the base class translates it, too.
+        if name not in ALLOWED.get("builtins" if module == "__builtin__" else module, ()):
             raise Refused(f"the pickle asks for {module}.{name}, which no table of labels needs; it is refused")
         return super().find_class(module, name)
 

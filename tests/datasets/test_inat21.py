@@ -72,7 +72,7 @@ def test_sample_trees_load_with_a_constant_total(samples: Samples, name: str) ->
         )
 
     half, fifth = load(0.5), load(0.2)
-    assert sum(half.class_counts("train")) == sum(fifth.class_counts("train")) == 38
+    assert (half.class_counts("train"), fifth.class_counts("train")) == ([19, 19], [30, 7])  # floors of shares of 38
     assert (half.class_counts("val"), half.class_counts("test")) == ([2, 2], [16, 16])
     assert half.ids == fifth.ids
     assert (half.indices("test") == fifth.indices("test")).all()
@@ -112,7 +112,7 @@ def test_other_prefixes(samples: Samples) -> None:
         (lambda root: shutil.rmtree(root / "val" / f"00007_{OAK}_alba"), f"val has no species of {OAK}"),
         (
             lambda root: (root / "train" / f"00007_{OAK}_alba").rename(root / "train" / f"00007_{OAK[:-2]}os_alba"),
-            f"the nearest are {OAK[:-2]}os; unpack more, or name others with --classes",
+            f"the nearest are {OAK[:-2]}os, .*; unpack more, or name others",
         ),
         (
             lambda root: [file.unlink() for file in (root / "val" / f"00007_{OAK}_alba").iterdir()],

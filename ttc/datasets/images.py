@@ -113,8 +113,8 @@ class CachedImages:
             ValueError: If an image, on its first use, is not what was written.
         """
         rows = self.rows[indices]
-        for row in rows[~self.verified[rows]].unique().tolist():
-            if zlib.crc32(self.data[row].numpy()) != int(self.sums[row]):
+        for row in sorted(set(rows[~self.verified[rows]].tolist())):
+            if zlib.crc32(self.data[row].numpy().data) != int(self.sums[row]):
                 raise ValueError(f"{self.place} is damaged at image {row}; delete this folder, it is built again")
         self.verified[rows] = True
         return self.data[rows]

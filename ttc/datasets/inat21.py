@@ -143,7 +143,7 @@ def _index_file(root: Path, train: str, prefixes: Sequence[str] | dict[str, str]
 
 def _list_files(root: Path, train: str, prefixes: Sequence[str], place: Path) -> Listing:
     """Return the image files of all matching species, from the kept list while no folder has changed."""
-    folders = {}
+    folders: dict[str, int] = {}
     for part in (train, TEST_FOLDER):
         names = sorted(entry.name for entry in os.scandir(root / part) if entry.is_dir())
         found = [(name, prefix) for name in names if (prefix := _prefix_of(name, prefixes)) is not None]
