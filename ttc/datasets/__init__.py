@@ -3,7 +3,7 @@
 A new source is one module with `read(settings) -> Source` and one line in `registry.READERS`.
 """
 
-from ttc.datasets.images import FileImages, TensorImages
+from ttc.datasets.images import CachedImages, FileImages, TensorImages
 from ttc.datasets.loading import batches
 from ttc.datasets.registry import DATASETS, load_dataset
 from ttc.datasets.residence import resident
@@ -11,6 +11,7 @@ from ttc.datasets.table import Dataset, DatasetSettings, describe
 
 __all__ = [
     "DATASETS",
+    "CachedImages",
     "Dataset",
     "DatasetSettings",
     "FileImages",
