@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ttc import distributed, flags, from_flags, runtime
+from ttc import distributed, flags, from_flags, ledger, runtime
 from ttc.cli import Parser
 from ttc.metrics.classification import classification_metrics
 from ttc.metrics.tables import format_probes
@@ -230,6 +230,7 @@ def main() -> int:
         }
         for line in format_probes(results, description.class_names[args.positive_class]):
             log.info("%s", line)
+        result = ledger.complete(result, given.values)
         folder.save_json("result.json", result)
         sys.stdout.write(json.dumps(result) + "\n")
     return 0
