@@ -7,7 +7,7 @@ extracted once, in eval mode, and a logistic regression learns from (a) all trai
 as many samples of each class as the minority has, (c) a balanced share of the pool. `--protocol paper` trains a linear
 layer with Adam on augmented views instead. Only validation selects; the test split is used once, at the end.
 
-Writes result.json and predictions.csv to RUN/linear_eval, and the result to standard output.
+Writes result.json, predictions.csv and heads.pt to RUN/linear_eval, and the result to standard output.
 """
 
 from __future__ import annotations
@@ -25,12 +25,14 @@ from torch import Tensor
 
 from ttc import distributed, flags, from_flags, ledger, runtime
 from ttc.cli import Parser
+from ttc.heads_io import linear_probe, save_heads
 from ttc.metrics.classification import classification_metrics
 from ttc.metrics.tables import format_probes
 from ttc.optim import build_optimizer, learning_rate, set_learning_rate
 from ttc.pretrained import Pretrained, embed, embed_shared, load_pretrained, own_classifier
 from ttc.probe import (
     PROBES,
+    FittedProbe,
     auroc,
     evaluation_rows,
     fit_logistic,
@@ -72,7 +74,7 @@ def train_paper_probe(
     seed: int,
     device: torch.device,
     num_workers: int,
-) -> Predict:
+) -> FittedProbe:
     """Train a linear layer with Adam on one augmented view per epoch; validation AUROC chooses the epoch."""
     labels, generator = run.dataset.labels[rows].to(device), torch.Generator().manual_seed(seed)
     width = run.network.feature_dim if layer == "encoder" else run.description.projection_dim or run.network.feature_dim
@@ -100,13 +102,12 @@ def train_paper_probe(
         score = float(epoch) if validation is None else auroc(validation[1], predict(validation[0]))
         if score > best:
             best, best_state = score, {name: value.clone() for name, value in head.state_dict().items()}
-    head.load_state_dict(best_state)
-    return predict
+    return linear_probe(best_state["weight"], best_state["bias"])
 
 
 def evaluate(
     run: Pretrained, splits: dict[str, Tensor], features: dict[str, Tensor], rows: Tensor, args: argparse.Namespace
-) -> tuple[dict[str, dict[str, dict[str, object]]], pandas.DataFrame]:
+) -> tuple[dict[str, dict[str, dict[str, object]]], pandas.DataFrame, dict[str, FittedProbe]]:
     """Measure every head on the test rows.
 
     Args:
@@ -117,12 +118,12 @@ def evaluate(
         args: the flags.
 
     Returns:
-        Metrics by layer and probe ("own" and "classifier" for the method's own head), and predictions by sample id:
-        those of the first draw of each probe on the encoder, and of the own head.
+        Metrics by layer and probe ("own" and "classifier" for the method's own head); predictions by sample id, those
+        of the first draw of each probe on the encoder, and of the own head; and the first draw's heads themselves.
     """
     labels, device = run.dataset.labels, next(run.network.parameters()).device
     results: dict[str, dict[str, dict[str, object]]] = {}
-    tables = []
+    tables, heads = [], {}
 
     def take(layer: str, wanted: Tensor) -> Tensor:
         return features[layer][torch.searchsorted(rows, wanted)]
@@ -151,17 +152,18 @@ def evaluate(
             draws = []
             for seed in range(args.seed, args.seed + (1 if probe == "all" else args.probe_seeds)):
                 chosen = probe_rows(run.dataset, probe, fraction=args.probe_fraction, seed=seed)
-                predict: Predict
                 if args.protocol == "paper":
-                    predict = train_paper_probe(
+                    fitted = train_paper_probe(
                         run, chosen, validation, layer=layer, seed=seed, device=device, num_workers=args.num_workers
                     )
                 else:
-                    predict = fit_logistic(take(layer, chosen), labels[chosen], validation).probabilities
+                    fitted = fit_logistic(take(layer, chosen), labels[chosen], validation)
                 first = layer == "encoder" and seed == args.seed
-                draws.append(measure(layer, predict, probe if first else None))
+                if first:
+                    heads[probe] = fitted
+                draws.append(measure(layer, fitted.probabilities, probe if first else None))
             results[layer][probe] = {"train_samples": len(chosen), **summarise(draws)}
-    return results, pandas.concat(tables) if tables else pandas.DataFrame()
+    return results, pandas.concat(tables) if tables else pandas.DataFrame(), heads
 
 
 def main() -> int:
@@ -206,7 +208,7 @@ def main() -> int:
 
     # 6. probes
     if world.main:
-        results, predictions = evaluate(run, splits, features, rows, args)
+        results, predictions, heads = evaluate(run, splits, features, rows, args)
         if module_digest(run.network) != before:
             raise ValueError(f"--checkpoint {args.checkpoint}: the frozen encoder has changed; the result is refused")
 
@@ -214,6 +216,8 @@ def main() -> int:
         folder.save_arguments(identity, {**given.sources, "checkpoint_sha256": "content of the file"}, {})
         predictions.to_csv(folder.path / "predictions.csv", index=False)
         description = run.description
+        names = description.class_names
+        save_heads(folder.path / "heads.pt", heads, names, args.positive_class, encoder_sha256=before)
         result = {
             "kind": "linear_eval",
             "method": description.method,
@@ -222,13 +226,13 @@ def main() -> int:
             "step": run.step,
             "protocol": args.protocol,
             "class_balance": args.class_balance,
-            "class_names": description.class_names,
+            "class_names": names,
             "positive_class": args.positive_class,
             "test_samples": len(splits["test"]),
             "encoder_sha256": before,
             "probes": results,
         }
-        for line in format_probes(results, description.class_names[args.positive_class]):
+        for line in format_probes(results, names[args.positive_class]):
             log.info("%s", line)
         result = ledger.complete(result, given.values)
         folder.save_json("result.json", result)
