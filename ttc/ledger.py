@@ -11,6 +11,7 @@ import hashlib
 import importlib.metadata
 import json
 import platform
+import statistics
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TypedDict
@@ -18,9 +19,12 @@ from typing import TypedDict
 from ttc.runfolder import NOT_IDENTITY
 from ttc.runtime import git_state
 
-NOT_IN_DIGEST = NOT_IDENTITY | {"seed", "checkpoint", "checkpoint_sha256", "embeddings", "input_sha256"}
-"""Left out of the digest: what does not change the kind of result, the seed (recorded beside it), and which file was
-evaluated. Runs with the same digest are repetitions of each other, evaluations with the same digest comparable."""
+NOT_IN_DIGEST = NOT_IDENTITY | {
+    "seed", "checkpoint", "checkpoint_sha256", "embeddings", "input_sha256", "layers", "probes", "scatter", "projector",
+}  # fmt: skip
+"""Left out of the digest: the seed (recorded beside it), which file was evaluated, and what decides which metrics and
+pictures are made but not the value of any. Runs with the same digest are repetitions of each other, evaluations with
+the same digest are comparable."""
 
 _PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn")
 _EMBEDDING_METRICS = (
@@ -105,11 +109,14 @@ def measures(result: Mapping[str, object]) -> dict[str, Measure]:
             for name, value in result.items()
             if "/" in name
         }
+        for name in ("collapse_value", "seconds"):
+            found[f"train/{name}"] = _measure(result[name], "train", None)
     elif result["kind"] == "metrics":
         own_split = str(result["split"]) if "split" in result else None
         for space, values in result.items():
             if isinstance(values, Mapping) and "SAA" in values:
-                found |= {f"{space}/{name}": each for name, each in _of_embeddings(values, own_split)}
+                minority = result["minority_class"]
+                found |= {f"{space}/{name}": each for name, each in _of_embeddings(values, minority, own_split)}
     for layer, probes in _mappings(result.get("probes")):
         for probe, summary in _mappings(probes):
             found |= {f"{layer}/{probe}/{name}": each for name, each in _of_classifier(summary, split)}
@@ -124,16 +131,18 @@ def _of_classifier(summary: Mapping[str, object], split: str) -> Iterator[tuple[
             yield name, _measure(value, split, summary.get("n"), entry.get("low"), entry.get("high"))
 
 
-def _of_embeddings(metrics: Mapping[str, object], split: str | None) -> Iterator[tuple[str, Measure]]:
-    """Yield the representation metrics of one layer: per class, their mean, and over all rows."""
+def _of_embeddings(metrics: Mapping[str, object], minority: object, split: str | None) -> Iterator[tuple[str, Measure]]:
+    """Yield the metrics of one layer: by class, minority and mean of the others, mean of all classes, all rows."""
     for name in _EMBEDDING_METRICS:
         entry = metrics[name]
         if not isinstance(entry, Mapping):  # PEU is left out on request
             continue
-        for label, value in enumerate(entry["per_class"]):
-            yield f"{name}/class{label}", _measure(value, split, metrics["samples"])
-        for part in ("macro", "all"):
-            yield f"{name}/{part}", _measure(entry[part], split, metrics["samples"])
+        parts = {f"class{label}": value for label, value in enumerate(entry["per_class"])}
+        parts["minority"] = entry["per_class"][minority]
+        others = [value for label, value in enumerate(entry["per_class"]) if label != minority]
+        parts["majority"] = None if None in others or not others else statistics.fmean(others)
+        for part, value in {**parts, "macro": entry["macro"], "all": entry["all"]}.items():
+            yield f"{name}/{part}", _measure(value, split, metrics["samples"])
 
 
 def _measure(value: object, split: str | None, n: object, low: object = None, high: object = None) -> Measure:

@@ -53,8 +53,7 @@ def load_pretrained(path: str, data_root: str | None, num_workers: int, device: 
     Raises:
         ValueError: no checkpoint of that kind, or the data have changed since.
     """
-    state = checkpoint.load(Path(path), KIND)
-    description = Description(**state["description"])
+    network, description, state = load_network(path, device)
     settings = description.dataset_settings()
     dataset = load_dataset(replace(settings, num_workers=num_workers, data_root=data_root or settings.data_root))
     if dataset.split_digest() != description.split_digest:
@@ -62,12 +61,30 @@ def load_pretrained(path: str, data_root: str | None, num_workers: int, device: 
             f"--checkpoint {path}: the data have changed since, its splits are not those that {settings.name} gives "
             f"now; restore the files of the run, or name them with --data-root"
         )
+    return Pretrained(network, description, dataset, description.view_generator(), state["objective"], state["step"])
+
+
+def load_network(path: str, device: torch.device) -> tuple[PretrainNetwork, Description, checkpoint.State]:
+    """Load the network of a checkpoint of pretrain.py; no data are needed.
+
+    Args:
+        path: the checkpoint.
+        device: where the network goes.
+
+    Returns:
+        The network in eval mode and without gradients, the run's description, and all that the checkpoint holds.
+
+    Raises:
+        ValueError: no checkpoint of that kind.
+    """
+    state = checkpoint.load(Path(path), KIND)
+    description = Description(**state["description"])
     network = description.network()
     network.encoder.load_state_dict(state["encoder"])
     if network.projection is not None:
         network.projection.load_state_dict(state["projection"])
     network.requires_grad_(False).eval().to(device)
-    return Pretrained(network, description, dataset, description.view_generator(), state["objective"], state["step"])
+    return network, description, state
 
 
 def own_classifier(run: Pretrained) -> Callable[[Tensor], NDArray[np.float64]]:
