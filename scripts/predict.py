@@ -123,7 +123,7 @@ def main() -> int:
 
     # 4. predictions
     features, _ = encode(network, description, images, args.num_workers)
-    table = as_csv(ids, rows, head.probabilities(features), heads, args.threshold)
+    table = as_csv(ids, rows, head(features), heads, args.threshold)
     if args.output == "-":
         sys.stdout.write(table)
     else:

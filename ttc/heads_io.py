@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from ttc import checkpoint
 from ttc.probe import FittedProbe
@@ -34,13 +32,6 @@ class Heads:
     class_names: list[str]
     positive_class: int
     encoder_sha256: str
-
-
-def linear_probe(weight: Tensor, bias: Tensor) -> FittedProbe:
-    """Describe a linear layer on raw features, weight [K, F] and bias [K], as a probe."""
-    width = weight.shape[1]
-    values, offsets = (each.detach().double().cpu().numpy() for each in (weight, bias))
-    return FittedProbe(np.zeros(width), np.ones(width), values, offsets, strength=1.0)
 
 
 def save_heads(

@@ -124,11 +124,14 @@ def measures(result: Mapping[str, object]) -> dict[str, Measure]:
 
 
 def _of_classifier(summary: Mapping[str, object], split: str) -> Iterator[tuple[str, Measure]]:
-    """Yield the metrics of one classifier; the entry "n" counts its samples."""
+    """Yield the metrics of one classifier, at any depth; its entry "n" counts the samples."""
     for name, entry in _mappings(summary):
         if "value" in entry or "mean" in entry:
             value = entry["value"] if "value" in entry else entry["mean"]
             yield name, _measure(value, split, summary.get("n"), entry.get("low"), entry.get("high"))
+        else:
+            inner = _of_classifier({**entry, "n": summary.get("n")}, split)
+            yield from ((f"{name}/{deeper}", each) for deeper, each in inner)
 
 
 def _of_embeddings(metrics: Mapping[str, object], minority: object, split: str | None) -> Iterator[tuple[str, Measure]]:
