@@ -27,9 +27,8 @@ def build_parser() -> Parser:
     parser.add_argument("--output", required=True, metavar="FOLDER", help="where the figures go")
     parser.add_argument(
         "--figures",
-        nargs="+",
-        choices=tuple(sweep_figures.KINDS),
-        default=list(sweep_figures.KINDS),
+        default=",".join(sweep_figures.KINDS),
+        metavar="NAME,NAME",
         help="what to draw; leave out tsne when it takes too long",
     )
     parser.add_argument("--probe", choices=PROBES, default="fraction", help="whose predictions and accuracy are drawn")
@@ -44,7 +43,7 @@ def main() -> int:
     runs = [collect.read_run(folder)[0] for folder in folders]
     lines = collect.lines_of(runs, [metric.format(probe=args.probe) for metric in sweep_figures.SCATTERED])
     members = sweep_figures.members_of(lines, folders)
-    for figure in sweep_figures.draw(members, lines, Path(args.output), args.probe, args.figures):
+    for figure in sweep_figures.draw(members, lines, Path(args.output), args.probe, sweep_figures.kinds(args.figures)):
         log.info("%s: %s", figure.path, figure.title)
     return 0
 

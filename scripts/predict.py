@@ -22,10 +22,12 @@ from ttc.checkpoint import write_text
 from ttc.cli import Parser, real
 from ttc.datasets.images import FileImages, find_bad_images
 from ttc.heads_io import Heads, load_heads
+from ttc.metrics.thresholds import RULES, choose_thresholds
 from ttc.new_images import encode, read_images
 from ttc.pretrained import load_network
 from ttc.probe import PROBES, FittedProbe, module_digest
 from ttc.runlog import log, start_logging
+from ttc.sweep_figures import read_predictions
 
 
 def build_parser() -> Parser:
@@ -53,10 +55,11 @@ def build_parser() -> Parser:
     add("--probe", choices=PROBES, help="which of its heads; the default is the first of all, fraction and minority")
     add(
         "--threshold",
-        type=real(0, 1),
+        type=threshold,
         default=0.5,
-        metavar="T",
-        help="two classes: score from which the positive class is predicted; choose it on validation, never on test",
+        metavar="T|RULE",
+        help="two classes: score from which the positive class is predicted, or the rule that chooses it on the "
+        f"validation predictions of linear_eval.py: {', '.join(RULES)}",
     )
     flags.add_runtime(parser, precision=False)
     parser.add_argument_group("output").add_argument(
@@ -65,13 +68,28 @@ def build_parser() -> Parser:
     return parser
 
 
-def choose_head(heads: Heads, probe: str | None, path: Path) -> FittedProbe:
-    """Return the wanted head."""
+def threshold(text: str) -> float | str:
+    """Read --threshold: a rule's name or a number in [0, 1]."""
+    return text if text in RULES else real(0, 1)(text)
+
+
+def threshold_by(rule: str, path: Path, probe: str, positive_class: int) -> float:
+    """Return the threshold that a rule chooses on the validation predictions of a probe."""
+    predictions = read_predictions(path, probe, positive_class, "val") if path.is_file() else None
+    chosen = None if predictions is None else choose_thresholds((predictions[0] == 1, predictions[1]))[rule]
+    if chosen is None:
+        raise ValueError(f"--threshold {rule}: {path} has no validation scores to choose on; give a number")
+    log.info("threshold: %.4f, by the rule %s on validation", chosen, rule)
+    return chosen
+
+
+def choose_head(heads: Heads, probe: str | None, path: Path) -> tuple[str, FittedProbe]:
+    """Return the wanted head and its name."""
     name = probe or next((each for each in ("all", "fraction", "minority") if each in heads.heads), None)
-    if name not in heads.heads:
+    if name is None or name not in heads.heads:
         raise ValueError(f"--head {path} has the probes {', '.join(heads.heads) or 'none'}; run linear_eval.py again")
     log.info("head: probe %s of %s; positive class: %s", name, path, heads.class_names[heads.positive_class])
-    return heads.heads[name]
+    return name, heads.heads[name]
 
 
 def as_csv(ids: list[str], rows: list[int], scores: np.ndarray, heads: Heads, threshold: float) -> str:
@@ -107,7 +125,10 @@ def main() -> int:
     heads = load_heads(path)
     if heads.encoder_sha256 != module_digest(network):
         raise ValueError(f"--head {path} belongs to another encoder; run linear_eval.py on {args.checkpoint}")
-    head = choose_head(heads, args.probe, path)
+    probe, head = choose_head(heads, args.probe, path)
+    limit = args.threshold
+    if isinstance(limit, str):
+        limit = threshold_by(limit, path.with_name("predictions.csv"), probe, heads.positive_class)
 
     # 3. images
     ids, images = read_images(args.images, description)
@@ -123,7 +144,7 @@ def main() -> int:
 
     # 4. predictions
     features, _ = encode(network, description, images, args.num_workers)
-    table = as_csv(ids, rows, head(features), heads, args.threshold)
+    table = as_csv(ids, rows, head(features), heads, limit)
     if args.output == "-":
         sys.stdout.write(table)
     else:

@@ -32,9 +32,8 @@ def build_parser() -> Parser:
     parser.add_argument("--title", default="Sweep", help="heading of the page")
     parser.add_argument(
         "--figures",
-        nargs="+",
-        choices=tuple(sweep_figures.KINDS),
-        default=list(sweep_figures.KINDS),
+        default=",".join(sweep_figures.KINDS),
+        metavar="NAME,NAME",
         help="what to draw; leave out tsne when it takes too long",
     )
     parser.add_argument("--probe", choices=PROBES, default="fraction", help="whose predictions and accuracy are drawn")
@@ -96,7 +95,9 @@ def main() -> int:
     needed = [metric.format(probe=args.probe) for metric in sweep_figures.SCATTERED]
     lines = collect.lines_of(runs, [*wanted, *(metric for metric in needed if metric not in wanted)])
     members = sweep_figures.members_of(lines, folders)
-    figures = sweep_figures.draw(members, lines, output.with_name(f"{output.stem}-figures"), args.probe, args.figures)
+    figures = sweep_figures.draw(
+        members, lines, output.with_name(f"{output.stem}-figures"), args.probe, sweep_figures.kinds(args.figures)
+    )
     texts = {**settings(runs), f"Plan of {folders[0].name}": plan_of(folders[0])}
     write_text(output, html_report(args.title, build_rows(lines), figures, texts, facts(runs, lines)))
     log.info("wrote %s", output)

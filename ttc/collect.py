@@ -25,8 +25,17 @@ GROUPED = frozenset(
 )
 """Training flags that make another group of rows: another data set, other classes, another ratio."""
 
-STEPS = {"": "result.json", "linear_eval": "result.json", "metrics": "metrics.json", "finetune": "result.json"}
-"""Folder in the run -> its result; fine-tuning is optional."""
+STEPS = {
+    "": "result.json",
+    "linear_eval": "result.json",
+    "metrics": "metrics.json",
+    "finetune": "result.json",
+    "from_scratch": "result.json",
+}
+"""Folder in the run -> its result."""
+
+OPTIONAL = ("finetune", "from_scratch")
+"""Steps that a finished run need not have; their metrics begin with the name of the step."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +71,7 @@ def read_run(path: Path) -> tuple[Run, list[Path]]:
         if (path / step / name).is_file():
             results[step] = _read_json(path / step / name)
             evaluations[step] = ledger.given_arguments(_read_json(path / step / "args.json"))
-        elif step != "finetune":
+        elif step not in OPTIONAL:
             missing.append(path / step / name)
     return Run(path, ledger.given_arguments(_read_json(path / "args.json")), evaluations, results), missing
 
@@ -108,7 +117,7 @@ def _found(run: Run) -> Iterator[tuple[str, tuple[str, ledger.Measure]]]:
         measures = result["measures"] if "measures" in result else ledger.measures(result)
         assert isinstance(measures, dict)
         for metric, measure in measures.items():
-            yield ("finetune/" if step == "finetune" else "") + metric, (step, measure)
+            yield (f"{step}/" if step in OPTIONAL else "") + metric, (step, measure)
 
 
 def _line(run: Run, group: str, name: str, metric: str, found: tuple[str, ledger.Measure] | None) -> Line:

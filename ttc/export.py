@@ -34,7 +34,12 @@ class ExportedEncoder(nn.Module):
     Attributes:
         feature_dim: F.
         image_size: S.
+        mean: [C, 1, 1] of pixel values in [0, 1].
+        std: the same.
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, network: PretrainNetwork, description: Description) -> None:
         """Take over a run's encoder.

@@ -50,11 +50,17 @@ class Column:
 
 _SMALL = "balanced accuracy of a probe on as many images per class as the minority has, %"
 _LARGE = "balanced accuracy of a probe on a balanced share of the pool, %"
+_TUNED = "balanced accuracy of the whole network, trained on from the checkpoint, %"
+_SCRATCH = "balanced accuracy of the same training from random weights, %"
 COLUMNS = (
     Column("encoder/minority/balanced_accuracy", "probe i", "acc", _SMALL, 100),
     Column("encoder/minority/auroc", "probe i", "AUC", "AUROC of this probe, %", 100),
     Column("encoder/fraction/balanced_accuracy", "probe ii", "acc", _LARGE, 100),
     Column("encoder/fraction/auroc", "probe ii", "AUC", "AUROC of this probe, %", 100),
+    Column("finetune/own/classifier/balanced_accuracy", "fine-tuned", "acc", _TUNED, 100, optional=True),
+    Column("finetune/own/classifier/auroc", "fine-tuned", "AUC", "its AUROC, %", 100, optional=True),
+    Column("from_scratch/own/classifier/balanced_accuracy", "from scratch", "acc", _SCRATCH, 100, optional=True),
+    Column("from_scratch/own/classifier/auroc", "from scratch", "AUC", "its AUROC, %", 100, optional=True),
     Column("projection/SAA/majority", "SAA", "maj", "sample alignment accuracy of the majority, %"),
     Column("projection/SAA/minority", "SAA", "min", "sample alignment accuracy of the minority, %"),
     Column("projection/CAC/majority", "CAC", "maj", "class alignment consistency of the majority, %"),

@@ -99,10 +99,10 @@ def _existing(member: Member, *names: str) -> Path | None:
     return None
 
 
-def read_predictions(path: Path, probe: str, positive_class: int) -> Predictions | None:
-    """Read the test predictions of a probe: labels (1 = positive class) and scores; None for more than two classes."""
+def read_predictions(path: Path, probe: str, positive_class: int, split: str = "test") -> Predictions | None:
+    """Read the predictions of a probe: labels (1 = positive class) and scores; None for more than two classes."""
     with path.open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["split"] == "test" and row["probe"] == probe]
+        rows = [row for row in csv.DictReader(file) if row["split"] == split and row["probe"] == probe]
     if not rows or "score" not in rows[0]:
         return None
     labels = np.array([int(row["label"]) == positive_class for row in rows], dtype=np.int64)
@@ -276,3 +276,16 @@ KINDS: Mapping[str, Callable[[Sequence[Member], Sequence[Line], Path, str], list
     "tsne": _embeddings("tsne"),
 }
 """What can be drawn; "curves" are ROC and precision-recall."""
+
+
+def kinds(text: str) -> list[str]:
+    """Read the names of figures that commas separate.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    found = text.split(",")
+    for name in found:
+        if name not in KINDS:
+            raise ValueError(f"--figures {name} is unknown; choose from {', '.join(KINDS)}")
+    return found
