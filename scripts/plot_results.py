@@ -42,7 +42,7 @@ def main() -> int:
     folders = [Path(run) for run in args.runs]
     runs = [collect.read_run(folder)[0] for folder in folders]
     lines = collect.lines_of(runs, [metric.format(probe=args.probe) for metric in sweep_figures.SCATTERED])
-    members = sweep_figures.members_of(lines, folders)
+    members = sweep_figures.members_of(runs)
     for figure in sweep_figures.draw(members, lines, Path(args.output), args.probe, sweep_figures.kinds(args.figures)):
         log.info("%s: %s", figure.path, figure.title)
     return 0

@@ -94,7 +94,7 @@ def main() -> int:
     wanted = [column.metric for column in COLUMNS]
     needed = [metric.format(probe=args.probe) for metric in sweep_figures.SCATTERED]
     lines = collect.lines_of(runs, [*wanted, *(metric for metric in needed if metric not in wanted)])
-    members = sweep_figures.members_of(lines, folders)
+    members = sweep_figures.members_of(runs)
     figures = sweep_figures.draw(
         members, lines, output.with_name(f"{output.stem}-figures"), args.probe, sweep_figures.kinds(args.figures)
     )

@@ -97,17 +97,23 @@ def lines_of(runs: Sequence[Run], wanted: Sequence[str], *, everything: bool = F
     Raises:
         ValueError: runs that do not belong in one table; the message names two of them and the flags that differ.
     """
-    groups = _distinguish([_group_name(run.training) for run in runs], runs, GROUPED)
-    rows = [f"{group}\n{row_name(run.training)}" for group, run in zip(groups, runs, strict=True)]
-    names = [name.partition("\n")[2] for name in _distinguish(rows, runs, COMPARED)]
-    _refuse_other_settings(runs, groups)
+    places = places_of(runs)
+    _refuse_other_settings(runs, [group for group, _ in places])
     lines = []
-    for run, group, name in zip(runs, groups, names, strict=True):
+    for run, (group, name) in zip(runs, places, strict=True):
         found = dict(_found(run))
         for metric in [*wanted, *(sorted(found.keys() - set(wanted)) if everything else ())]:
             lines.append(_line(run, group, name, metric, found.get(metric)))
     check(lines)
     return lines
+
+
+def places_of(runs: Sequence[Run]) -> list[tuple[str, str]]:
+    """Return the group and the row of the table that each run belongs to."""
+    groups = _distinguish([_group_name(run.training) for run in runs], runs, GROUPED)
+    rows = [f"{group}\n{_row_name(run.training)}" for group, run in zip(groups, runs, strict=True)]
+    names = [name.partition("\n")[2] for name in _distinguish(rows, runs, COMPARED)]
+    return list(zip(groups, names, strict=True))
 
 
 def _found(run: Run) -> Iterator[tuple[str, tuple[str, ledger.Measure]]]:
@@ -167,7 +173,7 @@ def _group_name(training: Mapping[str, object]) -> str:
     return name
 
 
-def row_name(training: Mapping[str, object]) -> str:
+def _row_name(training: Mapping[str, object]) -> str:
     """Name the row of a run: its method and how its batches were drawn."""
     name = str(training["method"]) if training["epochs"] else "untrained"
     if training["batch_sampler"] != "shuffle":

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ttc.collect import Run, places_of
 from ttc.ledger_lines import Line
 from ttc.metrics import curve_figures, figures
 from ttc.runlog import log
@@ -46,18 +47,13 @@ class Member:
     seed: int
 
 
-def members_of(lines: Sequence[Line], folders: Sequence[Path]) -> list[Member]:
-    """Return the runs of a sweep in the order of the table.
-
-    Args:
-        lines: of these folders, from `collect.lines_of`.
-        folders: the run folders.
-    """
-    every = dict.fromkeys((line.folder, line.group, line.run, line.seed) for line in lines)
-    paths = {folder.resolve().name: folder for folder in folders}
-    if len(paths) < len(folders):
-        raise ValueError("two run folders have the same name; rename one")
-    return [Member(paths[name], group, row, seed) for name, group, row, seed in every]
+def members_of(runs: Sequence[Run]) -> list[Member]:
+    """Return the runs of a sweep with their places in the table."""
+    places = places_of(runs)
+    return [
+        Member(run.path, group, row, int(str(run.training["seed"])))
+        for run, (group, row) in zip(runs, places, strict=True)
+    ]
 
 
 def draw(
