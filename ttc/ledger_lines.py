@@ -98,6 +98,8 @@ def from_csv(path: Path) -> list[Line]:
     try:
         with path.open(newline="") as file:
             lines = [_parse(row) for row in csv.DictReader(file)]
+        if not lines:
+            raise ValueError("no lines")
     except OSError as error:
         raise ValueError(f"--from-csv {path} cannot be read ({error.strerror}); pass a ledger file") from None
     except (ValueError, TypeError, KeyError) as error:

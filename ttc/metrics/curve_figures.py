@@ -62,10 +62,12 @@ def roc_and_pr(
         for _ in range(draws):
             weight_N = np.zeros(len(order))
             for members in (np.flatnonzero(positive_N), np.flatnonzero(~positive_N)):
-                weight_N[members] = generator.multinomial(len(members), np.full(len(members), 1 / len(members)))
+                drawn = generator.integers(len(members), size=len(members))
+                weight_N[members] = np.bincount(drawn, minlength=len(members))
             samples.append(_curves(positive_N, weight_N, last_T))
     mean, low, high = np.mean(points, 0), *np.quantile(samples or points, (0.025, 0.975), axis=0)
-    roc, pr = (Band(_GRID_G, mean[each], low[each], high[each]) for each in (0, 1))
+    # Without any recall there is no precision.
+    roc, pr = (Band(*(each[first:] for each in (_GRID_G, mean[first], low[first], high[first]))) for first in (0, 1))
     return roc, pr
 
 

@@ -50,6 +50,8 @@ def panel_grid(count: int, width: float, height: float, most: int, *, share: boo
     panels = list(figure.subplots(rows, columns, squeeze=False, sharex=share, sharey=share).flat)
     for panel in panels[count:]:
         panel.axis("off")
+    for panel in panels[max(0, count - columns) : count]:
+        panel.tick_params(labelbottom=True)  # also above a place that is left over
     return figure, panels[:count]
 
 
