@@ -79,6 +79,7 @@ def main() -> int:
     rows = build_rows(lines)
     sys.stdout.write(as_text(rows))
     if args.output:
+        Path(args.output).parent.mkdir(parents=True, exist_ok=True)
         for suffix, text in (
             (".csv", as_csv(rows)),
             (".md", as_markdown(rows)),

@@ -148,6 +148,7 @@ def main() -> int:
     if args.output == "-":
         sys.stdout.write(table)
     else:
+        Path(args.output).parent.mkdir(parents=True, exist_ok=True)
         write_text(Path(args.output), table)
         log.info("wrote %d predictions to %s", len(rows), args.output)
     return 0

@@ -99,6 +99,7 @@ def main() -> int:
         members, lines, output.with_name(f"{output.stem}-figures"), args.probe, sweep_figures.kinds(args.figures)
     )
     texts = {**settings(runs), f"Plan of {folders[0].name}": plan_of(folders[0])}
+    output.parent.mkdir(parents=True, exist_ok=True)
     write_text(output, html_report(args.title, build_rows(lines), figures, texts, facts(runs, lines)))
     log.info("wrote %s", output)
     return 0

@@ -130,7 +130,7 @@ def _evaluation(run: Path) -> Iterator[str]:
         yield "| metric | value | interval | split | n |"
         yield "|---|---|---|---|---|"
         for name, each in ledger.measures(probes).items():
-            if name.rsplit("/", 1)[1] in _PROBE_METRICS and each["value"] is not None:
+            if name.split("/", 2)[2] in _PROBE_METRICS and each["value"] is not None:
                 interval = "-" if each["low"] is None else f"{each['low']:.3f} to {each['high']:.3f}"
                 yield f"| {name} | {each['value']:.3f} | {interval} | {each['split']} | {each['n']} |"
     yield ""

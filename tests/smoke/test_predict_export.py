@@ -68,8 +68,7 @@ def test_predictions_are_those_of_the_evaluation(probed: Path, tmp_path: Path) -
 def test_threshold_of_a_rule_is_that_of_the_evaluation(probed: Path, tmp_path: Path) -> None:
     write_test_images(probed, tmp_path / "new.npz")
     result = json.loads((probed / "linear_eval" / "result.json").read_text())
-    threshold = result["probes"]["encoder"]["all"]["operating_points"]["sensitivity_90"]["threshold"]
-    limit = threshold["mean"] if isinstance(threshold, dict) else threshold
+    limit = result["probes"]["encoder"]["all"]["details"]["thresholds"]["sensitivity_90"]
     found = predict(probed, tmp_path, "--images", "new.npz", "--threshold", "sensitivity_90")
     assert [row["prediction"] for row in found] == [str(int(float(row["score"]) >= limit)) for row in found]
     assert len({row["prediction"] for row in found}) == 2
