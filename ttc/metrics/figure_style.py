@@ -44,8 +44,8 @@ def panel_grid(count: int, width: float, height: float, most: int, *, share: boo
     """
     from matplotlib.figure import Figure
 
-    columns = min(count, most)
-    rows = -(-count // columns)
+    rows = -(-count // most)
+    columns = -(-count // rows)
     figure = Figure(figsize=(max(4.5, width * columns), height * rows + 0.6), layout="constrained")
     panels = list(figure.subplots(rows, columns, squeeze=False, sharex=share, sharey=share).flat)
     for panel in panels[count:]:
