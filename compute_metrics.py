@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ttc import distributed, flags, from_flags, runtime
+from ttc import distributed, flags, from_flags, ledger, runtime
 from ttc.cli import Parser
 from ttc.metrics.figures import save_embedding_figure
 from ttc.metrics.representation import RepresentationMetrics, representation_metrics, undefined_metrics
@@ -190,6 +190,7 @@ def main() -> int:
                 "split": args.split,
                 "class_balance": args.class_balance,
             }
+        result = ledger.complete(result, given.values)
         if folder is not None:
             folder.save_arguments(identity, {**given.sources, "input_sha256": "content of the file"}, {})
             write_files(folder.path, args.scatter, layers, class_names, prototypes)

@@ -9,7 +9,7 @@ layer with Adam on augmented views instead; `--head` also takes nearest neighbou
 own classifier. Only validation selects, thresholds and temperature too; the test split is used once, at the end.
 `--folds` cross-validates small sets.
 
-Writes result.json and predictions.csv to RUN/linear_eval, and the result to standard output.
+Writes result.json, predictions.csv and heads.pt to RUN/linear_eval, and the result to standard output.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ import pandas
 import torch
 from torch import Tensor
 
-from ttc import distributed, flags, from_flags, runtime
+from ttc import distributed, flags, from_flags, ledger, runtime
 from ttc.cli import Parser
 from ttc.evaluation import Evaluation
 from ttc.folds import stratified_folds
 from ttc.heads import prototype_classifier
+from ttc.heads_io import save_heads
 from ttc.metrics.tables import format_clinical, format_probes
 from ttc.pretrained import embed_shared, load_pretrained, own_classifier
 from ttc.probe import (
@@ -202,6 +203,8 @@ def main() -> int:
         folder.save_arguments(identity, {**given.sources, "checkpoint_sha256": "content of the file"}, {})
         pandas.concat(evaluation.tables).to_csv(folder.path / "predictions.csv", index=False)
         description = run.description
+        names, positive = description.class_names, args.positive_class
+        save_heads(folder.path / "heads.pt", evaluation.heads, names, positive, encoder_sha256=before)
         result = {
             "kind": "linear_eval",
             "method": description.method,
@@ -210,15 +213,15 @@ def main() -> int:
             "step": run.step,
             "protocol": args.protocol,
             "class_balance": args.class_balance,
-            "class_names": description.class_names,
-            "positive_class": args.positive_class,
+            "class_names": names,
+            "positive_class": positive,
             "folds": args.folds,
             "test_samples": len(splits["test"] if args.folds is None else rows),
             "encoder_sha256": before,
             "probes": results,
         }
-        name = description.class_names[args.positive_class]
-        for line in format_probes(results, name) + format_clinical(results, args.deploy_prevalence or ()):
+        result = ledger.complete(result, given.values)
+        for line in format_probes(results, names[positive]) + format_clinical(results, args.deploy_prevalence or ()):
             log.info("%s", line)
         folder.save_json("result.json", result)
         sys.stdout.write(json.dumps(result) + "\n")

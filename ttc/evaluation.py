@@ -17,7 +17,7 @@ from torch import Tensor
 from ttc.heads import Predict, knn_classifier, train_paper_probe
 from ttc.metrics.clinical import clinical_metrics
 from ttc.pretrained import Pretrained
-from ttc.probe import fit_logistic, groups_of, prediction_table
+from ttc.probe import FittedProbe, fit_logistic, groups_of, prediction_table
 
 if TYPE_CHECKING:
     import pandas
@@ -42,6 +42,7 @@ class Evaluation:
         seed: of the bootstrap.
         num_workers: processes that decode image files.
         tables: predictions that are kept.
+        heads: linear heads on the encoder whose predictions are kept.
     """
 
     run: Pretrained
@@ -55,6 +56,7 @@ class Evaluation:
     seed: int
     num_workers: int
     tables: list[pandas.DataFrame] = field(default_factory=list)
+    heads: dict[str, FittedProbe] = field(default_factory=dict)
 
     def take(self, layer: str, wanted: Tensor) -> Tensor:
         """Return the features [n, F] of some of the rows."""
@@ -77,7 +79,7 @@ class Evaluation:
         validation = (self.take(layer, val), labels[val]) if len(val) else None
         if self.protocol == "paper":
             return train_paper_probe(self.run, chosen, validation, layer=layer, seed=seed, num_workers=self.num_workers)
-        return fit_logistic(known, labels[chosen], validation).probabilities
+        return fit_logistic(known, labels[chosen], validation)
 
     def measure(
         self, layer: str, predict: Predict, splits: Mapping[str, Tensor], *, name: str | None, bootstrap: int
@@ -96,6 +98,8 @@ class Evaluation:
         """
         scores = {split: predict(self.take(layer, wanted)) for split, wanted in splits.items() if len(wanted)}
         if name is not None:
+            if layer == "encoder" and isinstance(predict, FittedProbe):
+                self.heads[name] = predict
             for split, each in scores.items():
                 self.keep(name, split, splits[split], each)
         return self.report(splits["test"], scores["test"], splits["val"], scores.get("val"), bootstrap=bootstrap)

@@ -17,7 +17,7 @@ from ttc.losses.combine import PrototypePull
 from ttc.losses.prototypes import SupProto
 from ttc.optim import build_optimizer, learning_rate, set_learning_rate
 from ttc.pretrained import Pretrained, embed, stored_objective
-from ttc.probe import auroc
+from ttc.probe import FittedProbe, auroc, linear_probe
 
 Predict = Callable[[Tensor], NDArray[np.float64]]
 """From features [N, F] to class probabilities [N, K]."""
@@ -102,7 +102,7 @@ def train_paper_probe(
     layer: str,
     seed: int,
     num_workers: int,
-) -> Predict:
+) -> FittedProbe:
     """Train a linear layer with Adam on one augmented view per epoch; validation AUROC chooses the epoch.
 
     Args:
@@ -140,5 +140,4 @@ def train_paper_probe(
         score = float(epoch) if validation is None else auroc(validation[1], predict(validation[0]))
         if score > best:
             best, best_state = score, {name: value.clone() for name, value in head.state_dict().items()}
-    head.load_state_dict(best_state)
-    return predict
+    return linear_probe(best_state["weight"], best_state["bias"])

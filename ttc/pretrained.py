@@ -56,28 +56,40 @@ def load_pretrained(path: str, data_root: str | None, num_workers: int, device: 
     Raises:
         ValueError: no checkpoint of that kind, or the data have changed since.
     """
-    state = checkpoint.load(Path(path), KIND)
+    network, description, state = load_network(path, device)
     with checkpoint.contents(Path(path)):
-        return _built(state, path, data_root, num_workers, device)
-
-
-def _built(
-    state: checkpoint.State, path: str, data_root: str | None, num_workers: int, device: torch.device
-) -> Pretrained:
-    description = Description(**state["description"])
-    settings = description.dataset_settings()
+        objective, step, settings = state["objective"], state["step"], description.dataset_settings()
     dataset = load_dataset(replace(settings, num_workers=num_workers, data_root=data_root or settings.data_root))
     if dataset.split_digest() != description.split_digest:
         raise ValueError(
             f"--checkpoint {path}: the data have changed since, its splits are not those that {settings.name} gives "
             f"now; restore the files of the run, or name them with --data-root"
         )
-    network = description.network()
-    network.encoder.load_state_dict(state["encoder"])
-    if network.projection is not None:
-        network.projection.load_state_dict(state["projection"])
+    return Pretrained(network, description, dataset, description.view_generator(), objective, step)
+
+
+def load_network(path: str, device: torch.device) -> tuple[PretrainNetwork, Description, checkpoint.State]:
+    """Load the network of a checkpoint of pretrain.py; no data are needed.
+
+    Args:
+        path: the checkpoint.
+        device: where the network goes.
+
+    Returns:
+        The network in eval mode and without gradients, the run's description, and all that the checkpoint holds.
+
+    Raises:
+        ValueError: no checkpoint of that kind.
+    """
+    state = checkpoint.load(Path(path), KIND)
+    with checkpoint.contents(Path(path)):
+        description = Description(**state["description"])
+        network = description.network()
+        network.encoder.load_state_dict(state["encoder"])
+        if network.projection is not None:
+            network.projection.load_state_dict(state["projection"])
     network.requires_grad_(False).eval().to(device)
-    return Pretrained(network, description, dataset, description.view_generator(), state["objective"], state["step"])
+    return network, description, state
 
 
 def stored_objective(run: Pretrained) -> Objective:

@@ -110,13 +110,20 @@ class FittedProbe:
     bias: NDArray[np.float64]
     strength: float
 
-    def probabilities(self, features: Tensor) -> NDArray[np.float64]:
+    def __call__(self, features: Tensor) -> NDArray[np.float64]:
         """Return [N, K] class probabilities of features [N, F]."""
         logits = (features.double().numpy() - self.mean) / self.scale @ self.weight.T + self.bias
         if logits.shape[1] == 1:
             logits = np.concatenate([np.zeros_like(logits), logits], 1)
         out: NDArray[np.float64] = torch.softmax(torch.from_numpy(logits), 1).numpy()
         return out
+
+
+def linear_probe(weight: Tensor, bias: Tensor) -> FittedProbe:
+    """Describe a linear layer on raw features, weight [K, F] and bias [K], as a probe."""
+    width = weight.shape[1]
+    values, offsets = (each.detach().double().cpu().numpy() for each in (weight, bias))
+    return FittedProbe(np.zeros(width), np.ones(width), values, offsets, strength=1.0)
 
 
 def fit_logistic(
@@ -147,7 +154,7 @@ def fit_logistic(
             warnings.simplefilter("ignore", ConvergenceWarning)
             model.fit((values - mean) / scale, labels.numpy())
         fitted = FittedProbe(mean, scale, model.coef_, model.intercept_, strength)
-        score = 0.0 if validation is None else auroc(validation[1], fitted.probabilities(validation[0]))
+        score = 0.0 if validation is None else auroc(validation[1], fitted(validation[0]))
         if best is None or score > best[0]:
             best = (score, fitted)
     assert best is not None

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ttc import distributed
+from ttc import distributed, ledger
 from ttc.monitor import CollapseWatch, LossMonitor
 from ttc.runfolder import RunFolder
 from ttc.runlog import Progress, RunLog, log
@@ -66,20 +66,18 @@ class Reporter:
         self.run_log.close()
         if self.world.main:
             description = self.state.description
-            path = folder.save_json(
-                "result.json",
-                {
-                    "kind": "pretrain",
-                    "method": description.method,
-                    "dataset": description.data["name"],
-                    "seed": description.seed,
-                    "steps": self.state.step,
-                    "epochs": self.epochs,
-                    "seconds": round(self.state.elapsed(), 3),
-                    "collapse_value": self.monitor.collapse_value,
-                    **{key: value for key, value in self.state.latest.items() if math.isfinite(value)},
-                },
-            )
+            result = {
+                "kind": "pretrain",
+                "method": description.method,
+                "dataset": description.data["name"],
+                "seed": description.seed,
+                "steps": self.state.step,
+                "epochs": self.epochs,
+                "seconds": round(self.state.elapsed(), 3),
+                "collapse_value": self.monitor.collapse_value,
+                **{key: value for key, value in self.state.latest.items() if math.isfinite(value)},
+            }
+            path = folder.save_json("result.json", ledger.complete(result, self.state.arguments))
             log.info("finished in %.1f s; result in %s", self.state.elapsed(), path)
 
     def logs_at(self, step: int) -> bool:

@@ -139,7 +139,7 @@ def git_state(folder: Path) -> dict[str, object]:
     def ask(*words: str) -> str | None:
         with contextlib.suppress(OSError, subprocess.CalledProcessError):
             return subprocess.run(
-                ["git", "-C", str(folder), *words], capture_output=True, text=True, check=True
+                ["git", "--no-optional-locks", "-C", str(folder), *words], capture_output=True, text=True, check=True
             ).stdout.strip()
         return None
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from ttc.metrics import figures
+from ttc.metrics import embedding_panels, figure_style
 from ttc.metrics.figures import save_comparison_figure, save_embedding_figure
 
 NAMES = ["majority", "minority"]
@@ -33,7 +33,7 @@ def collapsed():
 
 def shows_classes(path):
     pixels = matplotlib.image.imread(path)[..., :3]
-    colours = [np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255 for colour in figures.COLOURS[:2]]
+    colours = [np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255 for colour in figure_style.COLOURS[:2]]
     return all((np.abs(pixels - colour).max(axis=2) < 0.02).sum() > 20 for colour in colours)
 
 
@@ -68,17 +68,17 @@ def test_collapse_is_one_spot_and_antipodal_classes_lie_on_the_axis():
     embeddings, labels = collapsed()
     rows = embeddings[0] / np.linalg.norm(embeddings[0], axis=1, keepdims=True)
     noisy = rows + 1e-4 * np.random.default_rng(0).normal(size=rows.shape)
-    points = figures._onto_circle(noisy @ figures._plane(noisy, labels, None).T)
+    points = embedding_panels._onto_circle(noisy @ embedding_panels._plane(noisy, labels, None).T)
     assert np.linalg.norm(points - points[0], axis=1).max() < 0.05
     poles = np.eye(64)[np.zeros(len(labels), dtype=int)] * (2 * labels - 1)[:, None]
-    points = figures._onto_circle(poles @ figures._plane(poles, labels, None).T)
+    points = embedding_panels._onto_circle(poles @ embedding_panels._plane(poles, labels, None).T)
     np.testing.assert_allclose(points[:, 0], 2 * labels - 1, atol=1e-12)
 
 
 def test_prototype_axis_replaces_the_class_means():
     embeddings, labels = digits()
     prototypes = np.stack([np.eye(64)[3], -np.eye(64)[3]])
-    basis = figures._plane(embeddings[0], labels, prototypes)
+    basis = embedding_panels._plane(embeddings[0], labels, prototypes)
     np.testing.assert_allclose(basis[0], -np.eye(64)[3], atol=1e-12)
     np.testing.assert_allclose(basis @ basis.T, np.eye(2), atol=1e-12)
 
@@ -94,7 +94,7 @@ def test_other_numbers_of_classes(tmp_path, classes):
 def test_cosine_histogram_is_scaled_to_its_peak():
     axes = Figure().subplots()
     rows = np.array([[1.0, 0], [1, 0], [0, 1], [-1, 0]])
-    figures.draw_cosines(axes, rows, np.array([0, 0, 0, 1]), NAMES)
+    embedding_panels.draw_cosines(axes, rows, np.array([0, 0, 0, 1]), NAMES)
     tops = [patch.get_data().values.max() for patch in axes.patches]
     assert tops == [1.0] * 4  # between classes and within the majority, each as area and line; one sample has no pairs
 

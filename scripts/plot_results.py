@@ -1,0 +1,52 @@
+"""Draw the figures of a sweep: python scripts/plot_results.py --output FOLDER RUN [RUN ...].
+
+circle and tsne are grids of the embeddings, methods against data sets or ratios; curves are ROC and precision-recall
+with bootstrap bands; reliability; training curves; scatter is the probe's accuracy against SAA and CAC. Each is written
+as PNG and as vector PDF. Runs that lack what a figure needs are left out of it with a warning.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from ttc import collect, runtime, sweep_figures
+from ttc.cli import Parser
+from ttc.probe import PROBES
+from ttc.runlog import log, start_logging
+
+
+def build_parser() -> Parser:
+    """Describe the command line."""
+    parser = Parser(
+        "Draw the figures of a sweep.", "python scripts/plot_results.py --output figures runs/quickstart/*/"
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders")
+    parser.add_argument("--output", required=True, metavar="FOLDER", help="where the figures go")
+    parser.add_argument(
+        "--figures",
+        default=",".join(sweep_figures.KINDS),
+        metavar="NAME,NAME",
+        help="what to draw; leave out tsne when it takes too long",
+    )
+    parser.add_argument("--probe", choices=PROBES, default="fraction", help="whose predictions and accuracy are drawn")
+    return parser
+
+
+def main() -> int:
+    """Read, draw."""
+    args = build_parser().parse(sys.argv[1:]).namespace()
+    start_logging(main=True)
+    folders = [Path(run) for run in args.runs]
+    runs = [collect.read_run(folder)[0] for folder in folders]
+    lines = collect.lines_of(runs, [metric.format(probe=args.probe) for metric in sweep_figures.SCATTERED])
+    members = sweep_figures.members_of(runs)
+    for figure in sweep_figures.draw(members, lines, Path(args.output), args.probe, sweep_figures.kinds(args.figures)):
+        log.info("%s: %s", figure.path, figure.title)
+    return 0
+
+
+if __name__ == "__main__":
+    runtime.run(main)

@@ -1,0 +1,158 @@
+"""Classify new images with a pretrained encoder and the linear head that linear_eval.py fitted on it.
+
+python scripts/predict.py --checkpoint runs/NAME/checkpoints/last.pt --images FOLDER
+
+Writes one line per image: id, score (probability of the positive class; one column per class where there are more than
+two), prediction (label) and class (its name).
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np
+
+from ttc import flags, runtime
+from ttc.checkpoint import write_text
+from ttc.cli import Parser, real
+from ttc.datasets.images import FileImages, find_bad_images
+from ttc.heads_io import Heads, load_heads
+from ttc.metrics.thresholds import RULES, choose_thresholds
+from ttc.new_images import encode, read_images
+from ttc.pretrained import load_network
+from ttc.probe import PROBES, FittedProbe, module_digest
+from ttc.runlog import log, start_logging
+from ttc.sweep_figures import read_predictions
+
+
+def build_parser() -> Parser:
+    """Describe the command line."""
+    parser = Parser(
+        "Classify new images with a pretrained encoder and its linear head.",
+        "python scripts/predict.py --checkpoint runs/digits-supmin-seed0/checkpoints/last.pt --images FOLDER",
+    )
+    add = parser.add_argument_group("data").add_argument
+    add("--checkpoint", required=True, metavar="FILE", help="checkpoint of pretrain.py")
+    add(
+        "--images",
+        required=True,
+        metavar="PATH",
+        help="a folder of image files, a CSV table with a column path, or an npz file with an array images",
+    )
+    add(
+        "--on-bad-image",
+        choices=("stop", "skip"),
+        default="stop",
+        help="skip leaves score and prediction of unreadable files empty",
+    )
+    add = parser.add_argument_group("head").add_argument
+    add("--head", metavar="FILE", help="heads of linear_eval.py, if not RUN/linear_eval/heads.pt")
+    add("--probe", choices=PROBES, help="which of its heads; the default is the first of all, fraction and minority")
+    add(
+        "--threshold",
+        type=threshold,
+        default=0.5,
+        metavar="T|RULE",
+        help="two classes: score from which the positive class is predicted, or the rule that chooses it on the "
+        f"validation predictions of linear_eval.py: {', '.join(RULES)}",
+    )
+    flags.add_runtime(parser, precision=False)
+    parser.add_argument_group("output").add_argument(
+        "--output", default="predictions.csv", metavar="FILE", help="table to write; - writes to standard output"
+    )
+    return parser
+
+
+def threshold(text: str) -> float | str:
+    """Read --threshold: a rule's name or a number in [0, 1]."""
+    return text if text in RULES else real(0, 1)(text)
+
+
+def threshold_by(rule: str, path: Path, probe: str, positive_class: int) -> float:
+    """Return the threshold that a rule chooses on the validation predictions of a probe."""
+    predictions = read_predictions(path, probe, positive_class, "val") if path.is_file() else None
+    chosen = None if predictions is None else choose_thresholds((predictions[0] == 1, predictions[1]))[rule]
+    if chosen is None:
+        raise ValueError(f"--threshold {rule}: {path} has no validation scores to choose on; give a number")
+    log.info("threshold: %.4f, by the rule %s on validation", chosen, rule)
+    return chosen
+
+
+def choose_head(heads: Heads, probe: str | None, path: Path) -> tuple[str, FittedProbe]:
+    """Return the wanted head and its name."""
+    name = probe or next((each for each in ("all", "fraction", "minority") if each in heads.heads), None)
+    if name is None or name not in heads.heads:
+        raise ValueError(f"--head {path} has the probes {', '.join(heads.heads) or 'none'}; run linear_eval.py again")
+    log.info("head: probe %s of %s; positive class: %s", name, path, heads.class_names[heads.positive_class])
+    return name, heads.heads[name]
+
+
+def as_csv(ids: list[str], rows: list[int], scores: np.ndarray, heads: Heads, threshold: float) -> str:
+    """Lay out the predictions of the images in `rows`; other ids get empty cells."""
+    classes, positive = scores.shape[1], heads.positive_class
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    names = ["score"] if classes == 2 else [f"score_{label}" for label in range(classes)]
+    writer.writerow(["id", *names, "prediction", "class"])
+    place_of = {row: place for place, row in enumerate(rows)}
+    for row, each in enumerate(ids):
+        if row not in place_of:
+            writer.writerow([each, *[""] * (len(names) + 2)])
+            continue
+        own = scores[place_of[row]]
+        label = int(own.argmax()) if classes > 2 else positive if own[positive] >= threshold else 1 - positive
+        shown = [own[positive]] if classes == 2 else own
+        writer.writerow([each, *map(float, shown), label, heads.class_names[label]])
+    return file.getvalue()
+
+
+def main() -> int:
+    """Load, encode, classify, save."""
+    # 1. parse
+    args = build_parser().parse(sys.argv[1:]).namespace()
+    start_logging(main=True)
+
+    # 2. model
+    network, description, _ = load_network(args.checkpoint, runtime.pick_device(args.device))
+    path = Path(args.head or Path(args.checkpoint).resolve().parent.parent / "linear_eval" / "heads.pt")
+    if not path.is_file():
+        raise ValueError(f"--head {path} is missing; run linear_eval.py --checkpoint {args.checkpoint} first")
+    heads = load_heads(path)
+    if heads.encoder_sha256 != module_digest(network):
+        raise ValueError(f"--head {path} belongs to another encoder; run linear_eval.py on {args.checkpoint}")
+    probe, head = choose_head(heads, args.probe, path)
+    limit = args.threshold
+    if isinstance(limit, str):
+        limit = threshold_by(limit, path.with_name("predictions.csv"), probe, heads.positive_class)
+
+    # 3. images
+    ids, images = read_images(args.images, description)
+    rows = list(range(len(ids)))
+    if args.on_bad_image == "skip" and isinstance(images, FileImages):
+        bad = find_bad_images(images, args.num_workers)
+        rows = [row for row in rows if row not in bad]
+        for row, reason in bad.items():
+            log.warning("left out image %s: %s", images.paths[row], reason)
+        images = FileImages([images.paths[row] for row in rows], images.size, images.channels)
+        if not rows:
+            raise ValueError(f"--images {args.images}: no image can be read; pass readable images")
+
+    # 4. predictions
+    features, _ = encode(network, description, images, args.num_workers)
+    table = as_csv(ids, rows, head(features), heads, limit)
+    if args.output == "-":
+        sys.stdout.write(table)
+    else:
+        Path(args.output).parent.mkdir(parents=True, exist_ok=True)
+        write_text(Path(args.output), table)
+        log.info("wrote %d predictions to %s", len(rows), args.output)
+    return 0
+
+
+if __name__ == "__main__":
+    runtime.run(main)

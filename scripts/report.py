@@ -1,0 +1,109 @@
+"""Write a one-page HTML report of a sweep: python scripts/report.py --output report.html RUN [RUN ...].
+
+The page holds the table, the figures, the settings and the versions, refers to nothing outside of itself, and opens
+without a network. The figures also lie beside it as PNG and PDF, in the folder NAME-figures.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from ttc import collect, ledger, runtime, sweep_figures
+from ttc.checkpoint import write_text
+from ttc.cli import Parser
+from ttc.html_report import html_report
+from ttc.probe import PROBES
+from ttc.result_tables import COLUMNS, build_rows
+from ttc.runlog import log, start_logging
+
+
+def build_parser() -> Parser:
+    """Describe the command line."""
+    parser = Parser(
+        "Write a one-page HTML report of a sweep.", "python scripts/report.py --output report.html runs/quickstart/*/"
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders; what they lack is shown as '-'")
+    parser.add_argument("--output", required=True, metavar="FILE.html", help="page to write")
+    parser.add_argument("--title", default="Sweep", help="heading of the page")
+    parser.add_argument(
+        "--figures",
+        default=",".join(sweep_figures.KINDS),
+        metavar="NAME,NAME",
+        help="what to draw; leave out tsne when it takes too long",
+    )
+    parser.add_argument("--probe", choices=PROBES, default="fraction", help="whose predictions and accuracy are drawn")
+    return parser
+
+
+def settings(runs: Sequence[collect.Run]) -> dict[str, str]:
+    """Return the flags that all runs share and, by flag, the values in which they differ."""
+    skipped = ledger.NOT_IN_DIGEST - {"seed"}
+    values = {
+        name: [json.dumps(run.training.get(name)) for run in runs] for name in runs[0].training if name not in skipped
+    }
+    shared = [f"--{name.replace('_', '-')} {found[0]}" for name, found in values.items() if len(set(found)) == 1]
+    varied = [
+        f"--{name.replace('_', '-')}: {', '.join(dict.fromkeys(found))}"
+        for name, found in values.items()
+        if len(set(found)) > 1
+    ]
+    return {"Settings that differ": "\n".join(varied) or "none", "Settings that all runs share": "\n".join(shared)}
+
+
+def plan_of(run: Path) -> str:
+    """Return what a run said before it began: the lines of its log up to the first epoch."""
+    path = run / "log.txt"
+    lines = path.read_text().splitlines() if path.is_file() else []
+    # Each line begins with date, time and level.
+    said = [line.split(" ", 3)[-1] for line in lines]
+    end = next((number for number, line in enumerate(said) if line.startswith(("epoch", "finished"))), len(said))
+    return "\n".join(said[:end])
+
+
+def facts(runs: Sequence[collect.Run], lines: Sequence[collect.Line]) -> dict[str, str]:
+    """Return versions, devices and commits; several where the runs differ."""
+    found: dict[str, list[str]] = {"runs": [str(len(runs))]}
+    for run in runs:
+        path = run.path / "env.json"
+        if path.is_file():
+            record = json.loads(path.read_text())
+            for name in ("python", "torch", "torchvision", "platform", "device"):
+                found.setdefault(name, []).append(str(record[name]))
+            commit = f"{record['git']['commit']}{' with uncommitted changes' if record['git']['dirty'] else ''}"
+            found.setdefault("trained by commit", []).append(commit)
+    found["evaluated by commit"] = [line.commit for line in lines if line.commit] or ["unknown"]
+    return {name: ", ".join(dict.fromkeys(values)) for name, values in found.items()}
+
+
+def main() -> int:
+    """Read, draw, write."""
+    args = build_parser().parse(sys.argv[1:]).namespace()
+    start_logging(main=True)
+    output, folders = Path(args.output), [Path(run) for run in args.runs]
+    runs = []
+    for folder in folders:
+        run, missing = collect.read_run(folder)
+        for path in missing:
+            log.warning("%s is missing; the table shows '-'", path)
+        runs.append(run)
+    wanted = [column.metric for column in COLUMNS]
+    needed = [metric.format(probe=args.probe) for metric in sweep_figures.SCATTERED]
+    lines = collect.lines_of(runs, [*wanted, *(metric for metric in needed if metric not in wanted)])
+    members = sweep_figures.members_of(runs)
+    figures = sweep_figures.draw(
+        members, lines, output.with_name(f"{output.stem}-figures"), args.probe, sweep_figures.kinds(args.figures)
+    )
+    texts = {**settings(runs), f"Plan of {folders[0].name}": plan_of(folders[0])}
+    output.parent.mkdir(parents=True, exist_ok=True)
+    write_text(output, html_report(args.title, build_rows(lines), figures, texts, facts(runs, lines)))
+    log.info("wrote %s", output)
+    return 0
+
+
+if __name__ == "__main__":
+    runtime.run(main)

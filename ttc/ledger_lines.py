@@ -1,0 +1,116 @@
+"""The ledger of several runs: one line per run and metric, as CSV, and the refusal to mix what cannot be compared."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Line:
+    """One metric of one run.
+
+    Attributes:
+        group: data of the run, for people.
+        run: name of the row: the method and what else sets the row apart.
+        folder: name of the run folder.
+        seed: of the run.
+        metric: as in `ledger.measures`.
+        value: None where it is not defined, or was not measured.
+        low: lower end of the 95 % interval.
+        high: upper end.
+        split: the samples that were measured.
+        n: their number.
+        shared: digest of the training arguments that all rows of a group must share.
+        training: digest of all training arguments but the seed.
+        evaluation: digest of the evaluation's arguments; of the training for its own numbers.
+        commit: of the code that measured; empty if unknown.
+        dirty: whether that code had uncommitted changes; empty if unknown.
+    """
+
+    group: str
+    run: str
+    folder: str
+    seed: int
+    metric: str
+    value: float | None
+    low: float | None
+    high: float | None
+    split: str
+    n: int | None
+    shared: str
+    training: str
+    evaluation: str
+    commit: str
+    dirty: str
+
+
+def check(lines: Iterable[Line]) -> None:
+    """Refuse lines that must not share a table: other settings, other splits, the same run twice.
+
+    Raises:
+        ValueError: the message names two run folders and what differs.
+    """
+    rules: list[tuple[str, Callable[[Line], object], Callable[[Line], str]]] = [
+        ("settings of the training", lambda line: line.group, lambda line: line.shared),
+        ("arguments of the training", lambda line: (line.group, line.run), lambda line: line.training),
+        ("arguments of the evaluation", lambda line: (line.group, line.metric), lambda line: line.evaluation),
+        ("split", lambda line: line.metric, lambda line: line.split),
+    ]
+    first: dict[object, Line] = {}
+    seen: dict[object, Line] = {}
+    for line in lines:
+        for number, (what, key_of, value_of) in enumerate(rules):
+            own_numbers = what.endswith("evaluation") and line.evaluation == line.training
+            if own_numbers or not value_of(line):
+                continue
+            other = first.setdefault((number, key_of(line)), line)
+            if value_of(other) != value_of(line):
+                raise ValueError(
+                    f"{line.folder} and {other.folder} differ in the {what} behind {line.metric} "
+                    f"({value_of(other)}, {value_of(line)}); put them in separate tables"
+                )
+        twin = seen.setdefault((line.group, line.run, line.seed, line.metric), line)
+        if twin is not line:
+            raise ValueError(
+                f"{twin.folder} and {line.folder} are the same run ({line.run}, seed {line.seed}); leave one out"
+            )
+
+
+def to_csv(lines: Sequence[Line]) -> str:
+    """Write lines as CSV; an undefined number is an empty cell."""
+    file = io.StringIO()
+    writer = csv.DictWriter(file, [field.name for field in fields(Line)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(line) for line in lines)
+    return file.getvalue()
+
+
+def from_csv(path: Path) -> list[Line]:
+    """Read what `to_csv` wrote.
+
+    Raises:
+        ValueError: not such a file, or lines that must not share a table.
+    """
+    try:
+        with path.open(newline="") as file:
+            lines = [_parse(row) for row in csv.DictReader(file)]
+        if not lines:
+            raise ValueError("no lines")
+    except OSError as error:
+        raise ValueError(f"--from-csv {path} cannot be read ({error.strerror}); pass a ledger file") from None
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"--from-csv {path} is no ledger ({' '.join(str(error).split())}); pass a file that --output wrote"
+        ) from None
+    check(lines)
+    return lines
+
+
+def _parse(row: Mapping[str, str]) -> Line:
+    texts = {name: row[name] for name in (field.name for field in fields(Line))}
+    numbers = {name: float(texts[name]) if texts[name] else None for name in ("value", "low", "high")}
+    return Line(**{**texts, **numbers, "seed": int(texts["seed"]), "n": int(texts["n"]) if texts["n"] else None})  # type: ignore[arg-type]  # text but for these

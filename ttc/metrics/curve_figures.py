@@ -1,0 +1,221 @@
+"""Figures of classifiers and of training: ROC, precision and recall, reliability, curves over epochs, scatter.
+
+With many runs, lines of many colours cannot be told apart: each row of the table gets a small panel of its own, in
+which all other rows are drawn in grey behind it.
+
+Shape suffixes: N samples, B bootstrap draws, G grid points, T thresholds, K bins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ttc.metrics.figure_style import COLOURS, Floats, panel_grid, save
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_GRID_G = np.linspace(0, 1, 101)
+_MARKERS = "osD^vP*X"
+_OTHERS = "0.82"
+
+
+@dataclass(frozen=True)
+class Band:
+    """A curve on a grid with its pointwise 95 % bootstrap band."""
+
+    x_G: Floats
+    y_G: Floats
+    low_G: Floats
+    high_G: Floats
+
+
+def roc_and_pr(
+    predictions: Sequence[tuple[ArrayLike, ArrayLike]], draws: int = 200, seed: int = 0
+) -> tuple[Band, Band]:
+    """Compute the ROC and the precision-recall curve of one row of a table.
+
+    Args:
+        predictions: (labels [N] 0 or 1, scores [N]) of each seed.
+        draws: B stratified bootstrap draws per seed.
+        seed: of the draws.
+
+    Returns:
+        True-positive rate over false-positive rate, and precision over recall; curves are the mean over seeds, bands
+        span the draws of all seeds, so that they hold both kinds of chance.
+    """
+    generator = np.random.default_rng(seed)
+    points, samples = [], []
+    for labels, scores in predictions:
+        positive_N, scores_N = np.asarray(labels) == 1, np.asarray(scores, dtype=np.float64)
+        order = np.argsort(-scores_N, kind="stable")
+        positive_N, scores_N = positive_N[order], scores_N[order]
+        # Equal scores share a threshold: only the last sample of each tie is a point of the curve.
+        last_T = np.flatnonzero(np.append(np.diff(scores_N) != 0, True))
+        points.append(_curves(positive_N, np.ones(len(order)), last_T))
+        for _ in range(draws):
+            weight_N = np.zeros(len(order))
+            for members in (np.flatnonzero(positive_N), np.flatnonzero(~positive_N)):
+                drawn = generator.integers(len(members), size=len(members))
+                weight_N[members] = np.bincount(drawn, minlength=len(members))
+            samples.append(_curves(positive_N, weight_N, last_T))
+    mean, low, high = np.mean(points, 0), *np.quantile(samples or points, (0.025, 0.975), axis=0)
+    # Without any recall there is no precision.
+    roc, pr = (Band(*(each[first:] for each in (_GRID_G, mean[first], low[first], high[first]))) for first in (0, 1))
+    return roc, pr
+
+
+def _curves(positive_N: np.ndarray, weight_N: Floats, last_T: np.ndarray) -> Floats:
+    """Return [2, G]: true-positive rate over the false-positive rate, and precision over recall."""
+    found_T = np.cumsum(weight_N * positive_N)[last_T]
+    alarms_T = np.cumsum(weight_N * ~positive_N)[last_T]
+    sensitivity_T, false_T = found_T / found_T[-1], alarms_T / alarms_T[-1]
+    roc_G = np.interp(_GRID_G, np.append(0.0, false_T), np.append(0.0, sensitivity_T))
+    precision_T = found_T / np.maximum(found_T + alarms_T, 1e-300)
+    # The first threshold that reaches a recall; between thresholds precision is not linear.
+    return np.stack([roc_G, precision_T[np.searchsorted(sensitivity_T, _GRID_G - 1e-12).clip(max=len(last_T) - 1)]])
+
+
+def save_band_figure(
+    path_png: Path, bands: Mapping[str, Band], *, x_label: str, y_label: str, chance: float | None
+) -> None:
+    """Draw one panel per row of the table: its curve with the band, the other rows behind it.
+
+    Args:
+        path_png: File to write; a PDF is written beside it.
+        bands: Row -> curve on [0, 1] x [0, 1].
+        x_label: Of the horizontal axis.
+        y_label: Of the vertical axis.
+        chance: Height of the line of chance; None draws the diagonal.
+    """
+    figure, panels = panel_grid(len(bands), 1.9, 1.9, 5, share=True)
+    for axes, (name, band) in zip(panels, bands.items(), strict=True):
+        axes.plot([0, 1], [0, 1] if chance is None else [chance, chance], color="0.5", linewidth=0.8, linestyle=":")
+        for other in bands.values():
+            axes.plot(other.x_G, other.y_G, color=_OTHERS, linewidth=0.7, zorder=1)
+        axes.fill_between(band.x_G, band.low_G, band.high_G, color=COLOURS[0], alpha=0.3, linewidth=0, zorder=2)
+        axes.plot(band.x_G, band.y_G, color=COLOURS[0], linewidth=1.5, zorder=3)
+        axes.set(xlim=(0, 1), ylim=(0, 1.01), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1], aspect="equal")
+        _plain(axes, name)
+    figure.supxlabel(x_label, fontsize=9)
+    figure.supylabel(y_label, fontsize=9)
+    save(figure, path_png)
+
+
+def reliability(predictions: Sequence[tuple[ArrayLike, ArrayLike]], bins: int = 10) -> tuple[Floats, Floats, Floats]:
+    """Compare predicted probabilities with what happened, in K bins of equally many samples.
+
+    Args:
+        predictions: (labels [N] 0 or 1, probabilities [N]) of each seed; the seeds are pooled.
+        bins: K.
+
+    Returns:
+        Mean probability [K], share of positives [K] and the 95 % Wilson interval of that share [2, K].
+    """
+    labels_N, scores_N = (np.concatenate([np.asarray(each[part], float) for each in predictions]) for part in (0, 1))
+    parts = np.array_split(np.argsort(scores_N, kind="stable"), min(bins, len(scores_N)))
+    mean_K = np.array([scores_N[part].mean() for part in parts])
+    share_K = np.array([labels_N[part].mean() for part in parts])
+    size_K, z = np.array([len(part) for part in parts]), 1.959964
+    centre_K = (share_K + z**2 / (2 * size_K)) / (1 + z**2 / size_K)
+    reach_K = z / (1 + z**2 / size_K) * np.sqrt(share_K * (1 - share_K) / size_K + z**2 / (4 * size_K**2))
+    return mean_K, share_K, np.stack([centre_K - reach_K, centre_K + reach_K])
+
+
+def save_reliability_figure(path_png: Path, rows: Mapping[str, Sequence[tuple[ArrayLike, ArrayLike]]]) -> None:
+    """Draw one reliability curve per row of the table, as `save_band_figure` does."""
+    found = {name: reliability(predictions) for name, predictions in rows.items()}
+    figure, panels = panel_grid(len(found), 1.9, 1.9, 5, share=True)
+    for axes, (name, (mean_K, share_K, interval_2K)) in zip(panels, found.items(), strict=True):
+        axes.plot([0, 1], [0, 1], color="0.5", linewidth=0.8, linestyle=":")
+        for other_mean, other_share, _ in found.values():
+            axes.plot(other_mean, other_share, color=_OTHERS, linewidth=0.7, zorder=1)
+        reach_2K = np.abs(interval_2K - share_K)
+        axes.errorbar(
+            mean_K, share_K, yerr=reach_2K, color=COLOURS[0], linewidth=1.2, marker="o", markersize=3, elinewidth=0.8
+        )
+        axes.set(xlim=(0, 1), ylim=(0, 1), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1], aspect="equal")
+        _plain(axes, name)
+    figure.supxlabel("predicted probability", fontsize=9)
+    figure.supylabel("share of positives", fontsize=9)
+    save(figure, path_png)
+
+
+def save_training_figure(
+    path_png: Path, rows: Mapping[str, Sequence[tuple[Sequence[float], Sequence[float]]]], y_label: str
+) -> None:
+    """Draw a number of the training over epochs, one panel per row of the table, one line per seed.
+
+    Args:
+        path_png: File to write; a PDF is written beside it.
+        rows: Row -> (epochs, values) of each seed.
+        y_label: Name of the number.
+    """
+    figure, panels = panel_grid(len(rows), 2.1, 1.7, 5, share=True)
+    for axes, (name, seeds) in zip(panels, rows.items(), strict=True):
+        for epochs, values in (pair for others in rows.values() for pair in others):
+            axes.plot(epochs, values, color=_OTHERS, linewidth=0.6, zorder=1)
+        for epochs, values in seeds:
+            axes.plot(epochs, values, color=COLOURS[0], linewidth=1.2, zorder=2)
+        _plain(axes, name)
+    figure.supxlabel("epoch", fontsize=9)
+    figure.supylabel(y_label, fontsize=9)
+    save(figure, path_png)
+
+
+def save_scatter_figure(
+    path_png: Path, rows: Mapping[str, Sequence[tuple[float, float, float]]], labels: tuple[str, str, str]
+) -> None:
+    """Draw two numbers of each run against a third, one mark per run and one colour and shape per row of the table.
+
+    Args:
+        path_png: File to write; a PDF is written beside it.
+        rows: Row -> (x of the left panel, x of the right panel, y) of each seed.
+        labels: Names of the three numbers.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.5, 3.9 + 0.04 * len(rows)), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    for side, axes in enumerate(panels):
+        for number, (name, points) in enumerate(rows.items()):
+            if points:
+                axes.scatter(
+                    [point[side] for point in points],
+                    [point[2] for point in points],
+                    s=30,
+                    color=COLOURS[number % 7],  # the eighth, yellow, is too pale for small marks
+                    marker=_MARKERS[number // 7 % len(_MARKERS)],
+                    alpha=0.85,
+                    linewidths=0,
+                    label=name,
+                )
+        every = [point for points in rows.values() for point in points]
+        correlation = _rank_correlation([point[side] for point in every], [point[2] for point in every])
+        axes.set_xlabel(labels[side], fontsize=9)
+        axes.set_title(f"rank correlation {correlation:.2f}, {len(every)} runs", fontsize=9)
+        axes.tick_params(labelsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel(labels[2], fontsize=9)
+    handles, names = panels[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside right center", fontsize=8, frameon=False)
+    save(figure, path_png)
+
+
+def _rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
+    """Return Spearman's coefficient; NaN for fewer than three runs."""
+    from scipy.stats import spearmanr
+
+    return float(spearmanr(first, second).statistic) if len(first) > 2 else float("nan")
+
+
+def _plain(axes: Axes, title: str) -> None:
+    axes.set_title(title, fontsize=8)
+    axes.tick_params(labelsize=7)
+    axes.spines[["top", "right"]].set_visible(False)

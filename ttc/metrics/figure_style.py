@@ -1,0 +1,84 @@
+"""What all figures share: colours, legend, the grid of small panels, and how they are saved.
+
+Every figure is written as PNG and as vector PDF, without a time stamp, so that equal input gives equal files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+# Okabe and Ito's colours, which people with the common colour-vision deficiencies tell apart; vermilion for class 1.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
+PAIR_COLOUR = "#7F7F7F"
+
+
+def colour_of(label: int) -> str:
+    """Return the colour of a class."""
+    return COLOURS[label % len(COLOURS)]
+
+
+def panel_grid(count: int, width: float, height: float, most: int, *, share: bool) -> tuple[Figure, list[Axes]]:
+    """Make a figure with `count` panels in rows of at most `most`.
+
+    Args:
+        count: panels, at least 1.
+        width: of a panel in inches.
+        height: of a panel in inches.
+        most: panels in a row.
+        share: whether all panels have the same axes.
+
+    Returns:
+        The figure, and its panels row by row; places that are left over are invisible.
+    """
+    from matplotlib.figure import Figure
+
+    rows = -(-count // most)
+    columns = -(-count // rows)
+    figure = Figure(figsize=(max(4.5, width * columns), height * rows + 0.6), layout="constrained")
+    panels = list(figure.subplots(rows, columns, squeeze=False, sharex=share, sharey=share).flat)
+    for panel in panels[count:]:
+        panel.axis("off")
+    for panel in panels[max(0, count - columns) : count]:
+        panel.tick_params(labelbottom=True)  # also above a place that is left over
+    return figure, panels[:count]
+
+
+def class_legend(
+    figure: Figure, labels_N: Ints, class_names: Sequence[str], *, prototypes: bool = False, between: bool = False
+) -> None:
+    """Add the legend of the classes below the panels."""
+    from matplotlib.lines import Line2D
+
+    def dot(colour: str, name: str, marker: str = "o") -> Line2D:
+        return Line2D([], [], linestyle="", marker=marker, color=colour, label=name)
+
+    counts = np.bincount(labels_N, minlength=len(class_names))
+    handles = [
+        dot(colour_of(label), f"{name} ({counts[label]})") for label, name in enumerate(class_names) if counts[label]
+    ]
+    if prototypes:
+        handles.append(dot("0.3", "prototype", "*"))
+    if between:
+        handles.append(dot(PAIR_COLOUR, "pairs between classes", "s"))
+    # Long names would not fit beside each other.
+    columns = 4 if sum(len(name) for name in class_names) < 60 else 1
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=9, frameon=False)
+
+
+def save(figure: Figure, path_png: Path) -> None:
+    """Save a figure as PNG and, beside it, as PDF."""
+    path_png = Path(path_png)
+    figure.savefig(path_png.with_suffix(".png"), dpi=150)
+    figure.savefig(path_png.with_suffix(".pdf"), metadata={"CreationDate": None})

@@ -1,0 +1,287 @@
+"""All figures of a sweep, from what its runs have written."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ttc.collect import Run, places_of
+from ttc.ledger_lines import Line
+from ttc.metrics import curve_figures, figures
+from ttc.runlog import log
+
+SCATTERED = ("projection/SAA/macro", "projection/CAC/macro", "encoder/{probe}/balanced_accuracy")
+"""Metrics that the scatter needs in the ledger."""
+
+Predictions = tuple[NDArray[np.int64], NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure that was written.
+
+    Attributes:
+        path: of the PNG; the PDF is beside it.
+        title: short.
+        caption: how to read it.
+    """
+
+    path: Path
+    title: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class Member:
+    """One run of a sweep: its folder, and the group and row of the table that it belongs to."""
+
+    path: Path
+    group: str
+    row: str
+    seed: int
+
+
+def members_of(runs: Sequence[Run]) -> list[Member]:
+    """Return the runs of a sweep with their places in the table."""
+    places = places_of(runs)
+    return [
+        Member(run.path, group, row, int(str(run.training["seed"])))
+        for run, (group, row) in zip(runs, places, strict=True)
+    ]
+
+
+def draw(
+    members: Sequence[Member], lines: Sequence[Line], folder: Path, probe: str, kinds: Sequence[str]
+) -> list[Figure]:
+    """Draw figures of a sweep; runs that lack what a figure needs are left out of it with a warning.
+
+    Args:
+        members: the runs.
+        lines: their ledger.
+        folder: where the figures go; it is made.
+        probe: whose predictions and accuracy are drawn: "all", "minority" or "fraction".
+        kinds: names of KINDS.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    made: list[Figure] = []
+    for kind in kinds:
+        found = KINDS[kind](members, lines, folder, probe)
+        if not found:
+            log.warning("figure %s is left out: no run has what it needs", kind)
+        made += found
+    return made
+
+
+def _rows(members: Sequence[Member]) -> dict[str, list[Member]]:
+    """Return the members by row; the group is part of the name where there are several."""
+    several = len({member.group for member in members}) > 1
+    out: dict[str, list[Member]] = {}
+    for member in members:
+        out.setdefault(f"{member.row}\n{member.group}" if several else member.row, []).append(member)
+    return out
+
+
+def _existing(member: Member, *names: str) -> Path | None:
+    path = member.path.joinpath(*names)
+    if path.is_file():
+        return path
+    log.warning("%s is missing; the run is left out of a figure", path)
+    return None
+
+
+def read_predictions(path: Path, probe: str, positive_class: int, split: str = "test") -> Predictions | None:
+    """Read the predictions of a probe: labels (1 = positive class) and scores; None for more than two classes."""
+    with path.open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["split"] == split and row["probe"] == probe]
+    if not rows or "score" not in rows[0]:
+        return None
+    labels = np.array([int(row["label"]) == positive_class for row in rows], dtype=np.int64)
+    return labels, np.array([float(row["score"]) for row in rows])
+
+
+def _predictions(members: Sequence[Member], probe: str) -> dict[str, list[Predictions]]:
+    out: dict[str, list[Predictions]] = {}
+    for name, row in _rows(members).items():
+        for member in row:
+            path = _existing(member, "linear_eval", "predictions.csv")
+            if path is not None:
+                result = json.loads((path.parent / "result.json").read_text())
+                found = read_predictions(path, probe, result["positive_class"])
+                if found is not None:
+                    out.setdefault(name, []).append(found)
+    return out
+
+
+def _discrimination(members: Sequence[Member], lines: Sequence[Line], folder: Path, probe: str) -> list[Figure]:
+    rows = _predictions(members, probe)
+    if not rows:
+        return []
+    bands = {name: curve_figures.roc_and_pr(predictions) for name, predictions in rows.items()}
+    prevalence = float(np.mean([labels.mean() for each in rows.values() for labels, _ in each]))
+    reading = "Blue: mean over seeds with the 95 % band of the bootstrap; grey: the other rows; dotted: chance."
+    made = []
+    for number, (kind, title, axes, chance) in enumerate(
+        (
+            ("roc", "ROC", ("false-positive rate", "true-positive rate"), None),
+            ("pr", "Precision and recall", ("recall", "precision"), prevalence),
+        )
+    ):
+        path = folder / f"{kind}.png"
+        each = {name: pair[number] for name, pair in bands.items()}
+        curve_figures.save_band_figure(path, each, x_label=axes[0], y_label=axes[1], chance=chance)
+        made.append(Figure(path, f"{title}, probe {probe}", f"Test samples, first draw of the probe. {reading}"))
+    return made
+
+
+def _reliability(members: Sequence[Member], lines: Sequence[Line], folder: Path, probe: str) -> list[Figure]:
+    rows = _predictions(members, probe)
+    if not rows:
+        return []
+    curve_figures.save_reliability_figure(folder / "reliability.png", rows)
+    caption = (
+        "Ten bins of equally many test samples, 95 % intervals; on the dotted line, probabilities can be believed."
+    )
+    return [Figure(folder / "reliability.png", f"Reliability, probe {probe}", caption)]
+
+
+def _training(members: Sequence[Member], lines: Sequence[Line], folder: Path, probe: str) -> list[Figure]:
+    made = []
+    for key, name, label, caption in (
+        ("train/loss_over_collapse", "training_loss", "loss / collapse value",
+         "Training loss divided by its value when all embeddings are equal: at 1 the run has collapsed."),
+        ("watch/mean_cosine", "training_cosine", "mean cosine",
+         "Mean cosine of the embeddings of a fixed validation subset: 1 is a single point."),
+    ):  # fmt: skip
+        rows: dict[str, list[tuple[list[float], list[float]]]] = {}
+        for row, own in _rows(members).items():
+            for member in own:
+                path = member.path / "metrics.jsonl"
+                points = _curve(path, key) if path.is_file() else []
+                if points:
+                    rows.setdefault(row, []).append(([x for x, _ in points], [y for _, y in points]))
+        if rows:
+            curve_figures.save_training_figure(folder / f"{name}.png", rows, label)
+            caption += " Blue: the seeds of the row; grey: the other rows."
+            made.append(Figure(folder / f"{name}.png", f"Training: {label}", caption))
+    return made
+
+
+def _curve(path: Path, key: str) -> list[tuple[float, float]]:
+    """Return (epochs, value) of the lines of a metrics.jsonl that have a number; a torn last line is skipped."""
+    points: list[tuple[float, float]] = []
+    entries = []
+    for line in path.read_text().splitlines():
+        try:
+            entries.append(json.loads(line))
+        except ValueError:
+            break
+    ends = [entry["step"] / (entry["epoch"] or 1) for entry in entries if entry["epoch"]]
+    steps_per_epoch = ends[-1] if ends else 1.0
+    for entry in entries:
+        if isinstance(entry.get(key), int | float):
+            points.append((entry["step"] / steps_per_epoch, float(entry[key])))
+    return points
+
+
+def _embeddings(panel: str) -> Callable[[Sequence[Member], Sequence[Line], Path, str], list[Figure]]:
+    def make(members: Sequence[Member], lines: Sequence[Line], folder: Path, probe: str) -> list[Figure]:
+        grid, names = embedding_grid(members)
+        if not names:
+            return []
+        path = folder / f"embeddings_{panel}.png"
+        figures.save_grid_figure(path, grid, names, panel=panel)
+        how = {
+            "circle": "Directions in the plane of the class axis; each class has its own ring, a collapse is a dot.",
+            "tsne": "t-SNE keeps neighbours, not distances: a collapsed run looks like a cloud here, not a point.",
+        }[panel]
+        return [Figure(path, f"Embeddings of the test images ({panel})", f"{how} The lowest seed of each row.")]
+
+    return make
+
+
+def embedding_grid(
+    members: Sequence[Member],
+) -> tuple[list[tuple[str, list[figures.Embedded | None]]], list[str]]:
+    """Return the embeddings for `save_grid_figure`, by group and row, and the class names.
+
+    Raises:
+        ValueError: the runs have different classes.
+    """
+    rows = list(dict.fromkeys(member.row for member in members))
+    grid: list[tuple[str, list[figures.Embedded | None]]] = []
+    names: list[str] = []
+    for group in dict.fromkeys(member.group for member in members):
+        line: list[figures.Embedded | None] = []
+        for row in rows:
+            own = [member for member in members if (member.group, member.row) == (group, row)]
+            found, its_names = _embedded(min(own, key=lambda member: member.seed)) if own else (None, [])
+            if its_names and names and its_names != names:
+                raise ValueError(f"{own[0].path} has the classes {its_names}, other runs {names}; draw them separately")
+            names = names or its_names
+            line.append(found)
+        grid.append((group, line))
+    filled = [place for place in range(len(rows)) if any(line[place] is not None for _, line in grid)]
+    return [(group, [line[place] for place in filled]) for group, line in grid], names
+
+
+def _embedded(member: Member) -> tuple[figures.Embedded | None, list[str]]:
+    path = _existing(member, "metrics", "embeddings.npz")
+    if path is None:
+        return None, []
+    with np.load(path, allow_pickle=False) as file:
+        if file["embeddings"].shape[1] < 2:
+            log.warning("%s is left out: no unit of its network is active, so it has no embeddings", member.path)
+            return None, []
+        names: list[str] = file["class_names"].tolist()
+        return (member.row, file["embeddings"], file["labels"], file.get("prototypes")), names
+
+
+def _scatter(members: Sequence[Member], lines: Sequence[Line], folder: Path, probe: str) -> list[Figure]:
+    metrics = [metric.format(probe=probe) for metric in SCATTERED]
+    values: dict[tuple[Path, str], float] = {}
+    paths = {(member.group, member.row, member.seed): member.path for member in members}
+    for line in lines:
+        if line.value is not None and line.metric in metrics:
+            values[paths[line.group, line.run, line.seed], line.metric] = line.value
+    rows: dict[str, list[tuple[float, float, float]]] = {}
+    for name, own in _rows(members).items():
+        found = [tuple(values.get((member.path, metric), float("nan")) for metric in metrics) for member in own]
+        complete = [(x, other, 100 * y) for x, other, y in found if not np.isnan((x, other, y)).any()]
+        if complete:
+            rows[name.replace("\n", ", ")] = complete
+    if not rows:
+        return []
+    labels = ("SAA, mean of the classes, %", "CAC, mean of the classes, %", f"balanced accuracy, probe {probe}, %")
+    curve_figures.save_scatter_figure(folder / "scatter.png", rows, labels)
+    caption = "Does the arrangement of the embeddings tell the accuracy of a probe? One mark per run."
+    return [Figure(folder / "scatter.png", "Accuracy against SAA and CAC", caption)]
+
+
+KINDS: Mapping[str, Callable[[Sequence[Member], Sequence[Line], Path, str], list[Figure]]] = {
+    "circle": _embeddings("circle"),
+    "scatter": _scatter,
+    "curves": _discrimination,
+    "reliability": _reliability,
+    "training": _training,
+    "tsne": _embeddings("tsne"),
+}
+"""What can be drawn; "curves" are ROC and precision-recall."""
+
+
+def kinds(text: str) -> list[str]:
+    """Read the names of figures that commas separate.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    found = text.split(",")
+    for name in found:
+        if name not in KINDS:
+            raise ValueError(f"--figures {name} is unknown; choose from {', '.join(KINDS)}")
+    return found
