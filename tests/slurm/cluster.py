@@ -125,7 +125,13 @@ class Cluster:
     def ask(self, *command: str) -> str:
         """Run a command of SLURM and return what it prints."""
         done = subprocess.run(
-            command, env=self.environment, capture_output=True, text=True, check=False, timeout=60, stdin=subprocess.DEVNULL
+            command,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+            stdin=subprocess.DEVNULL,
         )
         assert done.returncode == 0, f"{' '.join(command)}: {done.stdout}{done.stderr}"
         return done.stdout.strip()
