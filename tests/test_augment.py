@@ -202,10 +202,12 @@ def test_plain_is_the_normalised_centre() -> None:
 
 def test_strength_zero_switches_colours_off() -> None:
     for name, preset in PRESETS.items():
-        still = replace(preset.stronger(0), scale=(1.0, 1.0), flip=0.0, rotation=0.0, grayscale=0.0)
+        still = replace(preset.stronger(0), scale=(1.0, 1.0), flip=0.0, rotation=0.0)
         images = noise(20, 3, 6)
         torch.testing.assert_close(views_of(images, still)[:, 0], images.float() / 255, atol=1e-5, rtol=0, msg=name)
     assert PRESETS["natural"].stronger(0.5).brightness == pytest.approx(0.2)
+    assert PRESETS["natural"].stronger(0.5).grayscale == pytest.approx(0.1)
+    assert PRESETS["natural"].stronger(9).grayscale == 1.0
     assert PRESETS["natural"].stronger(0.5).scale == PRESETS["natural"].scale
 
 

@@ -81,13 +81,17 @@ class Augmentation:
     grayscale: float = 0.2
 
     def stronger(self, factor: float) -> Augmentation:
-        """Return a copy whose colour changes are `factor` times as strong; 0 switches them off."""
+        """Return a copy whose colour changes are `factor` times as strong; 0 switches all of them off.
+
+        Brightness, contrast, saturation and hue change further, and colours are lost that much more often.
+        """
         return replace(
             self,
             brightness=self.brightness * factor,
             contrast=self.contrast * factor,
             saturation=self.saturation * factor,
             hue=self.hue * factor,
+            grayscale=min(1.0, self.grayscale * factor),
         )
 
 

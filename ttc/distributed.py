@@ -12,11 +12,14 @@ import json
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -200,6 +203,20 @@ def first_rank_first(action: Callable[[], None], device: torch.device) -> None:
     if failed:
         # Without the interpreter's clean-up, which waits for the rank that has gone.
         os._exit(1)
+
+
+def from_first_rank(compute: Callable[[], T]) -> T:
+    """Compute a JSON-compatible value on rank 0 only and return it on every rank.
+
+    Args:
+        compute: may raise a ValueError, which ends all ranks; only rank 0 tells it.
+    """
+    device = torch.device("cpu")
+    if dist.is_initialized() and dist.get_backend() == "nccl":
+        device = torch.device("cuda", torch.cuda.current_device())
+    values: list[T] = []
+    first_rank_first(lambda: values.append(compute()), device)
+    return cast("list[list[T]]", gather_json(values, device))[0][0]
 
 
 def any_rank(flag: bool, device: torch.device) -> bool:

@@ -28,6 +28,10 @@ def dataset_settings(args: argparse.Namespace) -> DatasetSettings:
         minority_class=args.minority_class[0] if args.minority_class and len(args.minority_class) == 1 else None,
         image_size=args.image_size,
         on_bad_image=args.on_bad_image,
+        label_column=args.label_column,
+        stored_size=args.stored_size,
+        cache=args.cache,
+        cache_folder=args.cache_folder,
         seed=args.seed,
         num_workers=args.num_workers,
     )
@@ -80,8 +84,8 @@ def encoder_spec(args: argparse.Namespace, dataset: Dataset) -> EncoderSpec:
 
 def preset(args: argparse.Namespace, dataset: Dataset) -> str:
     """Return the name of the augmentation preset; without one the one that fits the data."""
-    fitting = "digits" if dataset.name == "digits" else "medical" if dataset.channels == 1 else "natural"
-    return str(args.augmentation or fitting)
+    own = {"digits": "digits", "ukbb-cardiac": "cardiac"}
+    return str(args.augmentation or own.get(dataset.name) or ("medical" if dataset.channels == 1 else "natural"))
 
 
 def augmentation(args: argparse.Namespace, dataset: Dataset) -> Augmentation:

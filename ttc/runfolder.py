@@ -14,7 +14,10 @@ from pathlib import Path
 from ttc import checkpoint
 
 NOT_IDENTITY = frozenset(
-    ("output", "resume", "device", "data_root", "num_workers", "log_every_steps", "save_every_epochs", "dry_run")
+    (
+        *("output", "resume", "device", "data_root", "num_workers", "cache", "cache_folder"),
+        *("log_every_steps", "save_every_epochs", "dry_run"),
+    )
 )
 """Flags that change where, how often or on what a run computes, but not which run it is."""
 

@@ -10,8 +10,30 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from scripts.make_sample_data import WRITERS, Artist
+
 Write = Callable[[Path], Path]
 MakeTree = Callable[[Mapping[str, int]], Path]
+
+
+@pytest.fixture(autouse=True)
+def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Keep caches out of the user's home."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    return tmp_path / "xdg" / "ttc"
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Write the sample tree of a layout once and return its folder."""
+    root = tmp_path_factory.mktemp("samples")
+
+    def write(layout: str) -> Path:
+        if not (root / layout).exists():
+            assert list(WRITERS[layout](root / layout, Artist(24, 0), 40))
+        return root / layout
+
+    return write
 
 
 @pytest.fixture

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import logging
+import os
+import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from ttc.datasets import images as images_module
-from ttc.datasets.images import FileImages, count_channels, find_bad_images, stored_size, tensor_images
+from ttc.datasets import decoding
+from ttc.datasets.decoding import count_channels
+from ttc.datasets.images import FileImages, find_bad_images, in_threads, stored_size, tensor_images
 
 SIZE = 8
 
@@ -121,7 +125,8 @@ def _broken_files(folder: Path) -> list[Path]:
     (folder / "empty.jpg").write_bytes(b"")
     (folder / "text.png").write_text("this is no image")
     Image.fromarray(np.full((4, 4), 0.5, dtype=np.float32)).save(folder / "float.tif")
-    names = ("truncated.jpg", "truncated.png", "empty.jpg", "text.png", "float.tif", "missing.jpg")
+    os.mkfifo(folder / "pipe.png")
+    names = ("pipe.png", "truncated.jpg", "truncated.png", "empty.jpg", "text.png", "float.tif", "missing.jpg")
     return [folder / name for name in names]
 
 
@@ -135,7 +140,7 @@ def test_broken_files_name_path_and_remedy_in_one_line(tmp_path: Path) -> None:
 
 def test_decompression_bomb_is_a_bad_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.fromarray(_gradient(64, 64)).save(tmp_path / "big.png")
-    monkeypatch.setattr(images_module, "MAX_PIXELS", 1000)
+    monkeypatch.setattr(decoding, "MAX_PIXELS", 1000)
     with pytest.raises(ValueError, match=r"64 x 64 pixels are more than 1000"):
         _decode(tmp_path / "big.png")
 
@@ -144,9 +149,60 @@ def test_find_bad_images_lists_all_and_only_the_broken(tmp_path: Path, caplog: p
     broken = _broken_files(tmp_path)
     paths = [tmp_path / "full.png", *broken, tmp_path / "full.jpg"]
     with caplog.at_level(logging.INFO, "ttc"):
-        bad = find_bad_images(FileImages([str(path) for path in paths], SIZE, 3), num_workers=2)
-    assert list(bad) == list(range(1, len(broken) + 1))
-    assert all(bad.values())
+        bad = find_bad_images(FileImages([str(path) for path in paths], SIZE, 3))
+    assert [row for row, _ in bad] == list(range(1, len(broken) + 1))
+    assert all(reason and "\n" not in reason for _, reason in bad)
+
+
+def test_a_decompression_bomb_is_no_warning_on_the_terminal(tmp_path: Path) -> None:
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return len(content).to_bytes(4, "big") + kind + content + zlib.crc32(kind + content).to_bytes(4, "big")
+
+    for side in (10_000, 30_000):  # Pillow warns of the first and refuses the second
+        header = side.to_bytes(4, "big") * 2 + bytes([8, 0, 0, 0, 0])
+        path = tmp_path / f"{side}.png"
+        path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b""))
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            with pytest.raises(ValueError, match="cannot read image"):
+                _decode(path)
+        assert not told
+
+
+@pytest.mark.parametrize(("width", "height"), [(96, 64), (64, 96), (40, 40), (130, 90)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_both_jpeg_decoders_agree(tmp_path: Path, width: int, height: int, channels: int) -> None:
+    """Smooth pictures, so that the half pixel by which their centre squares may differ does not show."""
+    shapes = np.random.default_rng(width).integers(60, 200, (5, 5, 3), dtype=np.uint8)
+    image = Image.fromarray(shapes).resize((width, height), Image.Resampling.BICUBIC)
+    image.save(tmp_path / "a.jpg", quality=95)
+    image.save(tmp_path / "a.png")
+    assert min(width, height) < decoding.SCALED_DECODING * 24
+    with_torchvision, with_pillow = (_decode(tmp_path / name, channels, 24).int() for name in ("a.jpg", "a.png"))
+    assert (with_torchvision - with_pillow).abs().max() <= 8
+
+
+def test_a_large_jpeg_is_decoded_at_a_smaller_scale(tmp_path: Path) -> None:
+    shapes = np.random.default_rng(0).integers(60, 200, (5, 5, 3), dtype=np.uint8)
+    Image.fromarray(shapes).resize((400, 400), Image.Resampling.BICUBIC).save(tmp_path / "a.jpg", quality=95)
+    small = _decode(tmp_path / "a.jpg", 3, 16).int()
+    with Image.open(tmp_path / "a.jpg") as image:
+        expected = image.resize((16, 16), Image.Resampling.BILINEAR)
+    assert (small - torch.from_numpy(np.array(expected)).permute(2, 0, 1).int()).abs().max() <= 4
+
+
+def test_threads_keep_the_order_and_hold_few_results() -> None:
+    started: list[str] = []
+
+    def work(path: str) -> str:
+        started.append(path)
+        return path * 2
+
+    paths = [str(number) for number in range(1000)]
+    found = in_threads(work, paths, "doubled")
+    assert [next(found) for _ in range(3)] == ["00", "11", "22"]
+    assert len(started) < 200
+    assert list(found) == [path * 2 for path in paths[3:]]
 
 
 def test_channels_are_one_only_when_all_files_are_gray(tmp_path: Path) -> None:

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import hashlib
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -103,3 +106,43 @@ def test_damaged_and_pickled_files_are_refused(tmp_path: Path) -> None:
 def test_three_dimensional_sets_are_no_choice() -> None:
     with pytest.raises(ValueError, match="organmnist3d holds volumes"):
         load_dataset(DatasetSettings("organmnist3d"))
+
+
+def test_a_file_of_ones_own_needs_its_sum_beside_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    _write(tmp_path / "octmnist.npz", labels=4, channels=1)
+    settings = DatasetSettings("octmnist", str(tmp_path), positive_classes=("drusen", "choroidal neovascularization"))
+    own = tmp_path / "octmnist.npz.md5"
+    own.write_text(f"{hashlib.md5((tmp_path / 'octmnist.npz').read_bytes()).hexdigest()}  octmnist.npz\n")
+    dataset = load_dataset(settings)
+    assert dataset.class_names[1] == "drusen/choroidal neovascularization"
+    assert dataset.class_counts("train") == [12, 12]
+    assert "is not the published file, says octmnist.npz.md5 beside it" in caplog.text
+    for wrong in ("0" * 32, ""):
+        own.write_text(wrong)
+        with pytest.raises(ValueError, match="delete it and fetch it again"):
+            load_dataset(settings)
+
+
+def test_patients_of_a_table_beside_the_file(samples: Callable[[str], Path], tmp_path: Path) -> None:
+    for path in samples("medmnist").glob("chestmnist.npz*"):
+        shutil.copy(path, tmp_path)
+    settings = DatasetSettings("chestmnist", str(tmp_path), positive_classes=("effusion",))
+    plain = load_dataset(settings)
+    assert plain.groups is None
+    table = tmp_path / "chestmnist_groups.csv"
+    rows = [i.split("/")[1:] for i in plain.ids]
+    lines = [f"{split},{int(row)},{split}-patient{int(row) // 3}" for split, row in rows]
+    table.write_text("\n".join(["split,row,group", *reversed(lines)]) + "\n")
+    assert load_dataset(settings).groups == [line.split(",")[2] for line in lines]
+    table.write_text("\n".join(["split,row,group", *(line.replace("test-", "val-") for line in lines)]) + "\n")
+    with pytest.raises(ValueError, match=r"group 'val-patient0' is in two splits, val .* and test"):
+        load_dataset(settings)
+    table.write_text("\n".join(["split,row,group", *lines[1:]]) + "\n")
+    with pytest.raises(ValueError, match="has no group for 1 images, the first is chestmnist/train/000000"):
+        load_dataset(settings)
+    table.write_text("split,row\n")
+    with pytest.raises(ValueError, match="has no group for"):
+        load_dataset(settings)
+    table.write_text("split,row,group\ntrain,first,a\n")
+    with pytest.raises(ValueError, match="it needs the columns split, row and group"):
+        load_dataset(settings)

@@ -3,13 +3,14 @@
 A new source is one module with `read(settings) -> Source` and one line in `registry.READERS`.
 """
 
-from ttc.datasets.images import FileImages, TensorImages
+from ttc.datasets.images import CachedImages, FileImages, TensorImages
 from ttc.datasets.loading import batches
 from ttc.datasets.registry import DATASETS, load_dataset
 from ttc.datasets.table import Dataset, DatasetSettings, describe
 
 __all__ = [
     "DATASETS",
+    "CachedImages",
     "Dataset",
     "DatasetSettings",
     "FileImages",

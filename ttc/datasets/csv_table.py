@@ -11,7 +11,7 @@ from ttc.datasets.classes import group_labels
 from ttc.datasets.splits import missing_parts
 from ttc.datasets.table import SPLITS, DatasetSettings, Source
 
-REQUIRED = ("path", "label")
+PATH_COLUMN, LABEL_COLUMN = "path", "label"
 OPTIONAL = ("split", "group", "id")
 Row = dict[str, str]
 
@@ -26,7 +26,7 @@ def read(settings: DatasetSettings) -> Source:
     if settings.data_root is None:
         raise ValueError("--dataset csv needs --data-root, the CSV file with the columns path and label")
     table = Path(settings.data_root)
-    columns = _columns(table)
+    columns = _columns(table, settings.label_column or LABEL_COLUMN)
     paths = [str(table.parent / path) for path in columns["path"]]
     ids = columns.get("id", columns["path"])
     splits = columns.get("split", ["train"] * len(ids))
@@ -47,17 +47,17 @@ def read(settings: DatasetSettings) -> Source:
     )
 
 
-def _columns(table: Path) -> dict[str, list[str]]:
-    """Return the columns with their cells; optional ones only where they are filled."""
+def _columns(table: Path, label_column: str) -> dict[str, list[str]]:
+    """Return the columns with their cells, that of the label as "label"; optional ones only where they are filled."""
     lines: list[int] = []
     rows: list[Row] = []
-    for line, row in _rows(table):
+    for line, row in _rows(table, label_column):
         lines.append(line)
         rows.append(row)
     if not rows:
         raise ValueError(f"--data-root {table} has no rows; list one image per line")
     columns = {}
-    for name in (*REQUIRED, *OPTIONAL):
+    for name in (PATH_COLUMN, label_column, *OPTIONAL):
         cells = [row.get(name, "") for row in rows]
         if name in OPTIONAL and not any(cells):
             continue
@@ -66,21 +66,21 @@ def _columns(table: Path) -> dict[str, list[str]]:
                 raise ValueError(f"--data-root {table} line {line}: column {name!r} is empty; fill it in")
             if name == "split" and cell not in SPLITS:
                 raise ValueError(f"--data-root {table} line {line}: unknown split {cell!r}; use {', '.join(SPLITS)}")
-        columns[name] = cells
+        columns[LABEL_COLUMN if name == label_column else name] = cells
     return columns
 
 
-def _rows(table: Path) -> Iterator[tuple[int, Row]]:
+def _rows(table: Path, label_column: str) -> Iterator[tuple[int, Row]]:
     """Yield line number and stripped cells of every row."""
     try:
         with table.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
             header = [name.strip() for name in reader.fieldnames or []]
-            for name in REQUIRED:
+            for name in (PATH_COLUMN, label_column):
                 if name not in header:
                     raise ValueError(
                         f"--data-root {table}: no column {name!r} among {', '.join(header) or 'none'}; "
-                        "the first line must name the comma-separated columns path and label"
+                        "the first line must name the comma-separated columns path and label (or --label-column)"
                     )
             reader.fieldnames = header
             for row in reader:

@@ -7,28 +7,26 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from ttc.datasets.decoding import decode_file, reason_of
 
 log = logging.getLogger("ttc")
+T = TypeVar("T")
 
 # Room for the random and centre crops of the augmentation, which runs after decoding.
 STORED_MARGIN = 1.15
-# Pillow's own warning threshold; beyond it a small file may unpack to gigabytes.
-MAX_PIXELS = 89_478_485
 RESIZE_CHUNK = 1024
-SIXTEEN_BIT_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
-GRAY_MODES = ("1", "L", *SIXTEEN_BIT_MODES)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,11 +50,7 @@ class TensorImages:
 
 @dataclass(frozen=True, eq=False)
 class FileImages:
-    """Image files, decoded when asked for.
-
-    Every image becomes an upright uint8 square: EXIF rotation is applied, the shorter side is resized with
-    antialiasing to `size`, and the centre square is cut out. Transparency is laid over white, CMYK and palettes
-    are converted to RGB, 16-bit samples keep their high byte, gray targets use the ITU-R 601 luma.
+    """Image files, decoded when asked for; see `decoding.decode_file` for what becomes of them.
 
     Args:
         paths: One file per sample.
@@ -85,21 +79,48 @@ class FileImages:
 
     def decode(self, path: str) -> Tensor:
         """Decode one file to uint8 [C, S, S]; raise ValueError for a missing or broken one."""
-        from PIL import Image
+        return decode_file(path, self.size, self.channels)
 
-        try:
-            with Image.open(path) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise ValueError(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS}")
-                # Lets the JPEG decoder skip detail that a square of this size cannot show.
-                image.draft(None, (2 * self.size, 2 * self.size))
-                pixels = np.asarray(_square(_eight_bit(image, self.channels), self.size))
-        except Exception as error:  # decoders raise a dozen unrelated types for broken files
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise ValueError(
-                f"cannot read image {path}: {reason}; repair or remove it, or pass --on-bad-image skip"
-            ) from error
-        return torch.from_numpy(pixels.copy()).reshape(self.size, self.size, self.channels).permute(2, 0, 1)
+
+@dataclass(frozen=True, eq=False)
+class CachedImages:
+    """Image files that were decoded before; the result lies in a file that is mapped into memory.
+
+    Args:
+        data: uint8 [M, C, S, S], the mapped file.
+        sums: int64 [M], crc32 of each image.
+        rows: int64 [N], place of each sample in `data`.
+        contents: Digest of each sample's image file, hex.
+        place: Folder of the cache, for messages.
+        verified: bool [M], whose sums were compared in this process; changes with use.
+    """
+
+    data: Tensor
+    sums: Tensor
+    rows: Tensor
+    contents: Sequence[str]
+    place: Path
+    verified: Tensor
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.rows)
+
+    def __getitem__(self, indices: Tensor) -> Tensor:
+        """Return the images at `indices` (int64 [B]) as uint8 [B, C, S, S].
+
+        Raises:
+            ValueError: If an image, on its first use, is not what was written.
+        """
+        rows = self.rows[indices]
+        for row in rows[~self.verified[rows]].unique().tolist():
+            if zlib.crc32(self.data[row].numpy()) != int(self.sums[row]):
+                raise ValueError(f"{self.place} is damaged at image {row}; delete this folder, it is built again")
+        self.verified[rows] = True
+        return self.data[rows]
+
+
+Images = TensorImages | FileImages | CachedImages
 
 
 def stored_size(image_size: int) -> int:
@@ -107,75 +128,39 @@ def stored_size(image_size: int) -> int:
     return round(STORED_MARGIN * image_size)
 
 
-def _eight_bit(image: Image, channels: int) -> Image:
-    """Return the upright image with 8-bit gray or RGB samples."""
-    from PIL import Image as pil
-    from PIL import ImageOps
-
-    upright = ImageOps.exif_transpose(image)
-    if upright.mode == "F":
-        raise ValueError("floating-point samples have no known range")
-    if upright.mode in SIXTEEN_BIT_MODES:
-        values = np.asarray(upright)
-        if values.min() < 0 or values.max() > 65535:
-            raise ValueError("integer samples lie outside the 16-bit range 0..65535")
-        upright = pil.fromarray((values >> 8).astype(np.uint8))
-    if upright.has_transparency_data:
-        upright = upright.convert("RGBA")
-        upright = pil.alpha_composite(pil.new("RGBA", upright.size, "white"), upright)
-    return upright.convert("L" if channels == 1 else "RGB")
-
-
-def _square(image: Image, size: int) -> Image:
-    """Resize the shorter side to `size` with antialiasing and keep the centre square."""
-    from PIL.Image import Resampling
-
-    side = min(image.size)
-    left, top = (image.width - side) / 2, (image.height - side) / 2
-    return image.resize((size, size), Resampling.BILINEAR, box=(left, top, left + side, top + side))
-
-
-def count_channels(paths: Sequence[str]) -> int:
-    """Return 1 when every readable file among `paths` is gray, else 3; broken files are left to the decoder."""
-    from PIL import Image
-
-    modes = set()
-    for path in paths:
-        try:
-            with Image.open(path) as image:
-                modes.add(image.mode)
-        except Exception as error:  # the decoder reports this file with its path, or skips it, as the user chose
-            log.debug("header of %s is unreadable: %s", path, error)
-    return 1 if modes and modes <= set(GRAY_MODES) else 3
-
-
-def find_bad_images(images: FileImages, num_workers: int) -> dict[int, str]:
-    """Decode every file once and collect the ones that fail.
-
-    Args:
-        images: Files to verify.
-        num_workers: Decoding threads; 0 uses one per processor.
-
-    Returns:
-        Reason per bad position, ascending.
-    """
+def find_bad_images(images: FileImages) -> list[tuple[int, str]]:
+    """Decode every file once and collect position and reason of the ones that fail, by position."""
 
     def problem(path: str) -> str | None:
         try:
             images.decode(path)
         except ValueError as error:
-            return str(error.__cause__) or type(error.__cause__).__name__
+            return reason_of(error.__cause__ or error)
         return None
 
-    bad: dict[int, str] = {}
-    report_every = max(1000, len(images) // 10)
-    with ThreadPoolExecutor(num_workers or os.cpu_count() or 1) as pool:
-        for position, reason in enumerate(pool.map(problem, images.paths)):
-            if reason is not None:
-                bad[position] = " ".join(reason.split())
-            if (position + 1) % report_every == 0:
-                log.info("verified %d of %d images, %d bad", position + 1, len(images), len(bad))
-    return bad
+    return [(row, reason) for row, reason in enumerate(in_threads(problem, images.paths, "verified")) if reason]
+
+
+def in_threads(work: Callable[[str], T], paths: Sequence[str], what: str) -> Iterator[T]:
+    """Yield `work(path)` for every path, in order, computed by a thread per processor; tell the progress.
+
+    Args:
+        work: Releases the interpreter's lock most of the time, as decoders do.
+        paths: Arguments.
+        what: Names what happened to an image, for the log.
+    """
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    report_every, ahead = max(1000, len(paths) // 10), 8 * processors
+    with ThreadPoolExecutor(processors) as pool:
+        waiting: deque[Future[T]] = deque()
+        for position in range(len(paths) + ahead):
+            if position < len(paths):
+                waiting.append(pool.submit(work, paths[position]))
+            # Only so many results wait at a time: all of them would fill the memory.
+            if position >= ahead and waiting:
+                yield waiting.popleft().result()
+                if (position - ahead + 1) % report_every == 0:
+                    log.info("%s %d of %d images", what, position - ahead + 1, len(paths))
 
 
 def tensor_images(pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], image_size: int | None) -> TensorImages:

@@ -26,9 +26,20 @@ def check_unique_ids(ids: Sequence[str]) -> None:
 
 
 def check_leaks(
-    ids: Sequence[str], splits: Sequence[str], groups: Sequence[str] | None, paths: Sequence[str] | None
+    ids: Sequence[str],
+    splits: Sequence[str],
+    groups: Sequence[str] | None,
+    paths: Sequence[str] | None,
+    contents: Sequence[str] | None = None,
 ) -> None:
     """Check that no group, path or file content is in two splits.
+
+    Args:
+        ids: Id per sample, for the message.
+        splits: Split per sample.
+        groups: Group per sample, or None.
+        paths: File per sample, or None.
+        contents: Digest of each file where a cache knows it; the files are then not read.
 
     Files are compared by size first and by a hash of their bytes only where sizes agree across splits; beyond
     50,000 such files the content check is left out and the log says so. Empty files are left to the decoder.
@@ -41,21 +52,27 @@ def check_leaks(
     if paths is None:
         return
     _refuse("path", paths, splits, ids, "list each image once")
-    sizes = [_file_size(path) for path in paths]
-    by_size: dict[int, set[str]] = defaultdict(set)
-    for size, split in zip(sizes, splits, strict=True):
-        by_size[size].add(split)
-    suspects = [row for row, size in enumerate(sizes) if size > 0 and len(by_size[size]) > 1]
-    if len(suspects) > MAX_HASHED_FILES:
+    suspects = list(range(len(paths))) if contents is not None else _equal_sizes(paths, splits)
+    if contents is None and len(suspects) > MAX_HASHED_FILES:
         log.warning("content of %d files is not compared between splits: too many of equal size", len(suspects))
         return
-    pair = _shared((_file_hash(paths[row]) for row in suspects), [splits[row] for row in suspects])
+    known = (_file_hash(paths[row]) for row in suspects) if contents is None else contents
+    pair = _shared(known, [splits[row] for row in suspects])
     if pair is not None:
         first, second = (suspects[position] for position in pair)
         raise ValueError(
             f"--data-root: {paths[first]} ({splits[first]}) and {paths[second]} ({splits[second]}) are the same image; "
             "remove one, or put both in one group of a CSV table"
         )
+
+
+def _equal_sizes(paths: Sequence[str], splits: Sequence[str]) -> list[int]:
+    """Return the rows whose file has the size of one in another split; only they can be equal."""
+    sizes = [_file_size(path) for path in paths]
+    by_size: dict[int, set[str]] = defaultdict(set)
+    for size, split in zip(sizes, splits, strict=True):
+        by_size[size].add(split)
+    return [row for row, size in enumerate(sizes) if size > 0 and len(by_size[size]) > 1]
 
 
 def warn_about_equal_pixels(images: TensorImages, ids: Sequence[str], splits: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ttc.datasets.images import FileImages, TensorImages
+from ttc.datasets.images import FileImages, Images
 
 STATISTICS_BATCH = 256
 
@@ -33,7 +33,7 @@ class _Decoder(Dataset[Tensor | str]):
 
 
 def batches(
-    images: TensorImages | FileImages,
+    images: Images,
     index_batches: Iterable[Tensor],
     num_workers: int = 0,
     pin_memory: bool = False,
@@ -52,7 +52,7 @@ def batches(
     Raises:
         ValueError: If a file cannot be decoded; names its path and the remedy.
     """
-    if isinstance(images, TensorImages):
+    if not isinstance(images, FileImages):
         for indices in index_batches:
             batch = images[indices]
             yield batch.pin_memory() if pin_memory else batch
@@ -73,7 +73,7 @@ def batches(
 
 
 def channel_statistics(
-    images: TensorImages | FileImages, rows: Tensor, channels: int, num_workers: int = 0
+    images: Images, rows: Tensor, channels: int, num_workers: int = 0
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Compute mean and standard deviation per channel, exactly, from a histogram of the byte values.
 

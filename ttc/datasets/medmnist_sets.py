@@ -1,17 +1,26 @@
-"""The 2-D MedMNIST sets, read from the `medmnist` package's own .npz files."""
+"""The 2-D MedMNIST sets, read from the `medmnist` package's own .npz files.
+
+The files know no patients. Where another source does, `NAME_groups.csv` beside them (columns split, row, group) tells
+which images belong together.
+"""
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import logging
 import zipfile
 import zlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from ttc.datasets.classes import ClassGroups, find_label, group_labels
 from ttc.datasets.table import DatasetSettings, Source
+
+log = logging.getLogger("ttc")
 
 STORED_SIZES = (28, 64, 128, 224)
 NATIVE_SIZE = 28
@@ -36,8 +45,21 @@ def read(settings: DatasetSettings) -> Source:
             f"mkdir -p '{root}' && python -c \"import medmnist; "
             f"medmnist.{info['python_class']}('train', download=True, root='{root}', size={size})\""
         )
-    verify_md5(path, info[f"MD5{suffix}"])
-    return read_npz(path, settings, info["label"])
+    verify_md5(path, _expected_md5(path, info[f"MD5{suffix}"]))
+    source = read_npz(path, settings, info["label"])
+    table = root / f"{settings.name}_groups.csv"
+    return replace(source, groups=read_groups(table, source)) if table.is_file() else source
+
+
+def _expected_md5(path: Path, published: str) -> str:
+    """Return the published md5, or that of a file of one's own in this format, if one lies beside it."""
+    own = path.with_name(f"{path.name}.md5")
+    if not own.is_file():
+        return published
+    words = own.read_text(errors="replace").split()
+    if words[:1] != [published]:
+        log.warning("%s is not the published file, says %s beside it", path, own.name)
+    return words[0] if words else "nothing"
 
 
 def verify_md5(path: Path, expected: str) -> None:
@@ -50,6 +72,21 @@ def verify_md5(path: Path, expected: str) -> None:
         raise ValueError(
             f"{path} has md5 {digest.hexdigest()}, not the published {expected}; delete it and fetch it again"
         )
+
+
+def read_groups(table: Path, source: Source) -> list[str]:
+    """Read the group of every sample from a CSV table with the columns split, row (from 0 in its split) and group."""
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as file:
+            rows = [(row["split"], int(row["row"]), row["group"]) for row in csv.DictReader(file)]
+    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
+        raise ValueError(f"{table} cannot be read ({error}); it needs the columns split, row and group") from None
+    name = source.ids[0].split("/", 1)[0]
+    known = {f"{name}/{split}/{row:06d}": group for split, row, group in rows}
+    missing = [sample_id for sample_id in source.ids if not known.get(sample_id)]
+    if missing:
+        raise ValueError(f"{table} has no group for {len(missing)} images, the first is {missing[0]}; add them")
+    return [known[sample_id] for sample_id in source.ids]
 
 
 def read_npz(path: Path, settings: DatasetSettings, names: Mapping[str, str]) -> Source:

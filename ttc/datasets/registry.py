@@ -5,11 +5,23 @@ from __future__ import annotations
 import importlib
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 
-from ttc.datasets.images import FileImages, TensorImages, count_channels, find_bad_images, stored_size, tensor_images
+from ttc import distributed
+from ttc.datasets.cache import open_cache
+from ttc.datasets.decoding import count_channels
+from ttc.datasets.images import (
+    CachedImages,
+    FileImages,
+    Images,
+    TensorImages,
+    find_bad_images,
+    stored_size,
+    tensor_images,
+)
 from ttc.datasets.imbalance import draw_subset, hash_order, subset_counts
 from ttc.datasets.leaks import check_leaks, check_unique_ids, warn_about_equal_pixels
 from ttc.datasets.loading import channel_statistics
@@ -37,6 +49,9 @@ READERS: dict[str, str] = {
     "digits": "digits",
     "fashion": "fashion",
     **dict.fromkeys(MEDMNIST_NAMES, "medmnist_sets"),
+    **dict.fromkeys(("inat21-plants", "inat21-insects", "inat21-mammals"), "inat21"),
+    "fracatlas": "fracatlas",
+    "ukbb-cardiac": "ukbb_cardiac",
     "imagefolder": "imagefolder",
     "csv": "csv_table",
 }
@@ -58,49 +73,65 @@ def load_dataset(settings: DatasetSettings) -> Dataset:
     Raises:
         ValueError: If the name, a flag or the data is wrong; one line with the remedy.
     """
+    return build_dataset(settings, read_source(settings))
+
+
+def read_source(settings: DatasetSettings) -> Source:
+    """Read the samples of a source; arguments and errors as for `load_dataset`."""
     if settings.name.endswith("mnist3d"):
         raise ValueError(f"--dataset {settings.name} holds volumes; only the 2-D MedMNIST sets can be used")
     if settings.name not in READERS:
         raise ValueError(f"--dataset {settings.name} is unknown; choose one of {', '.join(DATASETS)}")
     read: Callable[[DatasetSettings], Source] = importlib.import_module(f"ttc.datasets.{READERS[settings.name]}").read
-    return build_dataset(settings, read(settings))
+    return read(settings)
 
 
-def build_dataset(settings: DatasetSettings, source: Source) -> Dataset:
-    """Turn a reader's samples into the finished table; arguments and errors as for `load_dataset`."""
+def build_dataset(settings: DatasetSettings, source: Source, *, refuse_leaks: bool = True) -> Dataset:
+    """Turn a reader's samples into the finished table.
+
+    Args:
+        settings: What was read.
+        source: The samples.
+        refuse_leaks: False for a report, which lists leaks itself.
+
+    Returns:
+        The finished table.
+
+    Raises:
+        ValueError: As `load_dataset`.
+    """
     check_unique_ids(source.ids)
     # Drawn before classes are formed and files are verified, so that neither changes who is in the test set.
     splits = hold_out(source.ids, source.labels, source.groups, source.splits, source.held_out, settings.seed)
     rows = [row for row, label in enumerate(source.labels) if label in source.classes.label_of]
     images, image_size, channels = _images(settings, source, rows)
-    bad_images: list[tuple[str, str]] = []
-    if isinstance(images, FileImages) and settings.on_bad_image == "skip":
-        bad = find_bad_images(images, settings.num_workers)
-        bad_images = [(images.paths[position], reason) for position, reason in bad.items()]
-        rows = [row for position, row in enumerate(rows) if position not in bad]
-        images = FileImages([path for i, path in enumerate(images.paths) if i not in bad], images.size, channels)
-        for path, reason in bad_images:
-            log.warning("left out image %s: %s", path, reason)
+    images, bad = _readable(settings, images, [source.ids[row] for row in rows])
+    left_out = {position for position, _ in bad}
+    paths = source.paths or []
+    bad_images = source.bad_images + [(paths[rows[position]], reason) for position, reason in bad]
+    rows = [row for position, row in enumerate(rows) if position not in left_out]
+    for path, reason in bad_images:
+        log.warning("left out image %s: %s", path, reason)
 
     ids = [source.ids[row] for row in rows]
     labels = [source.classes.label_of[source.labels[row]] for row in rows]
     groups = None if source.groups is None else [source.groups[row] for row in rows]
-    paths = None if source.paths is None else [source.paths[row] for row in rows]
     splits = [splits[row] for row in rows]
     # "pool" belongs to the training side: the draw below, not a leak, separates it from "train".
     sides = ["train" if split == "pool" else split for split in splits]
     _check_classes(labels, sides, source.classes.names)
-    check_leaks(ids, sides, groups, paths)
-    if isinstance(images, TensorImages):
-        warn_about_equal_pixels(images, ids, sides)
+    kept_paths = None if source.paths is None else [source.paths[row] for row in rows]
+    if refuse_leaks:
+        distributed.from_first_rank(lambda: _check_leaks(ids, sides, groups, kept_paths, images))
     splits = _draw(settings, source.classes.names, ids, labels, splits)
 
     split_array = np.array(splits, dtype="<U5")
     label_tensor = torch.tensor(labels, dtype=torch.int64)
-    train = np.flatnonzero(split_array == "train")
+    train = np.flatnonzero(split_array == "train").tolist()
     counts = count_classes(label_tensor[train], len(source.classes.names))
-    mean, std = channel_statistics(
-        images, _statistics_rows(images, ids, train.tolist(), settings.seed), channels, settings.num_workers
+    statistics_rows = _statistics_rows(images, ids, train, settings.seed)
+    mean, std = distributed.from_first_rank(
+        lambda: channel_statistics(images, statistics_rows, channels, settings.num_workers)
     )
     return Dataset(
         settings=settings,
@@ -110,22 +141,60 @@ def build_dataset(settings: DatasetSettings, source: Source) -> Dataset:
         labels=label_tensor,
         splits=split_array,
         groups=groups,
-        paths=paths,
+        paths=kept_paths,
         images=images,
         image_size=image_size,
         channels=channels,
         minority_class=minority_of(counts, source.classes.names, settings.minority_class),
-        mean=mean,
-        std=std,
+        mean=tuple(mean),
+        std=tuple(std),
         bad_images=bad_images,
     )
 
 
-def _images(
-    settings: DatasetSettings, source: Source, rows: Sequence[int]
-) -> tuple[TensorImages | FileImages, int, int]:
+def _readable(settings: DatasetSettings, images: Images, ids: Sequence[str]) -> tuple[Images, list[tuple[int, str]]]:
+    """Return the images from the cache if one is wanted, without unreadable ones, and those with their reasons."""
+    if not isinstance(images, FileImages):
+        return images, []
+    if settings.cache == "off":
+        if settings.on_bad_image == "stop":
+            return images, []
+        bad = [(row, reason) for row, reason in distributed.from_first_rank(lambda: find_bad_images(images))]
+        broken = {row for row, _ in bad}
+        paths = [path for row, path in enumerate(images.paths) if row not in broken]
+        return FileImages(paths, images.size, images.channels), bad
+    cached, bad = open_cache(images, ids, settings.cache, settings.cache_folder)
+    if bad and settings.on_bad_image == "stop":
+        distributed.from_first_rank(lambda: _refuse_bad(images.paths[bad[0][0]], bad[0][1], len(bad) - 1))
+    broken = {row for row, _ in bad}
+    kept = [row for row in range(len(images)) if row not in broken]
+    contents = [cached.contents[row] for row in kept]
+    return replace(cached, rows=torch.tensor(kept, dtype=torch.int64), contents=contents), bad
+
+
+def _refuse_bad(path: str, reason: str, others: int) -> None:
+    more = f" ({others} more are bad, too)" if others else ""
+    raise ValueError(f"cannot read image {path}: {reason}{more}; repair or remove it, or pass --on-bad-image skip")
+
+
+def _check_leaks(
+    ids: Sequence[str],
+    sides: Sequence[str],
+    groups: Sequence[str] | None,
+    paths: Sequence[str] | None,
+    images: Images,
+) -> None:
+    """Refuse leaks between splits, and tell of equal pixels where the data have no files."""
+    check_leaks(ids, sides, groups, paths, images.contents if isinstance(images, CachedImages) else None)
+    if isinstance(images, TensorImages):
+        warn_about_equal_pixels(images, ids, sides)
+
+
+def _images(settings: DatasetSettings, source: Source, rows: Sequence[int]) -> tuple[Images, int, int]:
     """Return the images of `rows`, the network's input size and the number of channels."""
     if source.pixels is not None:
+        if settings.stored_size is not None:
+            raise ValueError(f"--stored-size is for image files; --dataset {settings.name} has none, leave it out")
         everything = len(rows) == len(source.pixels)  # spares a copy of gigabytes
         pixels = source.pixels if everything else source.pixels[np.array(rows, dtype=np.int64)]
         images = tensor_images(pixels, settings.image_size)
@@ -133,9 +202,12 @@ def _images(
     assert source.paths is not None
     paths = [source.paths[row] for row in rows]
     probe = hash_order([source.ids[row] for row in rows], 0, "channels")[:CHANNEL_PROBE_FILES]
-    channels = count_channels([paths[position] for position in probe])
+    channels = source.channels or count_channels([paths[position] for position in probe])
     image_size = settings.image_size or FILE_IMAGE_SIZE
-    return FileImages(paths, stored_size(image_size), channels), image_size, channels
+    stored = settings.stored_size or stored_size(image_size)
+    if stored < image_size:
+        raise ValueError(f"--stored-size {stored} is below the image size {image_size}; leave it out or raise it")
+    return FileImages(paths, stored, channels), image_size, channels
 
 
 def _draw(
@@ -169,11 +241,9 @@ def _check_classes(labels: Sequence[int], sides: Sequence[str], names: Sequence[
                 )
 
 
-def _statistics_rows(
-    images: TensorImages | FileImages, ids: Sequence[str], train: Sequence[int], seed: int
-) -> torch.Tensor:
+def _statistics_rows(images: Images, ids: Sequence[str], train: Sequence[int], seed: int) -> torch.Tensor:
     """Return the rows behind the statistics: all of split "train" in memory, at most 4,096 files."""
-    if isinstance(images, FileImages) and len(train) > STATISTICS_FILES:
+    if not isinstance(images, TensorImages) and len(train) > STATISTICS_FILES:
         order = hash_order([ids[row] for row in train], seed, "statistics")[:STATISTICS_FILES]
         train = sorted(train[position] for position in order)
     return torch.tensor(train, dtype=torch.int64)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ttc.datasets.classes import ClassGroups
-from ttc.datasets.images import FileImages, TensorImages
+from ttc.datasets.images import Images
 
 SPLITS = ("train", "val", "test", "pool")
 SPLIT_COLUMNS = ("id", "path", "label", "split", "group")
@@ -36,6 +36,10 @@ class DatasetSettings:
         minority_class: Overrides the counted minority class.
         image_size: Side of the network's input in pixels; None for the source's own size (224 for files).
         on_bad_image: "stop", or "skip" to verify all files at the start and leave the broken ones out.
+        label_column: Column of the label in a table; None for "label".
+        stored_size: Side of the square that files are decoded to; None for 1.15 times the input's.
+        cache: "off", "ram" or "disk": where decoded files are kept; the pixels are the same.
+        cache_folder: Where "disk" and the index of a large tree are kept; None for the user's cache folder.
         seed: Seed of splits and subsets.
         num_workers: Processes or threads that decode files; results do not depend on it.
     """
@@ -49,6 +53,10 @@ class DatasetSettings:
     minority_class: int | None = None
     image_size: int | None = None
     on_bad_image: str = "stop"
+    label_column: str | None = None
+    stored_size: int | None = None
+    cache: str = "off"
+    cache_folder: str | None = None
     seed: int = 0
     num_workers: int = 0
 
@@ -56,7 +64,10 @@ class DatasetSettings:
         """Check the values that no reader checks."""
         if self.on_bad_image not in ("stop", "skip"):
             raise ValueError(f"--on-bad-image {self.on_bad_image} is unknown; use stop or skip")
-        for flag, value in (("--train-samples", self.train_samples), ("--image-size", self.image_size)):
+        if self.cache not in ("off", "ram", "disk"):
+            raise ValueError(f"--cache {self.cache} is unknown; use off, ram or disk")
+        sizes = (("--image-size", self.image_size), ("--stored-size", self.stored_size))
+        for flag, value in (("--train-samples", self.train_samples), *sizes):
             if value is not None and value < 1:
                 raise ValueError(f"{flag} {value} must be at least 1; leave it out for the default")
 
@@ -74,6 +85,8 @@ class Source:
         pixels: uint8 [N, H, W] or [N, H, W, C] for images in memory, else None.
         paths: File per sample for images in files, else None.
         groups: Group (patient, site) per sample, or None.
+        channels: 1 or 3 where the source fixes it for its files; None to look at them.
+        bad_images: Place and reason of images that the reader left out, as `--on-bad-image skip` asks.
     """
 
     ids: list[str]
@@ -84,6 +97,8 @@ class Source:
     pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]] | None = None
     paths: list[str] | None = None
     groups: list[str] | None = None
+    channels: int | None = None
+    bad_images: list[tuple[str, str]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +134,7 @@ class Dataset:
     splits: np.ndarray[tuple[int], np.dtype[np.str_]]
     groups: list[str] | None
     paths: list[str] | None
-    images: TensorImages | FileImages
+    images: Images
     image_size: int
     channels: int
     minority_class: int | None

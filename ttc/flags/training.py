@@ -1,119 +1,12 @@
-"""What is trained on what: data, augmentation, network, objective, optimisation."""
+"""How training works: network, objective, optimisation."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from ttc.augment import PRESETS
 from ttc.cli import Parser, real, whole
-from ttc.datasets import DATASETS
 from ttc.losses import METHODS
 from ttc.samplers import SAMPLERS
-
-
-def add_data(parser: Parser) -> None:
-    """Add what names the images and the two classes."""
-    group = parser.add_argument_group("data")
-    add = group.add_argument
-    add(
-        "--dataset",
-        default="digits",
-        metavar="NAME",
-        help=f"where the images come from: {', '.join(DATASETS)}",
-    )
-    add(
-        "--data-root",
-        metavar="PATH",
-        help="folder of the dataset (for csv: the table itself); change it when the data are not in the default place",
-    )
-    add(
-        "--classes",
-        nargs="+",
-        metavar="LABELS",
-        help="one word per class, in label order: source labels or names joined by commas, such as 0,1,2 3,4; "
-        "labels not named are left out",
-    )
-    add(
-        "--positive-classes",
-        metavar="LABELS",
-        help="source labels or names joined by commas that form class 1 of a multi-class set; the rest is class 0",
-    )
-    add(
-        "--one-vs-rest",
-        metavar="LABEL",
-        help="the one source label or name that forms class 1 of a multi-class set; short for --positive-classes",
-    )
-    add(
-        "--class-ratios",
-        nargs="+",
-        type=real(0, 1, above=True),
-        metavar="SHARE",
-        help="share of each class in training, summing to 1; the total stays the same for every ratio; "
-        "the default is the data as they are, but 0.97 0.03 for digits, which has no rare class",
-    )
-    add(
-        "--train-samples",
-        type=whole(1),
-        metavar="N",
-        help="most training samples in all; lower it for a quick trial or for a total common to several datasets",
-    )
-    _add_image_flags(add)
-
-
-def _add_image_flags(add: Callable[..., object]) -> None:
-    add(
-        "--minority-class",
-        nargs="+",
-        type=whole(0),
-        metavar="LABEL",
-        help="label of the rare class, only needed where classes are equally large, otherwise it is counted; "
-        "several labels with three or more classes",
-    )
-    add(
-        "--image-size",
-        type=whole(4),
-        metavar="PX",
-        help="side of the views; smaller is faster; the default is the data's own size, 224 for image files",
-    )
-    add(
-        "--on-bad-image",
-        choices=("stop", "skip"),
-        default="stop",
-        help="what to do with an unreadable image: end the run, or leave it out and list it "
-        "(all files are then read once first)",
-    )
-
-
-def add_augmentation(parser: Parser) -> None:
-    """Add how views are made."""
-    group = parser.add_argument_group("augmentation")
-    add = group.add_argument
-    add(
-        "--augmentation",
-        choices=tuple(PRESETS),
-        help="preset of random changes; the default is digits for digits, medical for grey images, else natural",
-    )
-    add(
-        "--crop-scale",
-        nargs=2,
-        type=real(0, 1, above=True),
-        metavar=("MIN", "MAX"),
-        help="share of the image's area that a random crop keeps; raise MIN when the finding sits at the border",
-    )
-    add(
-        "--minority-cutmix",
-        type=real(0, 1),
-        default=0.0,
-        metavar="AREA",
-        help="largest share of a rare image that a patch of a common one covers; 0.4 helps below some 100 rare images",
-    )
-    add(
-        "--jitter-strength",
-        type=real(0),
-        default=1.0,
-        metavar="X",
-        help="factor on all colour changes of the preset; 0 where grey values carry the diagnosis",
-    )
 
 
 def add_model(parser: Parser) -> None:
