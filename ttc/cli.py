@@ -59,7 +59,7 @@ class Parser(argparse.ArgumentParser):
 
     def parse(self, argv: Sequence[str]) -> Given:
         """Parse the words after the script's name; wrong usage ends the process with exit code 2."""
-        words = self._expand(argv, "command line", Path.cwd(), ())
+        words = self.expand(argv)
         values = vars(self.parse_args([word for word, _ in words]))
         sources = dict.fromkeys(values, "default")
         flags = {flag: action.dest for action in self._actions for flag in action.option_strings}
@@ -67,6 +67,10 @@ class Parser(argparse.ArgumentParser):
             if (flag := word.split("=", 1)[0]) in flags:
                 sources[flags[flag]] = source
         return Given(values, sources)
+
+    def expand(self, argv: Sequence[str]) -> list[tuple[str, str]]:
+        """Return the words with the recipes replaced by what they hold, each with where it came from."""
+        return self._expand(argv, "command line", Path.cwd(), ())
 
     def _expand(
         self, words: Sequence[str], source: str, folder: Path, opened: tuple[Path, ...]

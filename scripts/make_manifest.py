@@ -1,0 +1,167 @@
+"""Write a manifest: recipes x methods x samplers x seeds, one line per run.
+
+python scripts/make_manifest.py --recipes plants-95 plants-99 --methods untrained supcon supmin:5 --output sweep.csv
+
+`supmin:5` asks for seeds 0 to 4, `untrained` is an encoder without training. scripts/run_manifest.sh runs a manifest on
+one machine, scripts/slurm/submit.sh on a cluster, scripts/manifest_status.py tells how far it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+from itertools import product
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from ttc import manifest, runtime
+from ttc.checkpoint import write_text
+from ttc.cli import Parser, whole
+from ttc.losses import METHODS
+from ttc.manifest import RESULT_FILES, Cell
+from ttc.samplers import SAMPLERS
+
+RECIPES = "scripts/recipes"
+UNTRAINED = ("simclr", "--epochs", "0")
+"""The method only decides about the head, which an untrained encoder's probe does not use."""
+
+
+def build_parser() -> Parser:
+    """Describe the command line."""
+    parser = Parser(
+        "Write a manifest: recipes x methods x samplers x seeds, one line per run.",
+        "python scripts/make_manifest.py --recipes fashion-mix5-99 --methods supcon supmin --output sweep.csv",
+    )
+    add = parser.add_argument
+    add(
+        "--recipes",
+        nargs="+",
+        required=True,
+        metavar="RECIPE",
+        help=f"recipes: a name in {RECIPES}, or a file ending in .args, relative to the project",
+    )
+    add(
+        "--methods",
+        nargs="+",
+        required=True,
+        metavar="METHOD[:SEEDS]",
+        help="values of pretrain.py's --method, and untrained; with a number of seeds of its own where you name one",
+    )
+    add("--samplers", nargs="+", choices=SAMPLERS, default=["shuffle"], help="values of --batch-sampler")
+    add("--seeds", type=whole(1), default=3, metavar="N", help="seeds 0 to N-1; three show the noise, five are better")
+    add(
+        "--method-flags",
+        nargs="+",
+        default=[],
+        metavar="METHOD=FLAGS",
+        help="further flags of pretrain.py for one method, such as kcl='--method-settings k=6'",
+    )
+    add(
+        "--data-root",
+        nargs="+",
+        default=[],
+        metavar="[RECIPE=]PATH",
+        help="where the images lie: one folder for all recipes, or one per recipe",
+    )
+    add(
+        "--steps",
+        nargs="+",
+        default=["pretrain", "linear_eval", "compute_metrics"],
+        metavar="STEP[=FLAGS]",
+        help=f"what is run, in this order, and with which flags beside the recipe's; of {', '.join(RESULT_FILES)}",
+    )
+    add("--skip", nargs="+", default=[], metavar="PATTERN", help="names of lines to leave out, with * and ?")
+    add("--output", metavar="FILE", help="the manifest; the default is standard output")
+    return parser
+
+
+def pairs(flag: str, texts: list[str], known: Iterable[str]) -> dict[str, str]:
+    """Split NAME=TEXT words.
+
+    Raises:
+        ValueError: a name is not known.
+    """
+    found = dict(text.partition("=")[::2] for text in texts)
+    if unknown := [name for name in found if name not in known]:
+        raise ValueError(f"{flag} {unknown[0]} is not known here; use {', '.join(known)}")
+    return found
+
+
+def recipe_file(name: str) -> str:
+    """Return a recipe's path relative to the project.
+
+    Raises:
+        ValueError: there is no such file.
+    """
+    path = name if name.endswith(".args") else f"{RECIPES}/{name}.args"
+    if not (ROOT / path).is_file():
+        raise ValueError(f"--recipes {name}: {path} is missing; name a file of {RECIPES} or a path ending in .args")
+    return path
+
+
+def seeds_of(method: str, default: int) -> tuple[str, int]:
+    """Split METHOD[:SEEDS].
+
+    Raises:
+        ValueError: the method is unknown, or the number is none.
+    """
+    name, colon, number = method.partition(":")
+    if name not in (*METHODS, "untrained"):
+        raise ValueError(f"--methods {name} is unknown; use untrained, {', '.join(METHODS)}")
+    if colon and (not number.isdecimal() or not int(number)):
+        raise ValueError(f"--methods {method}: write METHOD:SEEDS with a number of at least 1")
+    return name, int(number) if colon else default
+
+
+def cross(args: argparse.Namespace) -> list[Cell]:
+    """Return a line for every recipe, sampler, method and seed.
+
+    Raises:
+        ValueError: a name is not known, or the steps do not begin with pretrain.
+    """
+    recipes = {Path(name).stem: recipe_file(name) for name in args.recipes}
+    methods = dict(seeds_of(method, args.seeds) for method in args.methods)
+    steps = {step: tuple(shlex.split(text)) for step, text in pairs("--steps", args.steps, RESULT_FILES).items()}
+    if next(iter(steps)) != "pretrain":
+        raise ValueError(f"--steps {args.steps[0]}: the first step is pretrain; put it first")
+    own = pairs("--method-flags", args.method_flags, methods)
+    roots = dict.fromkeys(recipes, *[root for root in args.data_root if "=" not in root][-1:])
+    roots |= pairs("--data-root", [root for root in args.data_root if "=" in root], recipes)
+    cells = []
+    for (recipe, path), sampler, method in product(recipes.items(), args.samplers, methods):
+        batches = () if sampler == "shuffle" else ("--batch-sampler", sampler)
+        if method == "untrained" and sampler != args.samplers[0]:
+            continue
+        kind = f"{method}-{sampler}" if batches and method != "untrained" else method
+        chosen = UNTRAINED if method == "untrained" else (method, *batches)
+        place = ("--data-root", roots[recipe]) if roots[recipe] else ()
+        for seed in range(methods[method]):
+            words = (f"@{path}", *place, "--seed", str(seed), "--method", *chosen, *shlex.split(own.get(method, "")))
+            run = f"{kind}-seed{seed}"
+            name, folder = (f"{recipe}-{run}", f"{recipe}/{run}") if len(recipes) > 1 else (run, run)
+            cells.append(Cell(name, folder, {**steps, "pretrain": (*words, *steps["pretrain"])}))
+    return cells
+
+
+def main() -> int:
+    """Cross, leave out, write."""
+    args = build_parser().parse(sys.argv[1:]).namespace()
+    cells = [cell for cell in cross(args) if not any(fnmatchcase(cell.name, pattern) for pattern in args.skip)]
+    if not cells:
+        raise ValueError(f"--skip {' '.join(args.skip)} leaves no line; take a pattern out")
+    text = manifest.write_manifest(cells, f"python scripts/make_manifest.py {shlex.join(sys.argv[1:])}")
+    if args.output is None:
+        sys.stdout.write(text)
+    else:
+        write_text(Path(args.output), text)
+        sys.stderr.write(f"{len(cells)} lines in {args.output}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    runtime.run(main)

@@ -1,0 +1,195 @@
+"""Run lines of a manifest: python scripts/run_cells.py MANIFEST [--jobs N] [--only PATTERN ...].
+
+Each line is pretrained, probed and measured, one step after the other, N lines at a time. Finished steps are left
+alone, a line that another process is at is skipped, a line that fails does not hold up the others. What the steps print
+goes to RESULTS/cells/NAME.log. On SIGTERM and SIGUSR1 the steps save and stop; so they do on Ctrl-C, which reaches them
+directly.
+
+Exit codes: 0 all lines are done, 1 some are not (they are listed), 75 stopped on request; the same command goes on.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from ttc import manifest, runtime
+from ttc.cli import Parser, whole
+from ttc.manifest import Cell, Entry, Status
+from ttc.runlog import log, start_logging
+
+
+@dataclass(frozen=True)
+class Runner:
+    """How lines are run.
+
+    Attributes:
+        results: the folder of all results.
+        launch: the words before a script's name.
+        more: words for every step after those of the manifest.
+        expand: replaces the recipes among words by what they hold.
+        stop: signals that arrived.
+    """
+
+    results: Path
+    launch: Sequence[str]
+    more: Sequence[str]
+    expand: manifest.Expand
+    stop: runtime.StopRequest
+
+    def run(self, cell: Cell) -> Status:
+        """Run the steps of a line that are left."""
+        if self.stop.signal_name is not None:
+            return Status("stopped", "", "not started")
+        file = manifest.lock(cell.log(self.results), patience=2)
+        if file is None:
+            return Status("running", "", "another process is at it")
+        with file:
+            record = manifest.read_record(cell, self.results)
+            for step in cell.steps:
+                entry = manifest.entry_of(cell, step, self.results, record, self.expand)
+                if entry is None or entry["state"] != "done":
+                    record[step] = entry = self._step(cell, step, file)
+                    manifest.write_record(cell, self.results, record)
+                if entry["state"] != "done":
+                    return Status(entry["state"], step, entry["message"])
+        return Status("done")
+
+    def _step(self, cell: Cell, step: str, file: IO[str]) -> Entry:
+        started = time.monotonic()
+        command = [*self.launch, *cell.command(step, self.results), *self.more]
+        file.write(f"== {time.strftime('%Y-%m-%d %H:%M:%S')} {shlex.join(command)}\n")
+        file.flush()
+        code = self.call(command, file)
+        # A launcher of several processes has one exit code for all that can happen to them.
+        asked = self.stop.signal_name is not None
+        state = "done" if code == 0 else "stopped" if asked or code == runtime.EXIT_STOPPED else "failed"
+        message = "" if state == "done" else last_line(cell.log(self.results)) or f"exit code {code}"
+        words = self.expand(cell.steps[step])
+        return Entry(words=words, state=state, seconds=round(time.monotonic() - started, 1), message=message)
+
+    def call(self, command: Sequence[str], file: IO[str]) -> int:
+        """Run one command, handing on a request to stop; return its exit code."""
+        process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=file)
+        told = False
+        while True:
+            try:
+                return process.wait(timeout=0.2)
+            except subprocess.TimeoutExpired:
+                name = self.stop.signal_name
+                if name is not None and not told:
+                    told = True
+                    # The terminal has sent Ctrl-C to the whole group; a second signal would end the step at once.
+                    if name != "SIGINT":
+                        process.send_signal(signal.Signals[name])
+
+    def plan(self, cell: Cell) -> Status:
+        """Check the command of the first step without running it."""
+        command = [*self.launch, *cell.command("pretrain", self.results), *self.more, "--dry-run"]
+        done = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        lines = done.stderr.strip().splitlines()
+        return Status("failed", "pretrain", lines[-1] if lines else "") if done.returncode else Status("done")
+
+
+def last_line(path: Path) -> str:
+    """Return the last line of a log that is not a comment of the runner."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 4096))
+        lines = file.read().decode(errors="replace").strip().splitlines()
+    return "" if not lines or lines[-1].startswith("== ") else lines[-1]
+
+
+def build_parser() -> Parser:
+    """Describe the command line."""
+    parser = Parser(
+        "Run lines of a manifest.", "python scripts/run_cells.py scripts/manifests/fashion-mix5-99.csv --jobs 2"
+    )
+    add = parser.add_argument
+    add("manifest", metavar="MANIFEST", help="CSV file written by scripts/make_manifest.py")
+    add("--output", metavar="FOLDER", help="folder of all results; the default is runs/ and the manifest's name")
+    add("--jobs", type=whole(1), default=1, metavar="N", help="lines at a time; the cores or devices you have")
+    add("--only", nargs="+", default=[], metavar="PATTERN", help="names of lines, with * and ?; the default is all")
+    add("--line", type=whole(0), metavar="I", help="only this line, counted from 0; for job arrays")
+    add("--data-root", metavar="PATH", help="where the images lie here, if not where the manifest says")
+    add(
+        "--launch",
+        metavar="WORDS",
+        help="what starts a script, such as 'python -m torch.distributed.run --nproc-per-node 4'; "
+        "the default is this Python",
+    )
+    add("--dry-run", action="store_true", help="only check and plan the first step of each line; writes nothing")
+    return parser
+
+
+def main() -> int:
+    """Read the manifest, run its lines, tell how they ended."""
+    # 1. parse
+    parser = build_parser()
+    args = parser.parse(sys.argv[1:]).namespace()
+
+    # 2. runtime
+    start_logging(main=True)
+    stop = runtime.StopRequest()
+
+    # 3. lines
+    path = Path(args.manifest).resolve()
+    cells = manifest.read_manifest(path)
+    if args.line is not None:
+        if args.line >= len(cells):
+            raise ValueError(f"--line {args.line}: {args.manifest} has the lines 0 to {len(cells) - 1}")
+        cells = [cells[args.line]]
+    cells = manifest.choose(cells, args.only)
+    results = manifest.results_folder(args.output, path, ROOT)
+    more = [] if args.data_root is None else ["--data-root", str(Path(args.data_root).resolve())]
+    # The steps run in the project's folder, which is what the recipes' and the results' names refer to.
+    os.chdir(ROOT)
+
+    # 4. run
+    runner = Runner(
+        results=results,
+        launch=[sys.executable] if args.launch is None else shlex.split(args.launch),
+        more=more,
+        expand=lambda words: [word for word, _ in parser.expand(words)],
+        stop=stop,
+    )
+    for cell in cells:  # a recipe that cannot be read ends the command before anything runs
+        for words in cell.steps.values():
+            runner.expand(words)
+    ended: dict[str, Status] = {}
+    with ThreadPoolExecutor(args.jobs) as pool:
+        futures = {pool.submit(runner.plan if args.dry_run else runner.run, cell): cell for cell in cells}
+        for future in as_completed(futures):
+            name = futures[future].name
+            try:
+                found = future.result()
+            except (ValueError, OSError) as error:
+                found = Status("failed", "", str(error))
+            ended[name] = found
+            log.info("%s", f"[{len(ended)}/{len(cells)}] {name}: {found.state} {found.step} {found.detail}".rstrip())
+
+    # 5. result
+    bad = {name: found for name, found in ended.items() if found.state != "done"}
+    if bad:
+        log.error("not done: %d of %d", len(bad), len(cells))
+        for name, found in bad.items():
+            log.error("  %s", f"{name}: {found.state} {found.step} {found.detail}".rstrip())
+    if stop.signal_name is not None and bad:
+        return runtime.EXIT_STOPPED
+    stopped = bad and all(found.state == "stopped" for found in bad.values())
+    return runtime.EXIT_STOPPED if stopped else 1 if bad else 0
+
+
+if __name__ == "__main__":
+    runtime.run(main)

@@ -1,0 +1,181 @@
+"""The SLURM scripts on a real scheduler: arrays in chunks, elements that stop, requeue themselves alone and go on."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.processes import ROOT, run
+from tests.slurm.cluster import NODES, Cluster, missing
+from tests.smoke.runs import assert_same_weights, metrics
+
+pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.skipif(bool(missing()), reason=missing())]
+
+LONG = ("--method", "supproto", "--epochs", 40, "--batch-size", 64, "--log-every-steps", 1, "--metrics-every-epochs", 0)
+SHORT = ("--method", "ce", "--epochs", 1)
+EVALUATIONS = "--layers encoder --probes minority --probe-seeds 1 --bootstrap 0,--peu-draws 0 --max-samples 100"
+PATIENCE = 600.0
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    made = Cluster()
+    try:
+        made.start()
+        yield made
+    finally:
+        made.stop()
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole")
+    done = run("pretrain", *LONG, "--output", "run", folder=folder)
+    assert done.code == 0, done.stderr
+    return folder / "run"
+
+
+def write(path: Path, lines: dict[str, tuple[object, ...]], *, evaluate: bool = False) -> Path:
+    """Write a manifest with a run folder of the same name for each line."""
+    rows = ["name,folder,pretrain" + (",linear_eval,compute_metrics" if evaluate else "")]
+    rows += [f"{n},{n},{' '.join(map(str, w))}" + (f",{EVALUATIONS}" if evaluate else "") for n, w in lines.items()]
+    path.write_text("\n".join(rows) + "\n")
+    return path
+
+
+def submit(cluster: Cluster, path: Path, results: Path, *words: str, **environment: str) -> list[str]:
+    """Submit a manifest; return the ids of its arrays."""
+    done = subprocess.run(
+        ["bash", "scripts/slurm/submit.sh", str(path), str(results), *words],
+        cwd=ROOT,
+        env={**cluster.environment, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return re.findall(r"Submitted batch job (\d+)", done.stdout)
+
+
+def state(cluster: Cluster, element: str) -> str:
+    return cluster.job(element)["JobState"]
+
+
+def wait_for_steps(cluster: Cluster, results: Path, steps: int) -> None:
+    lines = results / "long" / "metrics.jsonl"
+    cluster.wait_for(
+        lambda: lines.exists() and len(lines.read_text().splitlines()) >= steps, f"{steps} steps", PATIENCE
+    )
+
+
+def finish(cluster: Cluster, element: str) -> None:
+    """Let an element that was put back into the queue run to its end at once."""
+
+    def ended() -> bool:
+        found = cluster.job(element)
+        if found["JobState"] == "PENDING" and found["Reason"] == "BeginTime":
+            cluster.ask("scontrol", "update", f"JobId={element}", "StartTime=now")
+        return found["JobState"] == "COMPLETED"
+
+    cluster.wait_for(ended, f"end of {element}", PATIENCE)
+
+
+def table(path: Path, results: Path) -> str:
+    return run("scripts.manifest_status", path, "--output", results, folder=ROOT).stdout
+
+
+def test_an_array_trains_probes_and_measures_and_a_signalled_element_requeues_itself_alone(
+    cluster: Cluster, uninterrupted: Path, tmp_path: Path
+) -> None:
+    names = ("first", "second", "third", "fourth")
+    path = write(tmp_path / "m.csv", {"long": LONG, **dict.fromkeys(names, SHORT)}, evaluate=True)
+    results = tmp_path / "results"
+    arrays = submit(cluster, path, results, AT_ONCE="2")
+    assert len(arrays) == 2, "MaxArraySize is 4, and there are five lines"
+    long = f"{arrays[0]}_0"
+    wait_for_steps(cluster, results, 13)
+    assert "long    running  pretrain" in table(path, results)
+    cluster.ask("scancel", "--batch", "--signal=USR1", long)
+    cluster.wait_for(lambda: cluster.job(long)["Restarts"] == "1", "a restart", PATIENCE)
+    stopped = len(metrics(results / "long"))
+    for element in (long, *(f"{arrays[0]}_{index}" for index in (1, 2, 3)), f"{arrays[1]}_0"):
+        finish(cluster, element)
+        assert cluster.job(element)["Restarts"] == ("1" if element == long else "0"), element
+    assert_same_weights(uninterrupted, results / "long")
+    steps = [line["step"] for line in metrics(results / "long")]
+    assert steps == [line["step"] for line in metrics(uninterrupted)]
+    assert 13 <= stopped < len(steps)
+    assert "stopped by SIGUSR1" in (results / "cells" / "long.log").read_text()
+    shown = table(path, results)
+    assert shown.splitlines()[-1] == "done 5  running 0  stopped 0  failed 0  missing 0  of 5"
+    assert {path.name for path in (results / "slurm").iterdir()} == {
+        *(f"{arrays[0]}_{index}.out" for index in range(4)),
+        f"{arrays[1]}_0.out",
+    }
+    assert submit(cluster, path, results) == [], "nothing is left"
+
+
+def test_the_end_of_the_time_is_no_end(cluster: Cluster, uninterrupted: Path, tmp_path: Path) -> None:
+    path, results = write(tmp_path / "m.csv", {"long": LONG}), tmp_path / "results"
+    # SLURM counts in minutes; the signal comes half a minute, or up to a minute more, before the end.
+    (array,) = submit(cluster, path, results, "--time", "2", "--signal", "B:USR1@60")
+    long = f"{array}_0"
+    cluster.wait_for(lambda: cluster.job(long)["Restarts"] != "0" or state(cluster, long) == "COMPLETED", "USR1", 180)
+    cluster.ask("scontrol", "update", f"JobId={long}", "TimeLimit=60")
+    finish(cluster, long)
+    assert_same_weights(uninterrupted, results / "long")
+
+
+@pytest.mark.parametrize("event", ["requeue", "drain", "down"])
+def test_an_element_survives(event: str, cluster: Cluster, uninterrupted: Path, tmp_path: Path) -> None:
+    path, results = write(tmp_path / "m.csv", {"long": LONG}), tmp_path / "results"
+    (array,) = submit(cluster, path, results)
+    long = f"{array}_0"
+    wait_for_steps(cluster, results, 23)
+    node = cluster.job(long)["BatchHost"]
+    assert node in NODES
+    try:
+        if event == "requeue":
+            cluster.ask("scontrol", "requeue", long)
+        else:
+            cluster.ask("scontrol", "update", f"NodeName={node}", f"State={event.upper()}", "Reason=test")
+        if event == "drain":
+            assert state(cluster, long) == "RUNNING", "a drained node finishes what it runs"
+            cluster.ask("scancel", "--batch", "--signal=USR1", long)
+        cluster.wait_for(lambda: cluster.job(long)["Restarts"] == "1", "a restart", PATIENCE)
+        finish(cluster, long)
+        if event != "requeue":
+            assert cluster.job(long)["BatchHost"] != node
+    finally:
+        if event != "requeue":
+            cluster.ask("scontrol", "update", f"NodeName={node}", "State=RESUME")
+    assert "continuing from" in (results / "cells" / "long.log").read_text()
+    assert_same_weights(uninterrupted, results / "long")
+
+
+def test_two_nodes_meet_stop_together_and_go_on(cluster: Cluster, tmp_path: Path) -> None:
+    path, results = write(tmp_path / "m.csv", {"long": LONG}), tmp_path / "results"
+    (array,) = submit(cluster, path, results, "--nodes", "2")
+    long = f"{array}_0"
+    wait_for_steps(cluster, results, 13)
+    cluster.ask("scancel", "--batch", "--signal=USR1", long)
+    cluster.wait_for(lambda: cluster.job(long)["Restarts"] == "1", "a restart", PATIENCE)
+    finish(cluster, long)
+    steps = [line["step"] for line in metrics(results / "long")]
+    assert steps == list(range(1, len(steps) + 1))
+    assert '"world_size": 2' in (results / "long" / "env.json").read_text()
+    assert "continuing from" in (results / "cells" / "long.log").read_text()
+
+
+def test_a_cancelled_element_saves_and_stays_away(cluster: Cluster, tmp_path: Path) -> None:
+    path, results = write(tmp_path / "m.csv", {"long": (*LONG, "--seed", 5)}), tmp_path / "results"
+    (array,) = submit(cluster, path, results)
+    wait_for_steps(cluster, results, 13)
+    cluster.ask("scancel", f"{array}_0")
+    cluster.wait_for(lambda: state(cluster, f"{array}_0") == "CANCELLED", "the end", PATIENCE)
+    cluster.wait_for(lambda: "stopped" in table(path, results), "a stopped line", PATIENCE)
+    assert [path.name for path in (results / "slurm").iterdir()] == [f"{array}_0.out"]
