@@ -1,11 +1,13 @@
 """The flags in groups; a flag has the same name and meaning in every script that has it."""
 
+from ttc.flags.benchmarking import add_benchmark
 from ttc.flags.evaluation import add_checkpoint, add_evaluation_output, add_evaluation_set, add_metrics, add_probe
 from ttc.flags.running import add_output, add_runtime
 from ttc.flags.training import add_augmentation, add_data, add_method, add_model, add_optimisation
 
 __all__ = [
     "add_augmentation",
+    "add_benchmark",
     "add_checkpoint",
     "add_data",
     "add_evaluation_output",
