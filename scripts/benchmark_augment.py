@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from ttc import benchmarking, flags, references, runtime
 from ttc.augment import PRESETS, Augmentation, ViewGenerator
 from ttc.cli import Parser, whole
-from ttc.runlog import start_logging
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 PIXELS_PER_BATCH = 256 * 28 * 28
@@ -42,7 +41,7 @@ def build_parser() -> Parser:
         nargs="+",
         default=[28, 224],
         metavar="PX",
-        help="sides of the RGB images, stored and made alike; the batch holds 256 images at 28 px, fewer at larger sizes",
+        help="sides of the RGB images, stored and made alike; a batch holds 256 images at 28 px, fewer of larger ones",
     )
     flags.add_benchmark(parser, repeats=5, peers="kornia")
     return parser
@@ -71,7 +70,9 @@ def measure(size: int, names: list[str], options: argparse.Namespace) -> list[di
     """Return one row per pipeline for one size."""
     device = runtime.pick_device(options.device)
     images = images_of(size, device)
-    times = benchmarking.interleave({name: PIPELINES[name](images, STRENGTH, MEAN, STD) for name in names}, options.repeats, device)
+    times = benchmarking.interleave(
+        {name: PIPELINES[name](images, STRENGTH, MEAN, STD) for name in names}, options.repeats, device
+    )
     rows = []
     for name in names:
         row = {"image_size": str(size), "batch": str(len(images)), "pipeline": name}
@@ -85,8 +86,7 @@ def measure(size: int, names: list[str], options: argparse.Namespace) -> list[di
 def main() -> int:
     """Measure and write."""
     options = build_parser().parse(sys.argv[1:]).namespace()
-    start_logging(main=True)
-    torch.set_num_threads(options.threads)
+    benchmarking.start(options.threads)
     names = ["per-sample", "ttc", *(benchmarking.installed_peers(["kornia"]) if options.peers else [])]
     rows = [row for size in options.image_size for row in measure(size, names, options)]
     if options.output:

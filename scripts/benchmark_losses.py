@@ -25,7 +25,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from ttc import benchmarking, flags, references, runtime
 from ttc.cli import Parser, whole
 from ttc.losses import METHODS, build_objective, method
-from ttc.runlog import start_logging
 
 CONTRASTIVE = tuple(name for name in METHODS if method(name).objective.space == "projection")
 REFERENCES = {
@@ -118,16 +117,18 @@ def peak_mib(name: str, options: argparse.Namespace, samples: int) -> float:
 def measure(samples: int, names: list[str], options: argparse.Namespace) -> list[dict[str, str]]:
     """Return one row per loss for one batch size."""
     device = runtime.pick_device(options.device)
-    times = benchmarking.interleave(
-        {name: call_of(name, options, samples) for name in names}, options.repeats, device
-    )
+    times = benchmarking.interleave({name: call_of(name, options, samples) for name in names}, options.repeats, device)
+    memory = {name: benchmarking.in_fresh_process(peak_mib, name, options, samples) for name in names}
     rows = []
     for name in names:
         row = {"samples": str(samples), "loss": name, "milliseconds": f"{1000 * statistics.median(times[name]):.2f}"}
         for reference in REFERENCES:
             ratio = f"{benchmarking.times_faster(times[reference], times[name]):.2f}" if reference in times else ""
             row[f"times_faster_than_{reference}"] = ratio
-        row["peak_mib"] = f"{benchmarking.in_fresh_process(peak_mib, name, options, samples):.1f}"
+        row["peak_mib"] = f"{memory[name]:.1f}"
+        for reference in REFERENCES:
+            ratio = f"{memory[reference] / memory[name]:.1f}" if reference in memory else ""
+            row[f"times_less_memory_than_{reference}"] = ratio
         benchmarking.tell(row)
         rows.append(row)
     return rows
@@ -136,8 +137,7 @@ def measure(samples: int, names: list[str], options: argparse.Namespace) -> list
 def main() -> int:
     """Measure and write."""
     options = build_parser().parse(sys.argv[1:]).namespace()
-    start_logging(main=True)
-    torch.set_num_threads(options.threads)
+    benchmarking.start(options.threads)
     peers = benchmarking.installed_peers(PEERS) if options.peers else []
     rows: list[dict[str, str]] = []
     for samples in options.samples:

@@ -2,9 +2,9 @@
 
     python scripts/benchmark_metrics.py --samples 1000 5000 --peers --output metrics.csv
 
-Case `pairs` is SAD, SAA, CAD, CAC and the Gaussian potential; case `peu` is one of PEU's five draws. All computations of
-a case take turns and the ratio of a turn is taken before the median. Memory is the growth of the peak during one call,
-in a fresh process each; the plain form of `peu` takes 8 GiB at 5,000 samples.
+Case `pairs` is SAD, SAA, CAD, CAC and the Gaussian potential; case `peu` is one of PEU's five draws. All computations
+of a case take turns and the ratio of a turn is taken before the median. Memory is the growth of the peak during one
+call, in a fresh process each; the plain form of `peu` takes 8 GiB at 5,000 samples.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from ttc import benchmarking, flags, runtime
 from ttc.cli import Parser, whole
 from ttc.metrics.representation import representation_metrics
 from ttc.metrics.uniformity import entropy_uniformity
-from ttc.runlog import start_logging
 
 MINORITY_SHARE = 0.05
 RADIUS = 0.05
@@ -165,8 +164,7 @@ def measure(case: str, samples: int, kinds: list[str], options: argparse.Namespa
 def main() -> int:
     """Measure and write."""
     options = build_parser().parse(sys.argv[1:]).namespace()
-    start_logging(main=True)
-    torch.set_num_threads(options.threads)
+    benchmarking.start(options.threads)
     peers = benchmarking.installed_peers(["sklearn"]) if options.peers else []
     rows: list[dict[str, str]] = []
     for samples in options.samples:

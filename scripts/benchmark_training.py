@@ -3,15 +3,16 @@
     python scripts/benchmark_training.py --compile --peers --output training.csv
     python scripts/benchmark_training.py --ranks 1 2 --output scaling.csv
 
-The images are random pixels, since time does not depend on what they show. `per-sample` augments one PIL image after the
-other and computes the masked loss, in float32; `ttc` is what pretrain.py does; `peers` is kornia's augmentation with the
-loss of pytorch-metric-learning. All take turns; times are medians. `--ranks` measures one step on several processes of
-this machine, with the same global batch, and sets the cost model of ttc/costs.py beside what was counted.
+The images are random pixels, since time does not depend on what they show. `per-sample` augments one PIL image after
+the other and computes the masked loss, in float32; `ttc` is what pretrain.py does; `peers` is kornia's augmentation
+with the loss of pytorch-metric-learning. All take turns; times are medians. `--ranks` measures one step on several
+processes of this machine, with the same global batch, and sets the cost model of ttc/costs.py beside what was counted.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import statistics
 import sys
 import time
@@ -35,7 +36,6 @@ from ttc.cli import Parser, whole
 from ttc.losses import build_objective
 from ttc.models import EncoderSpec, PretrainNetwork, build_encoder
 from ttc.optim import build_optimizer
-from ttc.runlog import start_logging
 
 VIEWS, CHANNELS, DIMENSIONS = references.VIEWS, 3, 128
 MEAN, STD = (0.5,) * CHANNELS, (0.25,) * CHANNELS
@@ -72,11 +72,10 @@ def build_parser() -> Parser:
     add("--batch-size", type=whole(2), default=64, metavar="B", help="samples of all ranks, two views each")
     add(
         "--encoder",
-        default="resnet18-wN",
+        default="resnet18-w16",
         metavar="NAME",
-        help="resnet18-wN, a ResNet-18 for small images with --width channels at first, or an encoder of pretrain.py",
+        help="resnet18-wN, a ResNet-18 for small images with N channels at first (64 is usual), or one of pretrain.py",
     )
-    add("--width", type=whole(1), default=16, metavar="N", help="of resnet18-wN; 64 is the usual ResNet-18")
     add("--compile", action="store_true", help="also time compiled networks; the first step then takes a minute")
     add("--ranks", type=whole(1), nargs="+", metavar="W", help="measure these numbers of processes instead of variants")
     flags.add_benchmark(parser, repeats=5, peers="kornia with pytorch-metric-learning")
@@ -111,8 +110,8 @@ def small_resnet18(width: int) -> nn.Module:
 def build_network(options: argparse.Namespace) -> PretrainNetwork:
     """Return encoder and projection head with seeded weights."""
     runtime.seed_everything(0, rank=0)
-    if options.encoder == "resnet18-wN":
-        return PretrainNetwork(small_resnet18(options.width), DIMENSIONS)
+    if match := re.fullmatch(r"resnet18-w(\d+)", options.encoder):
+        return PretrainNetwork(small_resnet18(int(match[1])), DIMENSIONS)
     return PretrainNetwork(build_encoder(EncoderSpec(options.encoder, CHANNELS, options.image_size)), DIMENSIONS)
 
 
@@ -167,7 +166,7 @@ class Step:
 
 
 class Traffic(TorchDispatchMode):
-    """Adds up what this rank sends in collectives, for ring algorithms: (W - 1) / W of the whole, twice if all-reduced."""
+    """Adds up what this rank sends in collectives: (W - 1) / W of the whole (a ring), twice that for an all-reduce."""
 
     def __init__(self) -> None:
         """Start at zero."""
@@ -199,18 +198,13 @@ def measure_variants(names: Sequence[str], options: argparse.Namespace) -> list[
     rows = []
     for name in names:
         median = statistics.median(times[name])
-        row = {"encoder": encoder_name(options), "image_size": str(options.image_size)}
+        row = {"encoder": options.encoder, "image_size": str(options.image_size)}
         row |= {"batch": str(options.batch_size), "step": name, "milliseconds": f"{1000 * median:.0f}"}
         row["images_per_second"] = f"{VIEWS * options.batch_size / median:.0f}"
         row["times_faster_than_per-sample"] = f"{benchmarking.times_faster(times[REFERENCE], times[name]):.2f}"
         benchmarking.tell(row)
         rows.append(row)
     return rows
-
-
-def encoder_name(options: argparse.Namespace) -> str:
-    """Return the name with its width."""
-    return str(options.encoder).replace("-wN", f"-w{options.width}")
 
 
 def one_rank(options: argparse.Namespace) -> dict[str, float]:
@@ -262,7 +256,7 @@ def measure_ranks(options: argparse.Namespace) -> list[dict[str, str]]:
         )
         slowest = max(found, key=lambda each: each["cpu_seconds"])
         rate = rate or model.flops / slowest["cpu_seconds"]
-        row = {"encoder": encoder_name(options), "batch": str(options.batch_size), "ranks": str(ranks)}
+        row = {"encoder": options.encoder, "batch": str(options.batch_size), "ranks": str(ranks)}
         row |= {"gflop_model": f"{model.flops / 1e9:.2f}", "gflop_counted": f"{slowest['flops'] / 1e9:.2f}"}
         row |= {"sent_kib_model": f"{model.sent_bytes / 1024:.0f}"}
         row |= {"sent_kib_counted": f"{slowest['sent_bytes'] / 1024:.0f}"}
@@ -277,8 +271,7 @@ def measure_ranks(options: argparse.Namespace) -> list[dict[str, str]]:
 def main() -> int:
     """Measure and write."""
     options = build_parser().parse(sys.argv[1:]).namespace()
-    start_logging(main=True)
-    torch.set_num_threads(options.threads)
+    benchmarking.start(options.threads)
     if options.ranks:
         rows = measure_ranks(options)
     else:

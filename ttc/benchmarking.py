@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import importlib.util
-import logging
 import multiprocessing
 import os
 import platform
@@ -24,13 +23,21 @@ from typing import TypeVar
 
 import torch
 
-log = logging.getLogger("ttc")
+from ttc.runlog import log, start_logging
+
 T = TypeVar("T")
 Call = Callable[[], object]
 Row = Mapping[str, str | int | float]
 
 # Instructions that decide how fast bfloat16 is on a CPU.
 _BF16_FLAGS = ("amx_bf16", "avx512_bf16")
+
+
+def start(threads: int) -> None:
+    """Prepare this process: number of CPU threads, log, and what fresh processes have imported when they begin."""
+    start_logging(main=True)
+    torch.set_num_threads(threads)
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["torch", "ttc.benchmarking"])
 
 
 def seconds(call: Call, device: torch.device) -> float:
@@ -87,12 +94,10 @@ def _status_mib(field: str) -> float:
 def in_fresh_process(function: Callable[..., T], *arguments: object) -> T:
     """Call a function of a module's top level in a new process and return its result.
 
-    The process is forked from one that has imported torch and done nothing else, so that its memory holds nothing of
-    earlier calls.
+    The process is forked from one that has imported modules (see `start`) and done nothing else, so that its memory
+    holds nothing of earlier calls.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "ttc.benchmarking"])
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("forkserver")) as pool:
         return pool.submit(function, *arguments).result()
 
 
@@ -105,7 +110,6 @@ def on_ranks(size: int, function: Callable[..., T], *arguments: object) -> list[
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "ttc.benchmarking"])
     receivers = []
     for rank in range(size):
         receiver, sender = context.Pipe(duplex=False)
@@ -147,7 +151,9 @@ def machine(device: torch.device) -> str:
     known = [flag for flag in _BF16_FLAGS if flag in flags.split()]
     bf16 = f"bfloat16 by {known[0]}" if known else "no bfloat16 instructions"
     cores, threads = os.cpu_count(), torch.get_num_threads()
-    return f"{model}, {cores} cores, {threads} thread{'s' if threads > 1 else ''} used, {bf16}, torch {torch.__version__}"
+    return (
+        f"{model}, {cores} cores, {threads} thread{'s' if threads > 1 else ''} used, {bf16}, torch {torch.__version__}"
+    )
 
 
 def write_rows(path: Path, rows: Sequence[Row], device: torch.device) -> None:

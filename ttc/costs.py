@@ -1,7 +1,7 @@
 """What a training step costs each rank: operations, memory of the loss, bytes sent. Formulae, no measurement.
 
-Symbols: B samples of all ranks, V views, N = B * V rows, A = N / W rows of one rank, D dimensions, W ranks, P parameters.
-One multiplication and one addition are two FLOP. Only the leading terms are counted.
+Symbols: B samples of all ranks, V views, N = B * V rows, A = N / W rows of one rank, D dimensions, W ranks, P
+parameters. One multiplication and one addition are two FLOP. Only the leading terms are counted.
 """
 
 from __future__ import annotations

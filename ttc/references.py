@@ -118,9 +118,7 @@ def per_sample_views(images: Tensor, strength: Augmentation, mean: tuple[float, 
     arrays = images.permute(0, 2, 3, 1).cpu().numpy()
 
     def call() -> Tensor:
-        return torch.stack(
-            [torch.stack([transform(Image.fromarray(array)) for _ in range(VIEWS)]) for array in arrays]
-        )
+        return torch.stack([torch.stack([transform(Image.fromarray(array)) for _ in range(VIEWS)]) for array in arrays])
 
     return call
 

@@ -30,6 +30,8 @@ def add_benchmark(parser: Parser, *, repeats: int, peers: str) -> None:
         metavar="N",
         help="CPU threads; with one, processor time is measured, which other processes disturb less",
     )
-    add("--device", default="cpu", metavar="NAME", help="cpu, cuda, cuda:N or auto, which takes CUDA where there is one")
+    add(
+        "--device", default="cpu", metavar="NAME", help="cpu, cuda, cuda:N or auto, which takes CUDA where there is one"
+    )
     add("--peers", action="store_true", help=f"also time {peers} where installed")
     add("--output", type=Path, metavar="FILE.csv", help="table to write")
