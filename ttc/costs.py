@@ -100,7 +100,7 @@ def count_forward_flops(network: nn.Module, image: Tensor) -> int:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(image)
     network.train(training)
-    return counter.get_total_flops()
+    return int(counter.get_total_flops())
 
 
 def count_batchnorm_channels(network: nn.Module) -> int:

@@ -140,6 +140,6 @@ def kornia_views(images: Tensor, strength: Augmentation, mean: tuple[float, ...]
 
     def call() -> Tensor:
         views: Tensor = transform(images.repeat_interleave(VIEWS, 0).float() / 255)
-        return views.unflatten(0, (len(images), VIEWS))
+        return views.view(len(images), VIEWS, *views.shape[1:])
 
     return call

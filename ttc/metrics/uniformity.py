@@ -68,8 +68,8 @@ def entropy_uniformity(
         parts = [*torch.split(nearest_M, list(class_rows)), nearest_M]
         for group, part in enumerate(parts):
             if len(part) > 1:
-                parts_of_one = torch.bincount(part).double() / len(part)
-                totals[group] += float(torch.special.entr(parts_of_one).sum()) / math.log(len(part))
+                shares_P = torch.bincount(part).double() / len(part)
+                totals[group] += float(torch.special.entr(shares_P).sum()) / math.log(len(part))
     values = [100.0 * total / draws if rows > 1 else None for total, rows in zip(totals, groups, strict=True)]
     return values[:-1], values[-1]
 
