@@ -2,6 +2,7 @@
 
 python compute_metrics.py --checkpoint runs/NAME/checkpoints/last.pt
 python compute_metrics.py --embeddings FILE.npz        arrays embeddings [V, N, D] and labels [N], from any encoder
+torchrun --nproc-per-node 4 compute_metrics.py ...     the ranks share the pairs of many samples; the same numbers
 
 Embeds seeded augmented views of one split, prints a table, and writes metrics.json, figures (PNG and PDF),
 embeddings.npz and, with --projector, files for TensorBoard to RUN/metrics. Standard output gets the metrics as JSON.
@@ -21,6 +22,7 @@ from ttc import distributed, flags, from_flags, ledger, runtime
 from ttc.cli import Parser
 from ttc.metrics.figures import save_embedding_figure
 from ttc.metrics.representation import RepresentationMetrics, representation_metrics, undefined_metrics
+from ttc.metrics.shares import Share
 from ttc.metrics.tables import format_table
 from ttc.npz import read_arrays
 from ttc.pretrained import Pretrained, embed_shared, load_pretrained, without_dead
@@ -153,31 +155,33 @@ def main() -> int:
         prototypes = run.objective_state.get("prototypes_KD")
 
     # 5. metrics
-    if world.main:
-        found: dict[str, RepresentationMetrics] = {}
-        layers: dict[str, tuple[Tensor, Tensor]] = {}
-        dead_samples: dict[str, int] = {}
-        for layer, values in embeddings.items():
-            living, living_labels, dead = without_dead(values, labels)
-            if dead:
-                log.warning("%s: %d samples are left out, no unit is active in a view of theirs", layer, dead)
-            dead_samples[layer] = dead
-            layers[layer] = living, living_labels
-            if len(living_labels) < 2:
-                # The whole network is dead: a result too, and no reason to end a sweep.
-                found[layer] = undefined_metrics(len(values), args.radius, len(class_names))
-            else:
-                found[layer] = representation_metrics(
-                    living,
-                    living_labels,
-                    args.radius,
-                    num_classes=len(class_names),
-                    peu_draws=args.peu_draws,
-                    seed=args.seed,
-                )
-            log.info("%s", "\n".join([f"-- {layer}", *format_table(found[layer], class_names, minority)]))
+    found: dict[str, RepresentationMetrics] = {}
+    layers: dict[str, tuple[Tensor, Tensor]] = {}
+    dead_samples: dict[str, int] = {}
+    for layer, values in embeddings.items():
+        living, living_labels, dead = without_dead(values, labels)
+        if dead and world.main:
+            log.warning("%s: %d samples are left out, no unit is active in a view of theirs", layer, dead)
+        dead_samples[layer] = dead
+        layers[layer] = living, living_labels
+        if len(living_labels) < 2:
+            # The whole network is dead: a result too, and no reason to end a sweep.
+            found[layer] = undefined_metrics(len(values), args.radius, len(class_names))
+        else:
+            found[layer] = representation_metrics(
+                living,
+                living_labels,
+                args.radius,
+                num_classes=len(class_names),
+                peu_draws=args.peu_draws,
+                seed=args.seed,
+                device=world.device,
+                share=Share(world.rank, world.size, distributed.sum_with_gradient),
+            )
+        log.info("%s", "\n".join([f"-- {layer}", *format_table(found[layer], class_names, minority)]))
 
-        # 6. result
+    # 6. result
+    if world.main:
         result: dict[str, object] = {"kind": "metrics", "class_names": class_names, "minority_class": minority, **found}
         result["dead_samples"] = dead_samples
         if run is not None:

@@ -1,19 +1,17 @@
-"""Time the representation metrics against a plain full-matrix computation.
+"""Time and memory of the representation metrics against plain full-matrix computations.
 
-`python scripts/benchmark_metrics.py --samples 1000 5000 --output metrics.csv`
+    python scripts/benchmark_metrics.py --samples 1000 5000 --peers --output metrics.csv
 
-Both run in turns inside one process, and the ratio of a turn is taken before the median, so that a noisy machine
-does not decide. Peak memory is measured in a fresh process each, above what the process held before the call.
+Case `pairs` is SAD, SAA, CAD, CAC and the Gaussian potential; case `peu` is one of PEU's five draws. All computations
+of a case take turns and the ratio of a turn is taken before the median. Memory is the growth of the peak during one
+call, in a fresh process each; the plain form of `peu` takes 8 GiB at 5,000 samples.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import statistics
-import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +19,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
+from ttc import benchmarking, flags, runtime
+from ttc.cli import Parser, whole
 from ttc.metrics.representation import representation_metrics
 from ttc.metrics.uniformity import entropy_uniformity
 
@@ -28,77 +28,45 @@ MINORITY_SHARE = 0.05
 RADIUS = 0.05
 
 
-def main() -> int:
-    """Measure every case, print one line each and write the CSV file."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--samples", type=int, nargs="+", default=[1000, 5000], help="samples per case (default: 1000 5000)"
+def build_parser() -> Parser:
+    """Describe the command line."""
+    parser = Parser(
+        "Time and memory of the representation metrics.",
+        "python scripts/benchmark_metrics.py --samples 1000 5000 --peers --output metrics.csv",
     )
-    parser.add_argument("--views", type=int, default=2, help="views per sample (default: %(default)s)")
-    parser.add_argument("--dim", type=int, default=128, help="embedding dimensions (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=1, help="PyTorch threads (default: %(default)s)")
-    parser.add_argument("--repeats", type=int, default=3, help="turns, after one to warm up (default: %(default)s)")
-    parser.add_argument("--peu", action="store_true", help="also measure one draw of PEU, which is slow")
-    parser.add_argument("--output", type=Path, default=Path("benchmark_metrics.csv"), help="default: %(default)s")
-    parser.add_argument("--memory-of", metavar="NAME", help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    if args.memory_of:
-        print(peak_memory(args.memory_of, args.samples[0], args.views, args.dim))
-        return 0
-
-    rows = []
-    for samples in args.samples:
-        for case in ["neighbours", "peu"] if args.peu else ["neighbours"]:
-            row: dict[str, object] = {"case": case, "samples": samples, "views": args.views, "dim": args.dim}
-            row |= {"threads": args.threads, "repeats": args.repeats}
-            row |= measure(case, samples, args.views, args.dim, args.repeats)
-            for kind in ("plain", "streamed"):
-                row[f"{kind}_mib"] = memory_in_fresh_process(f"{case}-{kind}", samples, args)
-            print(", ".join(f"{name} {value}" for name, value in row.items()), flush=True)
-            rows.append(row)
-    with args.output.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    return 0
+    add = parser.add_argument_group("cases").add_argument
+    add("--samples", type=whole(50), nargs="+", default=[1000], metavar="N", help="samples; time grows with the square")
+    add("--views", type=whole(2), default=2, metavar="V", help="views per sample; compute_metrics.py uses five")
+    add("--dimensions", type=whole(1), default=128, metavar="D", help="of the embeddings; --projection-dim of a run")
+    add("--cases", nargs="+", choices=("pairs", "peu"), default=["pairs", "peu"], help="computations to time")
+    flags.add_benchmark(parser, repeats=3, peers="scikit-learn's brute-force neighbours")
+    return parser
 
 
-def measure(case: str, samples: int, views: int, dim: int, repeats: int) -> dict[str, float]:
-    """Run both implementations in turns and return median seconds and the median ratio."""
-    plain, streamed = (prepare(f"{case}-{kind}", samples, views, dim) for kind in ("plain", "streamed"))
-    turns = [(seconds(plain), seconds(streamed)) for _ in range(repeats + 1)][1:]
-    return {
-        "plain_s": round(statistics.median(turn[0] for turn in turns), 4),
-        "streamed_s": round(statistics.median(turn[1] for turn in turns), 4),
-        "ratio": round(statistics.median(turn[0] / turn[1] for turn in turns), 2),
-    }
-
-
-def seconds(call: Callable[[], object]) -> float:
-    """Time one call."""
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
-
-
-def prepare(name: str, samples: int, views: int, dim: int) -> Callable[[], object]:
-    """Return the named computation on seeded data of two overlapping classes."""
+def rows_and_labels(options: argparse.Namespace, samples: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return seeded embeddings [V, N, D] of two overlapping classes, and their labels."""
     generator = torch.Generator().manual_seed(0)
     labels = (torch.arange(samples) < round(MINORITY_SHARE * samples)).long()
-    centres = torch.randn(2, dim, generator=generator)
-    content = centres[labels] + torch.randn(samples, dim, generator=generator)
-    embeddings = content + 0.5 * torch.randn(views, samples, dim, generator=generator)
-    embeddings = torch.nn.functional.normalize(embeddings, dim=2)
-    rows = embeddings.transpose(0, 1).reshape(-1, dim)
-    if name == "neighbours-plain":
-        return lambda: full_matrix_metrics(embeddings, labels)
-    if name == "neighbours-streamed":
-        return lambda: representation_metrics(embeddings, labels, RADIUS, peu_draws=0)
-    if name == "peu-plain":
-        return lambda: full_matrix_uniformity(rows)
-    assert name == "peu-streamed"
-    return lambda: entropy_uniformity(rows, [len(rows)], 1, 0)
+    centres = torch.randn(2, options.dimensions, generator=generator)
+    content = centres[labels] + torch.randn(samples, options.dimensions, generator=generator)
+    embeddings = content + 0.5 * torch.randn(options.views, samples, options.dimensions, generator=generator)
+    device = runtime.pick_device(options.device)
+    return torch.nn.functional.normalize(embeddings, dim=2).to(device), labels.to(device)
+
+
+def call_of(name: str, options: argparse.Namespace, samples: int) -> Callable[[], object]:
+    """Return the named computation."""
+    embeddings, labels = rows_and_labels(options, samples)
+    rows = embeddings.transpose(0, 1).reshape(-1, options.dimensions).double()
+    calls: dict[str, Callable[[], object]] = {
+        "pairs plain": lambda: full_matrix_metrics(embeddings, labels),
+        "pairs streamed": lambda: representation_metrics(embeddings, labels, RADIUS, peu_draws=0),
+        "pairs sklearn": lambda: sklearn_neighbours(rows, labels.repeat_interleave(options.views)),
+        "peu plain": lambda: full_matrix_uniformity(rows),
+        "peu streamed": lambda: entropy_uniformity(rows, [len(rows)], 1, 0),
+        "peu sklearn": lambda: sklearn_uniformity(rows),
+    }
+    return calls[name]
 
 
 def full_matrix_metrics(embeddings: torch.Tensor, labels: torch.Tensor) -> list[list[float]]:
@@ -106,9 +74,9 @@ def full_matrix_metrics(embeddings: torch.Tensor, labels: torch.Tensor) -> list[
     views, samples, dim = embeddings.shape
     rows = embeddings.reshape(-1, dim)
     classes = labels.repeat(views)
-    sample = torch.arange(samples).repeat(views)
+    sample = torch.arange(samples, device=rows.device).repeat(views)
     distance = (2 - 2 * rows @ rows.T).clamp_min(0).sqrt()
-    own = ~torch.eye(len(rows), dtype=torch.bool)
+    own = ~torch.eye(len(rows), dtype=torch.bool, device=rows.device)
     same_sample = (sample[:, None] == sample[None, :]) & own
     same_class = (classes[:, None] == classes[None, :]) & own
     order = distance.masked_fill(~own, float("inf")).argsort(dim=1)
@@ -132,35 +100,80 @@ def full_matrix_metrics(embeddings: torch.Tensor, labels: torch.Tensor) -> list[
     return results
 
 
+def random_points(rows: torch.Tensor) -> torch.Tensor:
+    """Draw PEU's points, ten for each row."""
+    points = torch.randn(10 * len(rows), rows.shape[1], dtype=rows.dtype)
+    return torch.nn.functional.normalize(points, dim=1).to(rows.device)
+
+
+def entropy_of(nearest: torch.Tensor) -> float:
+    """Return the entropy of the assignment as a share of the largest one."""
+    share = torch.bincount(nearest).double() / len(nearest)
+    return float(torch.special.entr(share).sum() / torch.log(torch.tensor(float(len(nearest)))))
+
+
 def full_matrix_uniformity(rows: torch.Tensor) -> float:
-    """Compute one draw of PEU from the M x 10 M matrix of distances, in float32."""
-    points = torch.nn.functional.normalize(torch.randn(10 * len(rows), rows.shape[1]), dim=1)
-    nearest = (2 - 2 * rows @ points.T).argmin(dim=1)
-    share = torch.bincount(nearest).double() / len(rows)
-    return float(torch.special.entr(share).sum() / torch.log(torch.tensor(float(len(rows)))))
+    """Compute one draw of PEU from one M x 10 M matrix of distances in float64, the precision of the published code."""
+    points = random_points(rows)
+    squared = (rows @ points.T).mul_(-2).add_(rows.square().sum(1)[:, None]).add_(points.square().sum(1))
+    return entropy_of(squared.clamp_min_(0).sqrt_().argmin(dim=1))
 
 
-def memory_in_fresh_process(name: str, samples: int, args: argparse.Namespace) -> float:
-    """Run one computation in a process of its own and return its peak memory in MiB."""
-    command = [sys.executable, __file__, "--memory-of", name, "--samples", str(samples), "--views", str(args.views)]
-    command += ["--dim", str(args.dim), "--threads", str(args.threads)]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+def sklearn_neighbours(rows: torch.Tensor, classes: torch.Tensor) -> float:
+    """Compute the share of the own class among the nearest rows (CAC) alone."""
+    from sklearn.neighbors import NearestNeighbors
+
+    search = NearestNeighbors(n_neighbors=max(1, int(RADIUS * len(rows))), algorithm="brute").fit(rows.numpy())
+    index = torch.from_numpy(search.kneighbors(return_distance=False))
+    return float((classes[index] == classes[:, None]).double().mean())
 
 
-def peak_memory(name: str, samples: int, views: int, dim: int) -> float:
-    """Return how far one call raises the peak memory of this process, in MiB."""
-    prepare(name, 50, views, dim)()  # libraries allocate their work space on the first call
-    call = prepare(name, samples, views, dim)
-    before = high_water_mark_kib()
-    call()
-    return round((high_water_mark_kib() - before) / 1024, 1)
+def sklearn_uniformity(rows: torch.Tensor) -> float:
+    """Compute one draw of PEU with scikit-learn's streamed argmin of distances."""
+    from sklearn.metrics import pairwise_distances_argmin
+
+    return entropy_of(torch.from_numpy(pairwise_distances_argmin(rows.numpy(), random_points(rows).numpy())))
 
 
-def high_water_mark_kib() -> int:
-    """Return the peak resident memory of this process (Linux; getrusage would include that of the parent)."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+def peak_mib(name: str, options: argparse.Namespace, samples: int) -> float:
+    """Return the memory of one call; to be called in a fresh process."""
+    torch.set_num_threads(options.threads)
+    call_of(name, options, 50)()  # libraries allocate their work space on the first call
+    return benchmarking.growth_of_peak(call_of(name, options, samples), runtime.pick_device(options.device))
+
+
+def measure(case: str, samples: int, kinds: list[str], options: argparse.Namespace) -> list[dict[str, str]]:
+    """Return one row per computation of a case."""
+    names = [f"{case} {kind}" for kind in kinds]
+    times = benchmarking.interleave(
+        {name: call_of(name, options, samples) for name in names}, options.repeats, runtime.pick_device(options.device)
+    )
+    memory = {name: benchmarking.in_fresh_process(peak_mib, name, options, samples) for name in names}
+    rows = []
+    for kind, name in zip(kinds, names, strict=True):
+        row = {"case": case, "samples": str(samples), "views": str(options.views), "computation": kind}
+        row["seconds"] = f"{statistics.median(times[name]):.3f}"
+        row["times_faster_than_plain"] = f"{benchmarking.times_faster(times[names[0]], times[name]):.2f}"
+        row["peak_mib"] = f"{memory[name]:.1f}"
+        row["times_less_memory_than_plain"] = f"{memory[names[0]] / memory[name]:.1f}"
+        benchmarking.tell(row)
+        rows.append(row)
+    return rows
+
+
+def main() -> int:
+    """Measure and write."""
+    options = build_parser().parse(sys.argv[1:]).namespace()
+    benchmarking.start(options.threads)
+    peers = benchmarking.installed_peers(["sklearn"]) if options.peers else []
+    rows: list[dict[str, str]] = []
+    for samples in options.samples:
+        for case in options.cases:
+            rows += measure(case, samples, ["plain", "streamed", *peers], options)
+    if options.output:
+        benchmarking.write_rows(options.output, rows, runtime.pick_device(options.device))
+    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    runtime.run(main)

@@ -72,13 +72,29 @@ def test_no_pair_matrix(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert recorder.largest < (2 * samples) ** 2 / 20
 
 
-@pytest.mark.parametrize(
-    ("method", "most"), [("supcon", 160), ("supmin", 160), ("kcl", 260), ("tsc", 300), ("sbc", 310)]
-)
-def test_number_of_operators(method: str, most: int) -> None:
+# Forward pass, backward pass and update of the state, with a tenth in reserve for other versions of torch.
+MOST_OPERATORS = {
+    "simclr": 90,
+    "supcon": 115,
+    "supmin": 150,
+    "supproto": 140,
+    "kcl": 260,
+    "tsc": 300,
+    "bcl": 305,
+    "paco": 275,
+    "sbc": 325,
+    "ce": 32,
+    "weighted-ce": 42,
+    "focal": 68,
+    "logit-adjusted-ce": 34,
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_number_of_operators(method: str) -> None:
     objective = ready(method).float()
     recorder = record(objective, inputs_for(objective, 256, "mixed", 0, dtype=torch.float32))
-    assert recorder.operators.total() <= most, recorder.operators
+    assert recorder.operators.total() <= MOST_OPERATORS[method], recorder.operators
 
 
 def test_an_instance_term_shares_the_pairs() -> None:

@@ -94,12 +94,15 @@ class Batch:
     @cached_property
     def self_products_A(self) -> Tensor:
         """Dot product of each local row with itself."""
-        return self.view_products_BVV.diagonal(dim1=1, dim2=2).flatten()
+        products_A: Tensor = torch.linalg.vecdot(self.anchors_AD, self.anchors_AD)
+        return products_A
 
     @cached_property
     def other_view_products_A(self) -> Tensor:
         """Sum of a row's dot products with the other views of its sample, the set W(i)."""
-        return self.view_products_BVV.sum(2).flatten() - self.self_products_A
+        others_BVD = self.z_BVD.sum(1, keepdim=True) - self.z_BVD
+        products_BV: Tensor = torch.linalg.vecdot(self.z_BVD, others_BVD)
+        return products_BV.flatten()
 
     def log_sum_exp(self, temperature: float) -> Tensor:
         """Return log sum_{k in A(i)} exp(z_i . z_k / temperature) [A]; computed once per temperature."""

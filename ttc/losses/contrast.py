@@ -36,11 +36,12 @@ def same_class_products(batch: Batch, member_PK: Tensor) -> tuple[Tensor, Tensor
     Returns:
         Sum of the products [A] and number of rows in it [A]. Both assume that the anchor is a member.
     """
-    labels_A = batch.anchor_labels_A[:, None]
     sums_KD = member_PK.T @ batch.pool_z_PVD.sum(1)
-    products_A = (batch.anchors_AD @ sums_KD.T).gather(1, labels_A).squeeze(1)
+    # A product with the codes, since the backward pass of an index has no fixed order of summation on a GPU.
+    own_BD = one_hot(batch.labels_B, member_PK.shape[1], member_PK.dtype) @ sums_KD
+    products_A = torch.linalg.vecdot(batch.z_BVD, own_BD[:, None] - batch.z_BVD).flatten()
     rows_K = member_PK.sum(0) * batch.views
-    return products_A - batch.self_products_A, rows_K[batch.anchor_labels_A] - 1
+    return products_A, rows_K[batch.anchor_labels_A] - 1
 
 
 def anchor_losses(lse_A: Tensor, products_A: Tensor, weights_A: Tensor | float) -> Tensor:
@@ -55,12 +56,11 @@ def anchor_losses(lse_A: Tensor, products_A: Tensor, weights_A: Tensor | float) 
         [A]; zero for an anchor without positives or without any column, which stays in the mean.
     """
     weights_A = weights_A.to(lse_A.dtype) if isinstance(weights_A, Tensor) else torch.full_like(lse_A, weights_A)
-    # Not "greater than": NaN must stay NaN, so that a broken run is seen.
-    usable_A = (weights_A > 0) & (lse_A != -torch.inf)
-    # Both branches of `where` are differentiated: the unused one must be finite too.
-    lse_A = lse_A.masked_fill(~usable_A, 0.0)
-    mean_A = products_A / weights_A.masked_fill(~usable_A, 1.0)
-    return torch.where(usable_A, lse_A - mean_A, 0.0)
+    # Not "unless usable": NaN must stay NaN, so that a broken run is seen.
+    unusable_A = (weights_A <= 0) | (lse_A == -torch.inf)
+    # What is left out is differentiated too: it must be finite before.
+    mean_A = products_A / weights_A.masked_fill(unusable_A, 1.0)
+    return (lse_A.masked_fill(unusable_A, 0.0) - mean_A).masked_fill(unusable_A, 0.0)
 
 
 def add_columns(lse_A: Tensor, logits_AX: Tensor, log_weights_AX: Tensor | float = 0.0) -> Tensor:

@@ -56,35 +56,18 @@ class Contrastive(Objective):
         return self.factor * math.log(max(samples * self.views - 1, 1))
 
 
-class SupervisedContrastive(Contrastive):
-    """Rows of supervised samples attract their class, all other rows the other views of their sample."""
-
-    def loss(self, batch: Batch) -> Tensor:
-        """Return the mean of the anchors' losses."""
-        supervised_P = self.supervised(batch)
-        member_PK = one_hot(batch.pool_labels_P, self.num_classes, batch.z_BVD.dtype) * supervised_P[:, None]
-        products_A, counts_A = same_class_products(batch, member_PK)
-        local_P = supervised_P[batch.first : batch.first + len(batch.labels_B)]
-        supervised_A = local_P.repeat_interleave(batch.views, output_size=len(products_A))
-        products_A = torch.where(supervised_A, products_A, batch.other_view_products_A)
-        counts_A = torch.where(supervised_A, counts_A, batch.views - 1)
-        lse_A = batch.log_sum_exp(self.temperature)
-        return self.reduce(anchor_losses(lse_A, products_A / self.temperature, counts_A), counts_A)
-
-    def supervised(self, batch: Batch) -> Tensor:
-        """Return which samples of the pool are supervised, bool [P]."""
-        raise NotImplementedError
-
-
-class SupCon(SupervisedContrastive):
+class SupCon(Contrastive):
     """Supervised contrastive loss: every row of the anchor's class is a positive.
 
     Source: Khosla et al., "Supervised Contrastive Learning", NeurIPS 2020, equation 2 (L_out).
     """
 
-    def supervised(self, batch: Batch) -> Tensor:
-        """Return True for all samples."""
-        return torch.ones_like(batch.pool_labels_P, dtype=torch.bool)
+    def loss(self, batch: Batch) -> Tensor:
+        """Return the mean of the anchors' losses."""
+        member_PK = one_hot(batch.pool_labels_P, self.num_classes, batch.z_BVD.dtype)
+        products_A, counts_A = same_class_products(batch, member_PK)
+        lse_A = batch.log_sum_exp(self.temperature)
+        return self.reduce(anchor_losses(lse_A, products_A / self.temperature, counts_A), counts_A)
 
 
 class SimCLR(Contrastive):
@@ -100,7 +83,7 @@ class SimCLR(Contrastive):
         return self.reduce(anchor_losses(batch.log_sum_exp(self.temperature), products_A, counts_A), counts_A)
 
 
-class SupMin(SupervisedContrastive):
+class SupMin(Contrastive):
     """Supervise the minority only: its rows attract their class, majority rows the other view of their sample.
 
     Source: Mildenberger et al., "A Tale of Two Classes: Adapting Supervised Contrastive Learning to Binary Imbalanced
@@ -145,6 +128,18 @@ class SupMin(SupervisedContrastive):
         minority_K = torch.zeros(num_classes, dtype=torch.bool)
         minority_K[list(chosen)] = True
         self.register_buffer("minority_K", minority_K, persistent=False)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Return the mean of the anchors' losses."""
+        supervised_P = self.supervised(batch)
+        member_PK = one_hot(batch.pool_labels_P, self.num_classes, batch.z_BVD.dtype) * supervised_P[:, None]
+        products_A, counts_A = same_class_products(batch, member_PK)
+        local_P = supervised_P[batch.first : batch.first + len(batch.labels_B)]
+        supervised_A = local_P.repeat_interleave(batch.views, output_size=len(products_A))
+        products_A = torch.where(supervised_A, products_A, batch.other_view_products_A)
+        counts_A = torch.where(supervised_A, counts_A, batch.views - 1)
+        lse_A = batch.log_sum_exp(self.temperature)
+        return self.reduce(anchor_losses(lse_A, products_A / self.temperature, counts_A), counts_A)
 
     def supervised(self, batch: Batch) -> Tensor:
         """Return True for the minority and for the majority samples drawn in this step."""

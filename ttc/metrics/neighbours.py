@@ -1,7 +1,7 @@
 """Streamed pass over all pairs of rows: neighbour shares and within-class sums.
 
 Shape suffixes: M rows (samples x views), D dimensions, E = D + 1, B rows of one block,
-K neighbours, V views, R rows of a class from the block onwards.
+K neighbours, V views, R rows of a class from the block onwards, S blocks of a class.
 Rows are grouped by class and, inside a class, by sample: the rows of a class are one slice, and so are
 the views of a sample.
 """
@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+
+from ttc.metrics.shares import ALONE, Share
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,12 @@ class ClassSums:
 
 
 def stream_class_sums(
-    unit_MD: torch.Tensor, class_rows: Sequence[int], views: int, neighbours: int, block_rows: int
+    unit_MD: torch.Tensor,
+    class_rows: Sequence[int],
+    views: int,
+    neighbours: int,
+    block_rows: int,
+    share: Share = ALONE,
 ) -> list[ClassSums]:
     """Compare every row with all other rows, in blocks of rows, and sum up by class.
 
@@ -49,6 +56,7 @@ def stream_class_sums(
         views: Rows per sample, V.
         neighbours: K, 1 <= K <= M - 1.
         block_rows: Rows compared at a time, >= 1.
+        share: Which blocks this process computes.
 
     Returns:
         One ClassSums per class; all zero for a class without rows.
@@ -64,11 +72,14 @@ def stream_class_sums(
     first = 0
     for rows in class_rows:
         last = first + rows
-        sums_4 = unit_MD.new_zeros(4)
+        starts = range(first, last, block_rows)
+        sums_S4 = unit_MD.new_zeros(len(starts), 4)
         if rows:
             torch.sub(unit_MD, unit_MD[first:last].mean(dim=0), out=centred_MD)
             torch.sum(centred_MD.square(), dim=1, out=norms_M)
-            for start in range(first, last, block_rows):
+            for block, start in enumerate(starts):
+                if not share.holds(block):
+                    continue
                 stop = min(start + block_rows, last)
                 # The anchor's own |a|^2 does not change the order and is added only where it is needed.
                 scores_BM = buffer_BM[: stop - start]
@@ -76,9 +87,10 @@ def stream_class_sums(
                 anchors_BE[:, -1] = 1.0
                 torch.mm(anchors_BE, extended_ME.T, out=scores_BM)
                 scores_BM.diagonal(offset=start).fill_(math.inf)
-                sums_4[:2] += _neighbour_sums(scores_BM, norms_M[start:stop], start, (first, last), views, neighbours)
-                sums_4[2:] += _within_class_sums(scores_BM[:, start:last], norms_M[start:stop])
-        results.append(ClassSums(*sums_4.tolist()))
+                norms_B = norms_M[start:stop]
+                sums_S4[block, :2] = _neighbour_sums(scores_BM, norms_B, start, (first, last), views, neighbours)
+                sums_S4[block, 2:] = _within_class_sums(scores_BM[:, start:last], norms_B)
+        results.append(ClassSums(*share.total(sums_S4).sum(0).tolist()))
         first = last
     return results
 

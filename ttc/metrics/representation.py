@@ -7,21 +7,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Protocol, TypedDict
+from typing import TypedDict
 
 import torch
 
+from ttc.metrics.checks import SupportsArray, checked_labels, unit_rows
 from ttc.metrics.neighbours import ClassSums, stream_class_sums
+from ttc.metrics.shares import ALONE, Share
 from ttc.metrics.uniformity import effective_rank, entropy_uniformity
 
 _BLOCK_BYTES = {"cpu": 10 * 2**20, "cuda": 256 * 2**20}
-
-
-class SupportsArray(Protocol):
-    """What PyTorch can turn into a tensor: a tensor or a NumPy array."""
-
-    def __array__(self) -> object:
-        """Return the values as an array."""
 
 
 class Summary(TypedDict):
@@ -75,6 +70,7 @@ def representation_metrics(
     seed: int = 0,
     block_rows: int | None = None,
     device: torch.device | str | None = None,
+    share: Share = ALONE,
 ) -> RepresentationMetrics:
     """Measure how embeddings of several views per sample are arranged on the unit sphere.
 
@@ -96,6 +92,8 @@ def representation_metrics(
         block_rows: Rows compared at a time: memory and speed, not the result. By default about 10 MiB on a CPU
             and 256 MiB on a GPU.
         device: Where to compute; by default where the embeddings are.
+        share: Which part of the pairs this process compares, if several hold the same embeddings. The result is that
+            of one process, to the last digit, and the same in all of them.
 
     Returns:
         A nested dict of plain numbers (JSON-safe), None where a value is not defined. Each metric has `per_class`,
@@ -115,9 +113,9 @@ def representation_metrics(
         Rows at equal distance enter with their expected value under random tie-breaking, so that a full
         collapse scores chance exactly. k is at least 1.
     """
-    unit_VND = _unit_rows(embeddings, device)
+    unit_VND = unit_rows(embeddings, device)
     views, samples, dim = unit_VND.shape
-    labels_N = _checked_labels(labels, samples, num_classes).to(unit_VND.device)
+    labels_N = checked_labels(labels, samples, num_classes).to(unit_VND.device)
     if not 0.0 < radius <= 1.0:
         raise ValueError(f"radius is {radius:g}, but must lie in (0, 1]: the share of rows that counts as near")
     if peu_draws < 0 or (block_rows is not None and block_rows < 1):
@@ -132,7 +130,7 @@ def representation_metrics(
     neighbours = min(max(1, int(radius * rows + 1e-9)), rows - 1)
     if block_rows is None:
         block_rows = max(16, _BLOCK_BYTES.get(unit_MD.device.type, _BLOCK_BYTES["cpu"]) // (8 * rows))
-    sums = stream_class_sums(unit_MD, class_rows, views, neighbours, block_rows)
+    sums = stream_class_sums(unit_MD, class_rows, views, neighbours, block_rows, share)
     # The views of a class with one sample say nothing about the class.
     alike = [count > views for count in class_rows]
     ranks = [
@@ -142,7 +140,7 @@ def representation_metrics(
     return {
         "SAD": _sample_alignment(unit_MD.view(samples, views, dim), class_rows),
         **_neighbour_metrics(sums, class_rows, alike, neighbours),
-        "PEU": _uniformity(unit_MD, class_rows, alike, peu_draws, seed) if peu_draws else None,
+        "PEU": _uniformity(unit_MD, class_rows, alike, peu_draws, seed, share) if peu_draws else None,
         "effective_rank": {"per_class": ranks, "macro": _macro(ranks), "all": effective_rank(unit_MD)},
         "mean_cosine": _mean_cosine(unit_MD, class_rows, alike),
         "rows": rows,
@@ -164,43 +162,6 @@ def undefined_metrics(views: int, radius: float, num_classes: int) -> Representa
     counts = {"rows": 0, "views": views, "samples": 0, "neighbours": 0, "radius": radius}
     cosine = {**nothing, "within": None, "between": None}
     return {**dict.fromkeys(names, nothing), "mean_cosine": cosine, **counts, "class_rows": [0] * num_classes}  # type: ignore[typeddict-item]
-
-
-def _unit_rows(embeddings: SupportsArray, device: torch.device | str | None) -> torch.Tensor:
-    """Check the embeddings and return them as new unit rows [V, N, D] in float64."""
-    given = torch.as_tensor(embeddings, device=device).detach()
-    if given.ndim != 3 or given.shape[1] < 1 or given.shape[2] < 1:
-        raise ValueError(f"embeddings has shape {tuple(given.shape)}, not [views, samples, dimensions]")
-    if given.shape[0] < 2:
-        raise ValueError("embeddings has 1 view, but needs at least 2: SAD and SAA compare the views of a sample")
-    if given.is_complex():
-        raise ValueError(f"embeddings has type {given.dtype}, but must be real")
-    rows_VND = given.double()
-    norms_VN1 = torch.linalg.vector_norm(rows_VND, dim=2, keepdim=True)
-    bad = (~(norms_VN1.isfinite() & (norms_VN1 > 0))).nonzero()
-    if len(bad):
-        view, sample, _ = bad[0].tolist()
-        norm = float(norms_VN1[view, sample])
-        raise ValueError(
-            f"embeddings[{view}, {sample}] has norm {norm:g} ({len(bad)} such rows): rows must be finite and not zero; "
-            "check the encoder for NaN, infinite or dead outputs"
-        )
-    unit_VND: torch.Tensor = rows_VND / norms_VN1
-    return unit_VND
-
-
-def _checked_labels(labels: SupportsArray, samples: int, num_classes: int | None) -> torch.Tensor:
-    """Check the labels and return them as [N] int64."""
-    given = torch.as_tensor(labels)
-    if given.shape != (samples,):
-        raise ValueError(f"labels has shape {tuple(given.shape)}, but the embeddings have {samples} samples")
-    if given.is_floating_point() or given.is_complex():
-        raise ValueError(f"labels has type {given.dtype}, but must hold integers")
-    low, high = int(given.min()), int(given.max())
-    if low < 0 or (num_classes is not None and high >= num_classes):
-        bound = "" if num_classes is None else f" to {num_classes - 1}"
-        raise ValueError(f"labels lie in {low} to {high}, but must be class numbers from 0{bound}")
-    return given.long()
 
 
 def _neighbour_metrics(
@@ -270,10 +231,10 @@ def _sample_alignment(unit_NVD: torch.Tensor, class_rows: Sequence[int]) -> Summ
 
 
 def _uniformity(
-    unit_MD: torch.Tensor, class_rows: Sequence[int], alike: Sequence[bool], draws: int, seed: int
+    unit_MD: torch.Tensor, class_rows: Sequence[int], alike: Sequence[bool], draws: int, seed: int, share: Share
 ) -> Summary:
     """Return PEU, without a value for classes of a single sample."""
-    values, overall = entropy_uniformity(unit_MD, class_rows, draws, seed)
+    values, overall = entropy_uniformity(unit_MD, class_rows, draws, seed, share)
     per_class = [value if many else None for value, many in zip(values, alike, strict=True)]
     return {"per_class": per_class, "macro": _macro(per_class), "all": overall}
 

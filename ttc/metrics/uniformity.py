@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 import torch
 
+from ttc.metrics.shares import ALONE, Share
+
 POINTS_PER_ROW = 10
 _POINT_BLOCK = 2048  # fixed: the points that a seed gives depend on it
 _ROW_BLOCK = 512
@@ -36,7 +38,7 @@ def effective_rank(rows_MD: torch.Tensor) -> float | None:
 
 
 def entropy_uniformity(
-    unit_MD: torch.Tensor, class_rows: Sequence[int], draws: int, seed: int
+    unit_MD: torch.Tensor, class_rows: Sequence[int], draws: int, seed: int, share: Share = ALONE
 ) -> tuple[list[float | None], float | None]:
     """Measure how evenly the rows spread over random points of the sphere (PEU).
 
@@ -48,6 +50,7 @@ def entropy_uniformity(
         class_rows: Number of rows of each class, in the order of the rows.
         draws: Number of draws, >= 1.
         seed: Seed of the points, which are drawn on the CPU whatever the device of the rows.
+        share: Which rows this process assigns to points.
 
     Returns:
         The value in percent of each class and of all rows; None where there are fewer than two rows.
@@ -61,18 +64,18 @@ def entropy_uniformity(
     groups = [*class_rows, len(unit_MD)]
     totals = [0.0] * len(groups)
     for _ in range(draws):
-        nearest_M = _nearest_point(rows_MD, generator)
+        nearest_M = share.total(_nearest_point(rows_MD, generator, share))
         parts = [*torch.split(nearest_M, list(class_rows)), nearest_M]
         for group, part in enumerate(parts):
             if len(part) > 1:
-                share = torch.bincount(part).double() / len(part)
-                totals[group] += float(torch.special.entr(share).sum()) / math.log(len(part))
+                shares_P = torch.bincount(part).double() / len(part)
+                totals[group] += float(torch.special.entr(shares_P).sum()) / math.log(len(part))
     values = [100.0 * total / draws if rows > 1 else None for total, rows in zip(totals, groups, strict=True)]
     return values[:-1], values[-1]
 
 
-def _nearest_point(rows_MD: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Draw the points block by block and return [M] the index of each row's nearest one."""
+def _nearest_point(rows_MD: torch.Tensor, generator: torch.Generator, share: Share = ALONE) -> torch.Tensor:
+    """Draw the points block by block and return [M] the index of each row's nearest one, 0 for rows of others."""
     total, dim = rows_MD.shape
     best_M = rows_MD.new_full((total,), -math.inf)
     nearest_M = torch.zeros(total, dtype=torch.long, device=rows_MD.device)
@@ -81,7 +84,7 @@ def _nearest_point(rows_MD: torch.Tensor, generator: torch.Generator) -> torch.T
         count = min(_POINT_BLOCK, points - offset)
         drawn_PD = torch.randn(count, dim, generator=generator, dtype=torch.float64)
         points_DP = torch.nn.functional.normalize(drawn_PD, dim=1).to(rows_MD).T
-        for start in range(0, total, _ROW_BLOCK):
+        for start in range(share.rank * _ROW_BLOCK, total, share.size * _ROW_BLOCK):
             stop = min(start + _ROW_BLOCK, total)
             cosine_BP = rows_MD[start:stop] @ points_DP
             # Few rows improve in a late block, and a maximum without its position is several times cheaper.

@@ -1,0 +1,53 @@
+"""Peak memory of the losses at a batch of 4096 samples, where one pair matrix takes 256 MiB."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ttc.benchmarking import growth_of_peak, in_fresh_process
+from ttc.losses import build_objective
+from ttc.references import masked_supcontrast
+
+SAMPLES, DIM = 4096, 128
+PAIR_MATRIX_MIB = (2 * SAMPLES) ** 2 * 4 / 2**20
+
+
+def peak_mib(method: str, samples: int) -> float:
+    torch.set_num_threads(1)
+    objective = build_objective(method, minority_class=1, class_counts=[95, 5], feature_dim=8, projection_dim=DIM)
+    objective.validate = False
+
+    def call(samples: int) -> None:
+        generator = torch.Generator().manual_seed(0)
+        z = torch.nn.functional.normalize(torch.randn(samples, objective.views, DIM, generator=generator), dim=-1)
+        features, ids = torch.randn(samples, objective.views, 8, generator=generator), torch.arange(samples)
+        objective(z.requires_grad_(), (ids % 20 == 0).long(), features=features, sample_ids=ids).backward()
+
+    call(600)  # libraries allocate their work space on the first call
+    return growth_of_peak(lambda: call(samples), torch.device("cpu"))
+
+
+@pytest.mark.parametrize("method", ["supmin", "kcl"])
+def test_peak_at_4096_is_a_fraction_of_one_pair_matrix(method: str) -> None:
+    assert in_fresh_process(peak_mib, method, SAMPLES) < PAIR_MATRIX_MIB / 4
+
+
+def masked_peak_mib(samples: int) -> float:
+    torch.set_num_threads(1)
+
+    def call() -> None:
+        z = torch.nn.functional.normalize(torch.randn(samples, 2, DIM), dim=-1).requires_grad_()
+        masked_supcontrast(z, torch.arange(samples) % 2).backward()
+
+    return growth_of_peak(call, torch.device("cpu"))
+
+
+def test_the_measurement_sees_pair_matrices() -> None:
+    samples = 1024
+    assert in_fresh_process(masked_peak_mib, samples) > 4 * (2 * samples) ** 2 * 4 / 2**20
+
+
+def test_memory_grows_with_the_rows_not_with_the_pairs() -> None:
+    small, large = (in_fresh_process(peak_mib, "simclr", samples) for samples in (2048, SAMPLES))
+    assert large < 2.5 * small + 2
