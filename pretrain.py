@@ -26,7 +26,7 @@ from ttc.datasets import Dataset, batches, describe, load_dataset
 from ttc.description import Description
 from ttc.losses import build_objective
 from ttc.models import PretrainNetwork, build_encoder, load_weights
-from ttc.monitor import CollapseWatch, LossMonitor
+from ttc.monitor import CollapseWatch, LossMonitor, class_views
 from ttc.optim import build_optimizer, learning_rate, set_learning_rate, trainable
 from ttc.pretrained import embed_training
 from ttc.reporter import Reporter
@@ -44,6 +44,7 @@ def build_parser() -> Parser:
     for add in (flags.add_data, flags.add_augmentation, flags.add_model, flags.add_method, flags.add_optimisation):
         add(parser)
     flags.add_runtime(parser)
+    flags.add_monitoring(parser)
     flags.add_output(parser)
     return parser
 
@@ -234,8 +235,9 @@ def main() -> int:
         log_every_steps=args.log_every_steps,
         save_every_epochs=args.save_every_epochs,
         metrics_every_epochs=args.metrics_every_epochs,
+        stop_on_collapse=args.stop_on_collapse,
     )
-    reporter.begin(lines, resumed)
+    reporter.begin(lines, resumed, class_views(dataset, views))
     network = distributed.average_over_ranks(torch.compile(state.network) if args.compile else state.network)
     finished = train(
         state,

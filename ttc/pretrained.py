@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -81,16 +82,17 @@ def own_classifier(run: Pretrained) -> Callable[[Tensor], NDArray[np.float64]]:
     objective.attach(run.network)
     objective.load_state_dict(run.objective_state)
     objective.to(device).eval()
+    if objective.classifier(torch.zeros(1, run.network.feature_dim, device=device)) is None:
+        raise ValueError(f"--head own: --method {method} trains no classifier; use --head linear")
+    return partial(class_probabilities, objective)
 
-    def predict(features: Tensor) -> NDArray[np.float64]:
-        with torch.no_grad():
-            logits = objective.classifier(features.to(device))
-        if logits is None:
-            raise ValueError(f"--head own: --method {method} trains no classifier; use --head linear")
-        out: NDArray[np.float64] = logits.double().softmax(-1).cpu().numpy()
-        return out
 
-    return predict
+def class_probabilities(objective: nn.Module, features: Tensor) -> NDArray[np.float64]:
+    """Return the probabilities [N, K] that an objective's classifier gives for features [N, F]."""
+    with torch.no_grad():
+        logits = objective.classifier(features.to(next(objective.parameters()).device))  # type: ignore[operator]
+    out: NDArray[np.float64] = logits.double().softmax(-1).cpu().numpy()
+    return out
 
 
 def embed(

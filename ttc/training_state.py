@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -21,7 +22,7 @@ KIND = "pretrain"
 
 @dataclass
 class TrainingState:
-    """The parts of a pretraining run; see DESIGN section 3, Checkpoint.
+    """The parts of a run; see DESIGN section 3, Checkpoint.
 
     Attributes:
         network: encoder and head, not wrapped.
@@ -34,6 +35,8 @@ class TrainingState:
         epoch: epochs completed.
         seconds: training time of the processes before this one.
         latest: the newest numbers that were logged, for the result.
+        kind: of its checkpoints.
+        extra: what else the script keeps; tensors and plain values.
     """
 
     network: PretrainNetwork
@@ -46,6 +49,8 @@ class TrainingState:
     epoch: int = 0
     seconds: float = 0.0
     latest: dict[str, float] = field(default_factory=dict)
+    kind: str = KIND
+    extra: dict[str, Any] = field(default_factory=dict)
     _started: float = field(default_factory=time.perf_counter)
 
     def elapsed(self) -> float:
@@ -57,12 +62,24 @@ class TrainingState:
 
         Every rank must call it: the state of the random generators is collected from all of them.
         """
-        device = next(self.network.parameters()).device
-        rng = distributed.gather(torch.get_rng_state().to(device)).cpu().chunk(distributed.world_size())
+        state = self._collect()
         if distributed.rank() != 0:
             return
+        checkpoint.save(folder / "last.pt", self.kind, state, keep_previous=folder / "previous.pt")
+        if keep_as is not None:
+            checkpoint.save(folder / keep_as, self.kind, state)
+
+    def save_copy(self, path: Path) -> None:
+        """Write a checkpoint that no run continues from; every rank must call it."""
+        state = self._collect()
+        if distributed.rank() == 0:
+            checkpoint.save(path, self.kind, state)
+
+    def _collect(self) -> checkpoint.State:
+        device = next(self.network.parameters()).device
+        rng = distributed.gather(torch.get_rng_state().to(device)).cpu().chunk(distributed.world_size())
         projection = self.network.projection
-        state: checkpoint.State = {
+        return {
             "encoder": self.network.encoder.state_dict(),
             "projection": None if projection is None else projection.state_dict(),
             "objective": self.objective.state_dict(),
@@ -72,13 +89,11 @@ class TrainingState:
             "epoch": self.epoch,
             "seconds": self.elapsed(),
             "latest": self.latest,
+            "extra": self.extra,
             "rng": [each.clone() for each in rng],
             "args": dict(self.arguments),
             "description": asdict(self.description),
         }
-        checkpoint.save(folder / "last.pt", KIND, state, keep_previous=folder / "previous.pt")
-        if keep_as is not None:
-            checkpoint.save(folder / keep_as, KIND, state)
 
     def resume(self, folder: Path, source: str) -> Path | None:
         """Take over what a checkpoint holds.
@@ -94,9 +109,9 @@ class TrainingState:
             ValueError: the checkpoint cannot be used or belongs to another run.
         """
         if source in ("auto", "never"):
-            found = checkpoint.load_latest(folder, KIND)
+            found = checkpoint.load_latest(folder, self.kind)
         else:
-            found = checkpoint.load(Path(source), KIND), Path(source)
+            found = checkpoint.load(Path(source), self.kind), Path(source)
         if found is None:
             return None
         state, path = found
@@ -109,7 +124,7 @@ class TrainingState:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.step, self.epoch, self.seconds = state["step"], state["epoch"], state["seconds"]
-        self.latest = state["latest"]
+        self.latest, self.extra = state["latest"], state.get("extra", {})
         if len(state["rng"]) == distributed.world_size():
             torch.set_rng_state(state["rng"][distributed.rank()])
         return path

@@ -1,7 +1,8 @@
 """The flags in groups; a flag has the same name and meaning in every script that has it."""
 
 from ttc.flags.evaluation import add_checkpoint, add_evaluation_output, add_evaluation_set, add_metrics, add_probe
-from ttc.flags.running import add_output, add_runtime
+from ttc.flags.finetuning import add_finetuning
+from ttc.flags.running import add_monitoring, add_output, add_runtime
 from ttc.flags.training import add_augmentation, add_data, add_method, add_model, add_optimisation
 
 __all__ = [
@@ -10,10 +11,12 @@ __all__ = [
     "add_data",
     "add_evaluation_output",
     "add_evaluation_set",
+    "add_finetuning",
     "add_method",
     "add_metrics",
     "add_model",
     "add_optimisation",
+    "add_monitoring",
     "add_output",
     "add_probe",
     "add_runtime",

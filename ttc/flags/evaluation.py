@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ttc.cli import Parser, real, whole
 from ttc.probe import PROBES
 
@@ -79,6 +81,11 @@ def add_probe(parser: Parser) -> None:
         default=["encoder", "projection"],
         help="which output is probed; the encoder's is the usual one to report",
     )
+    add_classification(add)
+
+
+def add_classification(add: Callable[..., object]) -> None:
+    """Add what the classification metrics are about."""
     add(
         "--positive-class",
         type=whole(0),

@@ -1,0 +1,96 @@
+"""How finetune.py trains: what starts, what stands still, how fast each part learns, which epoch is kept."""
+
+from __future__ import annotations
+
+from ttc.cli import Parser, real, whole
+from ttc.finetuning import LOSSES, SELECTORS
+from ttc.flags.evaluation import add_classification
+from ttc.flags.training import add_batches, add_optimizer
+
+
+def add_finetuning(parser: Parser) -> None:
+    """Add everything that is particular to fine-tuning, and the batches and the optimizer."""
+    _add_network(parser)
+    add = parser.add_argument_group("optimisation").add_argument
+    add_batches(add)
+    add(
+        "--epochs",
+        type=whole(1),
+        default=30,
+        metavar="E",
+        help="most passes over the training samples, the linear phase included; the same for --from-scratch",
+    )
+    add_optimizer(add)
+    add(
+        "--encoder-lr",
+        type=real(0, above=True),
+        metavar="LR",
+        help="peak learning rate of the encoder, while --lr is that of the new head; the default is a tenth of --lr, "
+        "which keeps what was learned, and --lr itself with --from-scratch",
+    )
+    parser.set_defaults(lr=0.1)
+    _add_objective(parser)
+    _add_selection(parser)
+
+
+def _add_network(parser: Parser) -> None:
+    add = parser.add_argument_group("fine-tuning").add_argument
+    add(
+        "--from-scratch",
+        action="store_true",
+        help="the baseline: the same network, data and budget, but random weights instead of the checkpoint's",
+    )
+    add(
+        "--freeze-encoder",
+        action="store_true",
+        help="train the head alone; parameters and BatchNorm statistics of the encoder stay, which is verified",
+    )
+    add(
+        "--freeze-until",
+        metavar="LAYER",
+        help="keep the encoder's layers from the first up to and including this one, such as layer2 of a ResNet or "
+        "layers.3 of a convnet; helps with few images",
+    )
+    add(
+        "--linear-epochs",
+        type=whole(0),
+        default=0,
+        metavar="E",
+        help="linear-then-full: in the first E epochs only the head learns, so that a random head does not spoil the "
+        "encoder",
+    )
+
+
+def _add_objective(parser: Parser) -> None:
+    add = parser.add_argument_group("objective").add_argument
+    add(
+        "--loss",
+        choices=LOSSES,
+        help="what the classifier minimises; the default is weighted-ce, and ce with --batch-sampler balanced, where "
+        "the batches already correct for the imbalance",
+    )
+    add(
+        "--class-weights",
+        nargs="+",
+        type=real(0, above=True),
+        metavar="W",
+        help="weight of each class, in label order, instead of the inverse class frequency; for weighted-ce and focal",
+    )
+
+
+def _add_selection(parser: Parser) -> None:
+    add = parser.add_argument_group("selection and evaluation").add_argument
+    add(
+        "--select-by",
+        choices=SELECTORS,
+        default="auroc",
+        help="validation metric whose best epoch is kept; loss (cross-entropy) where probabilities matter",
+    )
+    add(
+        "--patience",
+        type=whole(0),
+        default=10,
+        metavar="E",
+        help="stop when so many epochs after the linear phase brought no better one; 0 trains all --epochs",
+    )
+    add_classification(add)
