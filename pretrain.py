@@ -153,6 +153,7 @@ def tell_plan(
         image_shape=(dataset.channels, dataset.image_size, dataset.image_size),
         sampler=sampler,
         method=args.method,
+        weights=state.objective.weights,
         views=state.objective.views,
         epochs=args.epochs,
         warmup_epochs=args.warmup_epochs,

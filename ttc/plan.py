@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -43,6 +45,7 @@ def plan_lines(
     image_shape: tuple[int, int, int],
     sampler: BatchSampler,
     method: str,
+    weights: Mapping[str, float],
     views: int,
     epochs: int,
     warmup_epochs: float,
@@ -56,6 +59,7 @@ def plan_lines(
         image_shape: C, H, W of a view.
         sampler: the batches.
         method: name of the objective.
+        weights: term of the loss -> its weight.
         views: views per sample.
         epochs: of the run.
         warmup_epochs: epochs in which the learning rate rises.
@@ -75,6 +79,8 @@ def plan_lines(
         f"{epochs} epochs of {steps} steps = {epochs * steps:,} steps, {epochs * steps * batch:,} samples seen",
         f"memory per process about {memory / 2**20:,.0f} MiB for weights, optimizer and activations",
     ]
+    if len(weights) > 1:
+        lines.insert(1, "loss = " + " + ".join(f"{weight:g} {name}" for name, weight in weights.items()))
     if 0 < epochs <= warmup_epochs:
         lines.append(f"warm-up of {warmup_epochs:g} epochs: the learning rate never reaches --lr")
     if sampler.minority_class is not None:

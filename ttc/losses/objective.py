@@ -101,6 +101,11 @@ class Objective(nn.Module):
                 self.values = {}
             return total
 
+    @property
+    def weights(self) -> dict[str, float]:
+        """Term of the loss -> its weight; the method's own loss is called "objective"."""
+        return {"objective": self.own_weight, **self.extra_weights}
+
     def loss(self, batch: Batch) -> Tensor:
         """Return the method's own loss, a scalar."""
         raise NotImplementedError
