@@ -192,14 +192,7 @@ def main() -> int:
 
     # 4. data
     dataset = load_dataset(from_flags.dataset_settings(args))
-    sampler = BatchSampler(
-        dataset.labels[dataset.indices("train")],
-        batch_size=from_flags.divisible_batch(args.batch_size, world.size),
-        kind=args.batch_sampler,
-        seed=args.seed,
-        minority_class=dataset.minority_class,
-        min_minority=args.min_minority_per_batch,
-    )
+    sampler = from_flags.batch_sampler(args, dataset, world.size)
 
     # 5. model, 6. objective, 7. optimizer
     state = build_state(args, given, dataset, world.device)

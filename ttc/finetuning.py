@@ -1,29 +1,26 @@
-"""What fine-tuning adds to training: an encoder of which parts stand still, two learning rates, choice by validation.
-
-Legend: N images, F encoder features.
-"""
+"""What fine-tuning adds to training: an encoder of which parts stand still, a classifier, two learning rates."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from ttc.batchnorm import synchronise
+from ttc.description import Description
+from ttc.losses import build_objective
+from ttc.losses.objective import Objective
 from ttc.models import PretrainNetwork
 from ttc.optim import build_optimizer, learning_rate
+from ttc.pretrained import Pretrained
 from ttc.runfolder import shorten
-from ttc.training_state import TrainingState
 
 KIND = "finetune"
 """Kind of the checkpoints that finetune.py writes."""
 
 LOSSES = ("ce", "weighted-ce", "focal", "logit-adjusted-ce")
 """The objectives that train a classifier on one view."""
-
-SELECTORS = ("auroc", "auprc", "balanced_accuracy", "loss")
-"""Validation metrics that can choose the epoch; all but the loss are better when higher."""
 
 
 class FinetuneNetwork(PretrainNetwork):
@@ -81,6 +78,59 @@ def _layers(encoder: nn.Module) -> list[str]:
     return parts[:-1]
 
 
+def build_network(
+    run: Pretrained, *, from_scratch: bool, freeze_until: str | None, device: torch.device
+) -> FinetuneNetwork:
+    """Build the network of a checkpoint for fine-tuning.
+
+    Args:
+        run: the checkpoint.
+        from_scratch: take random weights, from torch's global generator, in the place of the checkpoint's.
+        freeze_until: last frozen layer, or None.
+        device: where the network goes.
+    """
+    # Built in both cases, so that both leave the same random state behind.
+    encoder = run.description.network().encoder
+    if not from_scratch:
+        encoder.load_state_dict(run.network.encoder.state_dict())
+    network = FinetuneNetwork(encoder, freeze_until)
+    synchronise(network, device)
+    return network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub
+
+
+def build_classifier(
+    loss: str, description: Description, feature_dim: int, class_weights: Sequence[float] | None, seed: int
+) -> tuple[Objective, dict[str, object]]:
+    """Build a new head with its loss.
+
+    Args:
+        loss: one of LOSSES.
+        description: of the pretraining run.
+        feature_dim: F.
+        class_weights: one per class, in place of the inverse class frequencies; for losses with weights.
+        seed: of the head's weights.
+
+    Returns:
+        The objective, and the keyword arguments of `build_objective` that build it again.
+
+    Raises:
+        ValueError: not one weight per class.
+    """
+    classes = len(description.class_names)
+    settings: dict[str, object] = {
+        "num_classes": classes, "class_counts": description.class_counts, "feature_dim": feature_dim, "seed": seed
+    }  # fmt: skip
+    objective = build_objective(loss, **settings)  # type: ignore[arg-type]  # the values above
+    if class_weights is not None:
+        if len(class_weights) != classes:
+            raise ValueError(f"--class-weights has {len(class_weights)} values for {classes} classes; give one each")
+        weights = torch.tensor(class_weights, dtype=torch.float64)
+        objective.get_buffer("class_weights_K").copy_(weights / weights.sum())
+    # The objective's own check would wait for the device in every step, and raise before LossMonitor saves the batch.
+    objective.validate = False
+    return objective, settings
+
+
 def finetune_optimizer(
     name: str, network: nn.Module, head: nn.Module, *, lr: float, encoder_lr: float, weight_decay: float
 ) -> torch.optim.Optimizer:
@@ -116,51 +166,3 @@ def two_phase_rate(step: int, *, peak: float, linear_steps: int, steps: int, war
     if step < linear_steps:
         return learning_rate(step, peak=peak, steps=linear_steps, warmup_steps=0)
     return learning_rate(step - linear_steps, peak=peak, steps=steps - linear_steps, warmup_steps=warmup_steps)
-
-
-@dataclass
-class Selection:
-    """Keeps the weights of the epoch that validation likes best, and tells when waiting longer is no use.
-
-    Its memory is `state.extra`, so that it is saved and resumed with the run.
-
-    Attributes:
-        state: of the run.
-        validate: returns the validation metrics of the network as it is, "val/..." -> number, equal on every rank.
-        metric: one of SELECTORS.
-        patience: epochs without a better one after which the run ends; 0 never.
-        first_epoch: epochs up to this one do not count against the patience.
-    """
-
-    state: TrainingState
-    validate: Callable[[], Mapping[str, float]]
-    metric: str
-    patience: int
-    first_epoch: int
-
-    def epoch_ended(self) -> dict[str, float]:
-        """Validate, keep the weights if they are the best so far, and return the numbers for the log."""
-        values = dict(self.validate())
-        score = -values["val/loss"] if self.metric == "loss" else values[f"val/{self.metric}"]
-        extra = self.state.extra
-        if not extra or score > extra["best_score"]:
-            weights = {"encoder": self.state.network.encoder, "objective": self.state.objective}
-            best = {name: _copy(part.state_dict()) for name, part in weights.items()}
-            extra |= {"best_score": score, "best_epoch": self.state.epoch, "best": best}
-        return {**values, "val/best_epoch": float(extra["best_epoch"])}
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether the patience has run out."""
-        last = max(self.state.extra.get("best_epoch", 0), self.first_epoch)
-        return bool(self.patience) and self.state.epoch - last >= self.patience
-
-    def take_best(self) -> None:
-        """Give network and objective the weights of the best epoch; the run is over."""
-        best = self.state.extra.pop("best")
-        self.state.network.encoder.load_state_dict(best["encoder"])
-        self.state.objective.load_state_dict(best["objective"])
-
-
-def _copy(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}

@@ -13,6 +13,7 @@ from ttc.datasets import Dataset, DatasetSettings
 from ttc.description import Description
 from ttc.losses import settings_of
 from ttc.models import EncoderSpec
+from ttc.samplers import BatchSampler
 
 
 def dataset_settings(args: argparse.Namespace) -> DatasetSettings:
@@ -90,13 +91,27 @@ def augmentation(args: argparse.Namespace, dataset: Dataset) -> Augmentation:
     Raises:
         ValueError: the crop's smallest share is above its largest.
     """
-    chosen = PRESETS[preset(args, dataset)].stronger(args.jitter_strength)
+    return _changed(PRESETS[preset(args, dataset)], args)
+
+
+def changed_augmentation(args: argparse.Namespace, description: Description) -> Augmentation:
+    """Return the augmentation of a run with the changes that the flags ask for.
+
+    Raises:
+        ValueError: the crop's smallest share is above its largest.
+    """
+    base = description.view_generator().augmentation if args.augmentation is None else PRESETS[args.augmentation]
+    return _changed(base, args)
+
+
+def _changed(base: Augmentation, args: argparse.Namespace) -> Augmentation:
+    base = base.stronger(args.jitter_strength)
     if args.crop_scale is None:
-        return chosen
+        return base
     low, high = args.crop_scale
     if low > high:
         raise ValueError(f"--crop-scale {low:g} {high:g}: MIN is above MAX; swap them")
-    return replace(chosen, scale=(low, high))
+    return replace(base, scale=(low, high))
 
 
 def objective_arguments(args: argparse.Namespace, dataset: Dataset, feature_dim: int) -> dict[str, object]:
@@ -185,6 +200,18 @@ def divisible_batch(batch_size: int, world_size: int) -> int:
     return batch_size
 
 
+def batch_sampler(args: argparse.Namespace, dataset: Dataset, world_size: int) -> BatchSampler:
+    """Return what composes the batches of a run."""
+    return BatchSampler(
+        dataset.labels[dataset.indices("train")],
+        batch_size=divisible_batch(args.batch_size, world_size),
+        kind=args.batch_sampler,
+        seed=args.seed,
+        minority_class=dataset.minority_class,
+        min_minority=args.min_minority_per_batch,
+    )
+
+
 def derived(args: argparse.Namespace, output: Path, dataset: Dataset, description: Description) -> dict[str, object]:
     """Return the values that took the place of flags left open, for args.json."""
     return {
@@ -228,3 +255,26 @@ def positive_class(label: int | None, description: Description) -> int:
     if label >= len(description.class_names):
         raise ValueError(f"--positive-class {label} is no class; use 0 to {len(description.class_names) - 1}")
     return label
+
+
+def complete_finetuning(parser: Parser, args: argparse.Namespace) -> dict[str, object]:
+    """Fill in the flags of finetune.py that follow from others; end with exit code 2 where they contradict each other.
+
+    Returns:
+        The flags that were filled in, for args.json.
+    """
+    if args.freeze_encoder:
+        for flag in ("freeze_until", "linear_epochs", "encoder_lr"):
+            if getattr(args, flag):
+                parser.refuse(f"--{flag.replace('_', '-')} has no effect with --freeze-encoder; leave one of them out")
+    if args.linear_epochs >= args.epochs:
+        parser.refuse(f"--linear-epochs {args.linear_epochs} leaves no epoch of {args.epochs}; use --freeze-encoder")
+    found: dict[str, object] = {}
+    if args.loss is None:
+        found["loss"] = "ce" if args.batch_sampler == "balanced" and not args.class_weights else "weighted-ce"
+    if args.encoder_lr is None:
+        found["encoder_lr"] = args.lr if args.from_scratch else args.lr / 10
+    vars(args).update(found)
+    if args.class_weights and args.loss not in ("weighted-ce", "focal"):
+        parser.refuse(f"--class-weights has no effect with --loss {args.loss}; use weighted-ce or focal")
+    return found

@@ -166,6 +166,14 @@ def embed_shared(
     return features, z
 
 
+def predict_shared(
+    network: nn.Module, objective: nn.Module, run: Pretrained, rows: Tensor, num_workers: int
+) -> NDArray[np.float64]:
+    """Return the class probabilities [N, K] of one plain view of samples of a run, all ranks sharing the work."""
+    features, _ = embed_shared(network, run.dataset, run.views, rows, views=0, num_workers=num_workers)
+    return class_probabilities(objective, features[:, 0])
+
+
 def embed_training(
     network: nn.Module, dataset: Dataset, generator: ViewGenerator, num_workers: int
 ) -> tuple[Tensor, Tensor, Tensor]:

@@ -125,7 +125,14 @@ class Reporter:
         self._end_a_collapsed_run()
         keep = epoch % self.save_every_epochs == 0 or epoch == self.epochs
         self.state.save(self.folder / "checkpoints", f"epoch_{epoch:04d}.pt" if keep else None)
-        shown = ("train/loss", "train/loss_over_collapse", "train/lr", "watch/mean_cosine", "watch/probe_auroc", "val/auroc")
+        shown = (
+            "train/loss",
+            "train/loss_over_collapse",
+            "train/lr",
+            "watch/mean_cosine",
+            "watch/probe_auroc",
+            "val/auroc",
+        )
         self.progress.epoch(
             epoch, self.epochs, {key: self.state.latest[key] for key in shown if key in self.state.latest}
         )

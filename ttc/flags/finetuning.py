@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from ttc.cli import Parser, real, whole
-from ttc.finetuning import LOSSES, SELECTORS
+from ttc.finetuning import LOSSES
 from ttc.flags.evaluation import add_classification
 from ttc.flags.training import add_batches, add_optimizer
+from ttc.selection import SELECTORS
 
 
 def add_finetuning(parser: Parser) -> None:
