@@ -40,7 +40,7 @@ from ttc.probe import (
     summarise,
 )
 from ttc.runfolder import RunFolder
-from ttc.runlog import log, start_logging
+from ttc.runlog import log, save_pr_curves, start_logging
 
 PAPER_LR, PAPER_BATCH, PAPER_EPOCHS = 3e-4, 1024, 100
 """Source: METHODS section 5, linear probe of the published configuration."""
@@ -213,6 +213,7 @@ def main() -> int:
         # 7. result
         folder.save_arguments(identity, {**given.sources, "checkpoint_sha256": "content of the file"}, {})
         predictions.to_csv(folder.path / "predictions.csv", index=False)
+        save_pr_curves(folder.path / "tb", predictions, args.positive_class)
         description = run.description
         result = {
             "kind": "linear_eval",

@@ -42,19 +42,22 @@ class Pretrained:
     step: int
 
 
-def load_pretrained(path: str, data_root: str | None, num_workers: int, device: torch.device) -> Pretrained:
-    """Load a checkpoint of pretrain.py with its network and its data.
+def load_pretrained(
+    path: str, data_root: str | None, num_workers: int, device: torch.device, kind: str = KIND
+) -> Pretrained:
+    """Load a checkpoint with its network and its data.
 
     Args:
         path: the checkpoint.
         data_root: where the data lie now, if not where they were.
         num_workers: processes that decode image files.
         device: where the network goes.
+        kind: what the checkpoint must be; finetune.py's have the same form as pretrain.py's.
 
     Raises:
         ValueError: no checkpoint of that kind, or the data have changed since.
     """
-    state = checkpoint.load(Path(path), KIND)
+    state = checkpoint.load(Path(path), kind)
     description = Description(**state["description"])
     settings = description.dataset_settings()
     dataset = load_dataset(replace(settings, num_workers=num_workers, data_root=data_root or settings.data_root))
