@@ -117,6 +117,7 @@ def build_state(
     args: argparse.Namespace, run: Pretrained, arguments: dict[str, object], device: torch.device
 ) -> TrainingState:
     """Build network, head and optimizer; with --from-scratch only the encoder's first weights differ."""
+    from_flags.check_classes(args, run.description)
     network = build_network(run, from_scratch=args.from_scratch, freeze_until=args.freeze_until, device=device)
     objective, settings = build_classifier(
         args.loss, run.description, network.feature_dim, args.class_weights, args.seed
@@ -265,8 +266,8 @@ def main() -> int:
 
     # 11. result
     if finished:
-        frozen = start if args.freeze_encoder else None
-        write_result(selection, reporter, folder, args.class_balance, args.bootstrap, frozen)
+        settings = (args.class_balance, args.deploy_prevalence or (), args.bootstrap)
+        write_result(selection, reporter, folder, *settings, start if args.freeze_encoder else None)
         if world.main:
             sys.stdout.write(folder.result.read_text())
     return 0 if finished else runtime.EXIT_STOPPED

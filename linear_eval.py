@@ -5,7 +5,9 @@ python linear_eval.py --checkpoint runs/NAME/checkpoints/last.pt
 The checkpoint names its data, splits, normalisation and architecture, so no other flag is needed. Features are
 extracted once, in eval mode, and a logistic regression learns from (a) all training samples, (b) a balanced subset with
 as many samples of each class as the minority has, (c) a balanced share of the pool. `--protocol paper` trains a linear
-layer with Adam on augmented views instead. Only validation selects; the test split is used once, at the end.
+layer with Adam on augmented views instead; `--head` also takes nearest neighbours, nearest prototypes and the method's
+own classifier. Only validation selects, thresholds and temperature too; the test split is used once, at the end.
+`--folds` cross-validates small sets.
 
 Writes result.json and predictions.csv to RUN/linear_eval, and the result to standard output.
 """
@@ -13,40 +15,38 @@ Writes result.json and predictions.csv to RUN/linear_eval, and the result to sta
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
-from collections.abc import Callable, Mapping
 
 import numpy as np
 import pandas
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ttc import distributed, flags, from_flags, runtime
 from ttc.cli import Parser
-from ttc.metrics.classification import classification_metrics
-from ttc.metrics.tables import format_probes
-from ttc.optim import build_optimizer, learning_rate, set_learning_rate
-from ttc.pretrained import Pretrained, embed, embed_shared, load_pretrained, own_classifier
+from ttc.evaluation import Evaluation
+from ttc.folds import stratified_folds
+from ttc.heads import prototype_classifier
+from ttc.metrics.tables import format_clinical, format_probes
+from ttc.pretrained import embed_shared, load_pretrained, own_classifier
 from ttc.probe import (
     PROBES,
-    auroc,
     evaluation_rows,
-    fit_logistic,
+    groups_of,
     module_digest,
-    prediction_table,
     probe_rows,
     summarise,
 )
 from ttc.runfolder import RunFolder
 from ttc.runlog import log, save_pr_curves, start_logging
 
-PAPER_LR, PAPER_BATCH, PAPER_EPOCHS = 3e-4, 1024, 100
-"""Source: METHODS section 5, linear probe of the published configuration."""
+FITTED = ("linear", "knn")
+"""Heads that learn from samples here; the others come with the checkpoint."""
 
-Predict = Callable[[Tensor], NDArray[np.float64]]
-"""From features [N, F] to class probabilities [N, K]."""
+Results = dict[str, dict[str, dict[str, object]]]
+"""Metrics by section ("encoder", "knn projection", "own", ...) and probe."""
 
 
 def build_parser() -> Parser:
@@ -57,111 +57,79 @@ def build_parser() -> Parser:
     )
     flags.add_checkpoint(parser, required=True)
     flags.add_probe(parser)
+    flags.add_clinical(parser)
     flags.add_evaluation_set(parser)
     flags.add_runtime(parser, precision=False)
     flags.add_evaluation_output(parser)
     return parser
 
 
-def train_paper_probe(
-    run: Pretrained,
-    rows: Tensor,
-    validation: tuple[Tensor, Tensor] | None,
-    *,
-    layer: str,
-    seed: int,
-    device: torch.device,
-    num_workers: int,
-) -> Predict:
-    """Train a linear layer with Adam on one augmented view per epoch; validation AUROC chooses the epoch."""
-    labels, generator = run.dataset.labels[rows].to(device), torch.Generator().manual_seed(seed)
-    width = run.network.feature_dim if layer == "encoder" else run.description.projection_dim or run.network.feature_dim
-    head = torch.nn.Linear(width, len(run.description.class_names))
-    torch.nn.init.normal_(head.weight, std=0.01, generator=generator)
-    torch.nn.init.zeros_(head.bias)
-    optimizer = build_optimizer("adam", [head.to(device)], lr=PAPER_LR, weight_decay=0.0)
-
-    def predict(features: Tensor) -> NDArray[np.float64]:
-        with torch.no_grad():
-            out: NDArray[np.float64] = head(features.to(device)).double().softmax(1).cpu().numpy()
-        return out
-
-    best, best_state = -1.0, {}
-    for epoch in range(PAPER_EPOCHS):
-        set_learning_rate(optimizer, learning_rate(epoch, peak=PAPER_LR, steps=PAPER_EPOCHS, warmup_steps=0))
-        views = embed(run.network, run.dataset, run.views, rows, views=1, draw=-2 - epoch, num_workers=num_workers)
-        features = torch.cat([both[0 if layer == "encoder" else 1][:, 0] for both in views]).to(device)
-        # The incomplete batch stays: a small set would have no batch at all without it.
-        for batch in torch.split(torch.randperm(len(rows), generator=generator), PAPER_BATCH):
-            loss = torch.nn.functional.cross_entropy(head(features[batch]), labels[batch])
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-        score = float(epoch) if validation is None else auroc(validation[1], predict(validation[0]))
-        if score > best:
-            best, best_state = score, {name: value.clone() for name, value in head.state_dict().items()}
-    head.load_state_dict(best_state)
-    return predict
+def section(head: str, layer: str) -> tuple[str, str]:
+    """Return the name of a head's part of the result, and what goes before the names of its probes."""
+    return (layer, "") if head == "linear" else (f"{head} {layer}", f"{head} ")
 
 
-def evaluate(
-    run: Pretrained, splits: dict[str, Tensor], features: dict[str, Tensor], rows: Tensor, args: argparse.Namespace
-) -> tuple[dict[str, dict[str, dict[str, object]]], pandas.DataFrame]:
+def evaluate(evaluation: Evaluation, splits: dict[str, Tensor], args: argparse.Namespace) -> Results:
     """Measure every head on the test rows.
 
-    Args:
-        run: the checkpoint.
-        splits: "val" and "test" rows.
-        features: layer -> [N, F] features of `rows`.
-        rows: [N] int64, ascending.
-        args: the flags.
-
-    Returns:
-        Metrics by layer and probe ("own" and "classifier" for the method's own head), and predictions by sample id:
-        those of the first draw of each probe on the encoder, and of the own head.
+    Predictions are kept of the first draw of each probe on the first layer, and of the method's own heads.
     """
-    labels, device = run.dataset.labels, next(run.network.parameters()).device
-    results: dict[str, dict[str, dict[str, object]]] = {}
-    tables = []
-
-    def take(layer: str, wanted: Tensor) -> Tensor:
-        return features[layer][torch.searchsorted(rows, wanted)]
-
-    def measure(layer: str, predict: Predict, table: str | None) -> Mapping[str, object]:
-        scores = {split: predict(take(layer, wanted)) for split, wanted in splits.items() if len(wanted)}
-        if table is not None:
-            for split, each in scores.items():
-                tables.append(prediction_table(run.dataset, table, split, splits[split], each, args.positive_class))
-        return classification_metrics(
-            labels[splits["test"]].numpy(),
-            scores["test"],
-            positive_class=args.positive_class,
-            bootstrap=args.bootstrap,
-            seed=args.seed,
-        )
-
-    if "own" in args.head:
-        found = measure("encoder", own_classifier(run), "own")
-        trained_on = sum(run.description.class_counts)
-        results["own"] = {"classifier": {"train_samples": trained_on, **summarise([found])}}
-    for layer in args.layers if "linear" in args.head else []:
-        results[layer] = {}
-        validation = (take(layer, splits["val"]), labels[splits["val"]]) if len(splits["val"]) else None
+    run, results = evaluation.run, Results()
+    for head, layer, build in (("own", "encoder", own_classifier), ("prototype", "projection", prototype_classifier)):
+        if head in args.head:
+            found = evaluation.measure(layer, build(run), splits, name=head, bootstrap=args.bootstrap)
+            results[head] = {"classifier": {"train_samples": sum(run.description.class_counts), **summarise([found])}}
+    for head, layer in itertools.product([each for each in args.head if each in FITTED], args.layers):
+        name, prefix = section(head, layer)
+        results[name] = {}
         for probe in args.probes:
             draws = []
             for seed in range(args.seed, args.seed + (1 if probe == "all" else args.probe_seeds)):
                 chosen = probe_rows(run.dataset, probe, fraction=args.probe_fraction, seed=seed)
-                predict: Predict
-                if args.protocol == "paper":
-                    predict = train_paper_probe(
-                        run, chosen, validation, layer=layer, seed=seed, device=device, num_workers=args.num_workers
-                    )
-                else:
-                    predict = fit_logistic(take(layer, chosen), labels[chosen], validation).probabilities
-                first = layer == "encoder" and seed == args.seed
-                draws.append(measure(layer, predict, probe if first else None))
-            results[layer][probe] = {"train_samples": len(chosen), **summarise(draws)}
-    return results, pandas.concat(tables) if tables else pandas.DataFrame()
+                predict = evaluation.fit(head, layer, chosen, splits["val"], seed)
+                kept = prefix + probe if layer == args.layers[0] and seed == args.seed else None
+                draws.append(evaluation.measure(layer, predict, splits, name=kept, bootstrap=args.bootstrap))
+            results[name][probe] = {"train_samples": len(chosen), **summarise(draws)}
+    return results
+
+
+def cross_validate(evaluation: Evaluation, args: argparse.Namespace) -> Results:
+    """Test every sample once, with a head that learned from other folds; a further fold chooses.
+
+    Predictions are kept of every sample on the first layer. "folds" averages over folds, "pooled" takes the
+    predictions of all folds together, which alone has intervals.
+    """
+    run, rows = evaluation.run, evaluation.rows
+    labels, groups = run.dataset.labels[rows].numpy(), groups_of(run.dataset, rows)
+    fold_N = torch.from_numpy(stratified_folds(labels, groups, args.folds, args.seed))
+    results: Results = {}
+    for head, layer in itertools.product([each for each in args.head if each in FITTED], args.layers):
+        name, prefix = section(head, layer)
+        scores, folds, learned = np.zeros((len(rows), len(run.description.class_names))), [], []
+        for fold in range(args.folds):
+            choosing, tested = fold_N == (fold + 1) % args.folds, fold_N == fold
+            chosen, splits = rows[~choosing & ~tested], {"val": rows[choosing], "test": rows[tested]}
+            predict = evaluation.fit(head, layer, chosen, splits["val"], args.seed)
+            folds.append(evaluation.measure(layer, predict, splits, name=None, bootstrap=0))
+            scores[tested.numpy()] = predict(evaluation.take(layer, splits["test"]))
+            learned.append(len(chosen))
+        details = [fold["details"] for fold in folds]
+        pooled = evaluation.report(rows, scores, rows[:0], None, bootstrap=args.bootstrap)
+        results[name] = {
+            "folds": {"train_samples": min(learned), **summarise(folds), "details": details},
+            "pooled": {"train_samples": min(learned), **summarise([pooled])},
+        }
+        if layer == args.layers[0]:
+            evaluation.keep(f"{prefix}folds", "test", rows, scores)["fold"] = fold_N.numpy()
+    return results
+
+
+def refuse_idle(parser: Parser, args: argparse.Namespace) -> None:
+    """End with exit code 2 when a flag would have no effect on folds."""
+    if args.probes or args.class_balance != "natural":
+        parser.refuse("--folds learns from whole folds and tests every sample; leave out --probes and --class-balance")
+    if idle := [head for head in args.head if head not in FITTED]:
+        parser.refuse(f"--head {idle[0]} has nothing to learn from folds; leave out --folds")
 
 
 def main() -> int:
@@ -170,6 +138,8 @@ def main() -> int:
     parser = build_parser()
     given = parser.parse(sys.argv[1:])
     args = given.namespace()
+    if args.folds is not None:
+        refuse_idle(parser, args)
     args.probes = args.probes or (["fraction"] if args.protocol == "paper" else list(PROBES))
 
     # 2. runtime
@@ -189,6 +159,8 @@ def main() -> int:
     # 4. data and model
     run = load_pretrained(args.checkpoint, args.data_root, args.num_workers, world.device)
     args.positive_class = from_flags.positive_class(args.positive_class, run.description)
+    if args.deploy_prevalence and len(run.description.class_names) > 2:
+        raise ValueError("--deploy-prevalence is defined for two classes only; leave it out")
     splits = {
         "val": run.dataset.indices("val"),
         "test": evaluation_rows(run.dataset, "test", args.class_balance),
@@ -197,7 +169,10 @@ def main() -> int:
 
     # 5. features
     wanted = [run.dataset.indices("train"), *splits.values()]
-    if "fraction" in args.probes:
+    if args.folds is not None and run.step:
+        # What an encoder was trained on says nothing about how well it knows other samples.
+        wanted = wanted[1:]
+    if args.folds is None and "fraction" in args.probes:
         wanted.append(run.dataset.indices("pool"))
     rows = torch.cat(wanted).unique()
     both = embed_shared(run.network, run.dataset, run.views, rows, views=0, num_workers=args.num_workers)
@@ -206,12 +181,25 @@ def main() -> int:
 
     # 6. probes
     if world.main:
-        results, predictions = evaluate(run, splits, features, rows, args)
+        evaluation = Evaluation(
+            run,
+            rows,
+            features,
+            protocol=args.protocol,
+            neighbours=args.neighbours,
+            votes=args.neighbour_votes,
+            positive_class=args.positive_class,
+            deploy_prevalence=args.deploy_prevalence or (),
+            seed=args.seed,
+            num_workers=args.num_workers,
+        )
+        results = cross_validate(evaluation, args) if args.folds else evaluate(evaluation, splits, args)
         if module_digest(run.network) != before:
             raise ValueError(f"--checkpoint {args.checkpoint}: the frozen encoder has changed; the result is refused")
 
         # 7. result
         folder.save_arguments(identity, {**given.sources, "checkpoint_sha256": "content of the file"}, {})
+        predictions = pandas.concat(evaluation.tables)
         predictions.to_csv(folder.path / "predictions.csv", index=False)
         save_pr_curves(folder.path / "tb", predictions, args.positive_class)
         description = run.description
@@ -225,11 +213,13 @@ def main() -> int:
             "class_balance": args.class_balance,
             "class_names": description.class_names,
             "positive_class": args.positive_class,
-            "test_samples": len(splits["test"]),
+            "folds": args.folds,
+            "test_samples": len(splits["test"] if args.folds is None else rows),
             "encoder_sha256": before,
             "probes": results,
         }
-        for line in format_probes(results, description.class_names[args.positive_class]):
+        name = description.class_names[args.positive_class]
+        for line in format_probes(results, name) + format_clinical(results, args.deploy_prevalence or ()):
             log.info("%s", line)
         folder.save_json("result.json", result)
         sys.stdout.write(json.dumps(result) + "\n")

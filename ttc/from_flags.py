@@ -278,3 +278,17 @@ def complete_finetuning(parser: Parser, args: argparse.Namespace) -> dict[str, o
     if args.class_weights and args.loss not in ("weighted-ce", "focal"):
         parser.refuse(f"--class-weights has no effect with --loss {args.loss}; use weighted-ce or focal")
     return found
+
+
+def check_classes(args: argparse.Namespace, description: Description) -> None:
+    """Refuse flags of finetune.py that do not fit the classes.
+
+    Raises:
+        ValueError: one does not.
+    """
+    if len(description.class_names) > 2 and args.select_by == "auprc":
+        raise ValueError("--select-by auprc is defined for two classes only; use auroc")
+    if len(description.class_names) > 2 and args.deploy_prevalence:
+        raise ValueError("--deploy-prevalence is defined for two classes only; leave it out")
+    if args.minority_cutmix and description.minority_class is None:
+        raise ValueError(f"--minority-cutmix {args.minority_cutmix:g}: no class is the minority; leave it out")

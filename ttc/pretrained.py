@@ -16,9 +16,12 @@ from ttc import checkpoint, distributed
 from ttc.augment import ViewGenerator
 from ttc.datasets import Dataset, batches, load_dataset
 from ttc.description import Description
-from ttc.losses import build_objective
+from ttc.losses import Objective, build_objective
 from ttc.models import PretrainNetwork
 from ttc.training_state import KIND
+
+SHARED_BATCH = 256
+"""Samples at a time where the ranks share the work."""
 
 
 @dataclass(frozen=True)
@@ -74,19 +77,27 @@ def load_pretrained(
     return Pretrained(network, description, dataset, description.view_generator(), state["objective"], state["step"])
 
 
+def stored_objective(run: Pretrained) -> Objective:
+    """Build the run's objective with its stored state, on the network's device."""
+    method, device = run.description.method, next(run.network.parameters()).device
+    objective = build_objective(method, **run.description.objective)  # type: ignore[arg-type]  # its own arguments
+    objective.attach(run.network)
+    objective.load_state_dict(run.objective_state)
+    return objective.to(device).eval()
+
+
 def own_classifier(run: Pretrained) -> Callable[[Tensor], NDArray[np.float64]]:
     """Return the classification head that the method itself trained: features [N, F] -> class probabilities [N, K].
 
     Raises:
         ValueError: the method has none.
     """
-    method, device = run.description.method, next(run.network.parameters()).device
-    objective = build_objective(method, **run.description.objective)  # type: ignore[arg-type]  # its own arguments
-    objective.attach(run.network)
-    objective.load_state_dict(run.objective_state)
-    objective.to(device).eval()
-    if objective.classifier(torch.zeros(1, run.network.feature_dim, device=device)) is None:
-        raise ValueError(f"--head own: --method {method} trains no classifier; use --head linear")
+    objective = stored_objective(run)
+    if (
+        objective.classifier(torch.zeros(1, run.network.feature_dim, device=next(run.network.parameters()).device))
+        is None
+    ):
+        raise ValueError(f"--head own: --method {run.description.method} trains no classifier; use --head linear")
     return partial(class_probabilities, objective)
 
 
@@ -153,12 +164,26 @@ def embed_shared(
     """Embed samples with all ranks sharing the work; see `embed` for the arguments.
 
     Returns:
-        features [N, V, F] and z [N, V, D], float32, on the CPU, in the order of `rows`, on every rank.
+        features [N, V, F] and z [N, V, D], float32, on the CPU, in the order of `rows`, on every rank; the same to
+        the last bit for any number of ranks.
     """
-    places = torch.arange(distributed.rank(), len(rows), distributed.world_size())
-    # With fewer rows than ranks, a rank without any embeds the first row again to know the widths, and drops it.
+    # Whole batches are shared out: a row's last digit may depend on the batch that it is computed in.
+    batches_of_all = torch.split(torch.arange(len(rows)), SHARED_BATCH)
+    places = torch.cat([torch.arange(0), *batches_of_all[distributed.rank() :: distributed.world_size()]])
+    # With fewer batches than ranks, a rank without any embeds the first row again to know the widths, and drops it.
     mine = rows[places] if len(places) else rows[:1]
-    parts = list(embed(network, dataset, generator, mine, views=views, draw=draw, num_workers=num_workers))
+    parts = list(
+        embed(
+            network,
+            dataset,
+            generator,
+            mine,
+            views=views,
+            draw=draw,
+            num_workers=num_workers,
+            batch_size=SHARED_BATCH,
+        )
+    )
     device = next(network.parameters()).device
     order = distributed.gather_uneven(places.to(device)).cpu().argsort()
     assert len(order) == len(rows)

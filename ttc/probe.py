@@ -182,32 +182,39 @@ def evaluation_rows(dataset: Dataset, split: str, class_balance: str) -> Tensor:
 
 
 def summarise(draws: Sequence[Mapping[str, object]]) -> dict[str, object]:
-    """Average the metrics of several probe draws.
+    """Average the metrics of several probe draws, or folds.
 
     Args:
-        draws: results of `classification_metrics` on the same samples.
+        draws: results of `clinical_metrics`.
 
     Returns:
-        The counts as they are, and per metric the mean and standard deviation (n - 1) of the values, the means of the
-        interval's ends, and the values; None where a metric is not defined.
+        "draws", and what the draws hold: for an estimate, at any depth, the mean and standard deviation (n - 1) of the
+        values, the means of the interval's ends, and the values; None where one of the draws does not define it. Other
+        entries as they are where all draws agree, else one per draw. "details" is that of the first draw.
     """
     out: dict[str, object] = {"draws": len(draws)}
     for name, entry in draws[0].items():
-        if not isinstance(entry, dict):
-            out[name] = entry
-            continue
         each = [draw[name] for draw in draws]
-        values = [one["value"] for one in each]  # type: ignore[index]  # all draws have the same entries
-        summary: dict[str, object] = {"values": values, "mean": None, "std": None, "low": None, "high": None}
-        if None not in values:
-            summary |= {"mean": statistics.fmean(values), "std": statistics.stdev(values) if len(values) > 1 else 0.0}
-            for end in ("low", "high"):
-                ends = [one[end] for one in each]  # type: ignore[index]
-                summary[end] = None if None in ends else statistics.fmean(ends)
-        if "baseline" in entry:
-            summary["baseline"] = entry["baseline"]
-        out[name] = summary
+        out[name] = entry if name == "details" else _summary(each)
     return out
+
+
+def _summary(each: list[object]) -> object:
+    """Summarise one entry of all draws."""
+    first = each[0]
+    if not isinstance(first, dict):
+        return first if all(one == first for one in each) else each
+    if "value" not in first:
+        return {name: _summary([one[name] for one in each]) for name in first}  # type: ignore[index]  # equal keys
+    columns = {name: [one[name] for one in each] for name in first}  # type: ignore[index]  # equal keys
+    means = {name: None if None in column else statistics.fmean(column) for name, column in columns.items()}
+    spread = None if None in columns["value"] else statistics.stdev(columns["value"]) if len(each) > 1 else 0.0
+    return {"values": columns["value"], "mean": means.pop("value"), "std": spread, **means}
+
+
+def groups_of(dataset: Dataset, rows: Tensor) -> list[str] | None:
+    """Return the group of each row, or None where the data have no groups."""
+    return None if dataset.groups is None else [dataset.groups[row] for row in rows.tolist()]
 
 
 def prediction_table(
@@ -234,7 +241,7 @@ def prediction_table(
             "label": dataset.labels[rows].numpy(),
             **score,
             "split": split,
-            "group": "" if dataset.groups is None else [dataset.groups[row] for row in rows.tolist()],
+            "group": groups_of(dataset, rows) or "",
             "probe": probe,
         }
     )

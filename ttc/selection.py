@@ -5,6 +5,7 @@ Legend: N samples, K classes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas
@@ -12,9 +13,10 @@ import torch
 from torch import Tensor
 
 from ttc.metrics.classification import classification_metrics
-from ttc.metrics.tables import format_probes
+from ttc.metrics.clinical import clinical_metrics
+from ttc.metrics.tables import format_clinical, format_probes
 from ttc.pretrained import Pretrained, predict_shared
-from ttc.probe import evaluation_rows, module_digest, prediction_table, summarise
+from ttc.probe import evaluation_rows, groups_of, module_digest, prediction_table, summarise
 from ttc.reporter import Reporter
 from ttc.runfolder import RunFolder
 from ttc.runlog import log, save_pr_curves
@@ -79,13 +81,15 @@ class Selection:
         self.state.network.encoder.load_state_dict(best["encoder"])
         self.state.objective.load_state_dict(best["objective"])
 
-    def test(self, class_balance: str, bootstrap: int, seed: int) -> tuple[dict[str, object], pandas.DataFrame]:
+    def test(
+        self, class_balance: str, deploy_prevalence: Sequence[float], bootstrap: int
+    ) -> tuple[dict[str, object], pandas.DataFrame]:
         """Measure the network as it is on the test split; every rank must call it.
 
         Args:
             class_balance: "natural" or "balanced" test split.
+            deploy_prevalence: see `clinical_metrics`.
             bootstrap: draws of the intervals; 0 leaves them out.
-            seed: of the draws.
 
         Returns:
             The metrics in the form of linear_eval.py's probes, and the predictions of validation and test by id.
@@ -96,17 +100,20 @@ class Selection:
             split: predict_shared(self.state.network, self.state.objective, self.run, rows, self.num_workers)
             for split, rows in splits.items()
         }
+        found = clinical_metrics(
+            dataset.labels[splits["test"]].numpy(),
+            scores["test"],
+            validation=(dataset.labels[splits["val"]].numpy(), scores["val"]),
+            groups=groups_of(dataset, splits["test"]),
+            positive_class=self.positive_class,
+            deploy_prevalence=deploy_prevalence,
+            bootstrap=bootstrap,
+            seed=self.state.description.seed,
+        )
         tables = [
             prediction_table(dataset, "own", split, rows, scores[split], self.positive_class)
             for split, rows in splits.items()
         ]
-        found = classification_metrics(
-            dataset.labels[splits["test"]].numpy(),
-            scores["test"],
-            positive_class=self.positive_class,
-            bootstrap=bootstrap,
-            seed=seed,
-        )
         return {"train_samples": len(dataset.indices("train")), **summarise([found])}, pandas.concat(tables)
 
 
@@ -115,6 +122,7 @@ def write_result(
     reporter: Reporter,
     folder: RunFolder,
     class_balance: str,
+    deploy_prevalence: Sequence[float],
     bootstrap: int,
     frozen: str | None,
 ) -> None:
@@ -127,6 +135,7 @@ def write_result(
         reporter: of the finished run; its logs are closed.
         folder: the run folder.
         class_balance: "natural" or "balanced" test split.
+        deploy_prevalence: see `clinical_metrics`.
         bootstrap: draws of the intervals.
         frozen: digest of the encoder before the run if it was to stay as it was, else None.
 
@@ -139,12 +148,13 @@ def write_result(
     encoder_sha256 = module_digest(state.network.encoder)
     if frozen not in (None, encoder_sha256):
         raise ValueError(f"{folder.path}: the frozen encoder has changed; the result is refused")
-    metrics, predictions = selection.test(class_balance, bootstrap, state.description.seed)
+    metrics, predictions = selection.test(class_balance, deploy_prevalence, bootstrap)
     reporter.progress.close()
     if not reporter.world.main:
         return
     predictions.to_csv(folder.path / "predictions.csv", index=False)
     names, positive = run.description.class_names, selection.positive_class
+    probes = {"own": {"classifier": metrics}}
     result = {
         "kind": state.kind,
         "method": run.description.method,
@@ -162,11 +172,11 @@ def write_result(
         "epochs": state.epoch,
         "best_epoch": best_epoch,
         "seconds": round(state.elapsed(), 3),
-        "probes": {"own": {"classifier": metrics}},
+        "probes": probes,
     }
-    for line in format_probes({"own": {"classifier": metrics}}, names[positive]):
+    for line in format_probes(probes, names[positive]) + format_clinical(probes, deploy_prevalence):
         log.info("%s", line)
-    means = {name: entry["mean"] for name, entry in metrics.items() if isinstance(entry, dict)}
+    means = {name: entry["mean"] for name, entry in metrics.items() if isinstance(entry, dict) and "mean" in entry}
     reporter.write({f"test/{name}": mean for name, mean in means.items() if mean is not None})
     reporter.run_log.hparams(state.arguments, state.latest)
     reporter.run_log.close()

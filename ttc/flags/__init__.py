@@ -1,6 +1,13 @@
 """The flags in groups; a flag has the same name and meaning in every script that has it."""
 
-from ttc.flags.evaluation import add_checkpoint, add_evaluation_output, add_evaluation_set, add_metrics, add_probe
+from ttc.flags.evaluation import (
+    add_checkpoint,
+    add_clinical,
+    add_evaluation_output,
+    add_evaluation_set,
+    add_metrics,
+    add_probe,
+)
 from ttc.flags.finetuning import add_finetuning
 from ttc.flags.running import add_monitoring, add_output, add_runtime
 from ttc.flags.training import add_augmentation, add_data, add_method, add_model, add_optimisation
@@ -8,6 +15,7 @@ from ttc.flags.training import add_augmentation, add_data, add_method, add_model
 __all__ = [
     "add_augmentation",
     "add_checkpoint",
+    "add_clinical",
     "add_data",
     "add_evaluation_output",
     "add_evaluation_set",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from ttc.cli import Parser, real, whole
 from ttc.probe import PROBES
 
@@ -43,9 +41,30 @@ def add_probe(parser: Parser) -> None:
     add(
         "--head",
         nargs="+",
-        choices=("linear", "own"),
+        choices=("linear", "knn", "prototype", "own"),
         default=["linear"],
-        help="what is tested: a linear probe, or the classifier that the method itself trained (ce family, bcl, paco)",
+        help="what is tested: a linear probe, the nearest neighbours, the nearest prototype (supproto's own "
+        "prediction), or the classifier that the method itself trained (ce family, bcl, paco)",
+    )
+    add(
+        "--neighbours",
+        type=whole(1),
+        default=20,
+        metavar="K",
+        help="how many nearest samples, by cosine, vote with --head knn; fewer for small or rare classes",
+    )
+    add(
+        "--neighbour-votes",
+        choices=("similarity", "equal"),
+        default="similarity",
+        help="a neighbour's vote counts exp(cosine / 0.07), or one; equal votes give many tied scores",
+    )
+    add(
+        "--folds",
+        type=whole(3),
+        metavar="K",
+        help="for small sets, cross-validate the probe, no group in two folds: on validation and test together (and on "
+        "train if the encoder is untrained); in turn one fold tests, one chooses, the others teach",
     )
     add(
         "--protocol",
@@ -79,18 +98,18 @@ def add_probe(parser: Parser) -> None:
         nargs="+",
         choices=("encoder", "projection"),
         default=["encoder", "projection"],
-        help="which output is probed; the encoder's is the usual one to report",
+        help="which output is probed, the first one for predictions.csv; the encoder's is the usual one to report",
     )
-    add_classification(add)
 
 
-def add_classification(add: Callable[..., object]) -> None:
-    """Add what the classification metrics are about."""
+def add_clinical(parser: Parser) -> None:
+    """Add how predictions are evaluated."""
+    add = parser.add_argument_group("classification metrics").add_argument
     add(
         "--positive-class",
         type=whole(0),
         metavar="LABEL",
-        help="class that AUROC, AUPRC and F1 are about; the default is the minority",
+        help="class that AUROC, AUPRC, F1 and sensitivity are about; the default is the minority",
     )
     add(
         "--bootstrap",
@@ -98,6 +117,14 @@ def add_classification(add: Callable[..., object]) -> None:
         default=2000,
         metavar="DRAWS",
         help="draws for the 95 %% intervals; 0 leaves them out",
+    )
+    add(
+        "--deploy-prevalence",
+        nargs="+",
+        type=real(0, 0.999999, above=True),
+        metavar="P",
+        help="share of the positive class where the model is to be used, for PPV, NPV and AUPRC there; give it when "
+        "the test split is richer in positives than practice",
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ttc.cli import Parser, real, whole
 from ttc.finetuning import LOSSES
-from ttc.flags.evaluation import add_classification
+from ttc.flags.evaluation import add_clinical
 from ttc.flags.training import add_batches, add_optimizer
 from ttc.selection import SELECTORS
 
@@ -32,6 +32,7 @@ def add_finetuning(parser: Parser) -> None:
     parser.set_defaults(lr=0.1)
     _add_objective(parser)
     _add_selection(parser)
+    add_clinical(parser)
 
 
 def _add_network(parser: Parser) -> None:
@@ -80,7 +81,7 @@ def _add_objective(parser: Parser) -> None:
 
 
 def _add_selection(parser: Parser) -> None:
-    add = parser.add_argument_group("selection and evaluation").add_argument
+    add = parser.add_argument_group("selection").add_argument
     add(
         "--select-by",
         choices=SELECTORS,
@@ -94,4 +95,3 @@ def _add_selection(parser: Parser) -> None:
         metavar="E",
         help="stop when so many epochs after the linear phase brought no better one; 0 trains all --epochs",
     )
-    add_classification(add)

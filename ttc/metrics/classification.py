@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import TypedDict
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ttc.metrics import intervals
-from ttc.metrics.intervals import Floats, Ints
-
-
-class Estimate(TypedDict):
-    """A metric and its 95 % interval; None = not defined on these samples."""
-
-    value: float | None
-    low: float | None
-    high: float | None
+from ttc.metrics import curves, intervals
+from ttc.metrics.intervals import Estimate, Floats, Ints
 
 
 class EstimateOverBaseline(Estimate):
@@ -92,8 +85,8 @@ def classification_metrics(
         scores_N = np.stack([-scores_N, scores_N], axis=1)
 
     points = _point_values(labels_N, scores_N, predictions_N)
-    draws = _bootstrap(labels_N, scores_N, predictions_N, list(points), bootstrap, seed) if bootstrap else {}
-    estimates = {name: _estimate(value, draws.get(name)) for name, value in points.items()}
+    draws = intervals.bootstrap(_statistics(labels_N, scores_N, predictions_N), labels_N, bootstrap, seed)
+    estimates = {name: intervals.estimate(value, draws.get(name)) for name, value in points.items()}
     counts = np.bincount(labels_N, minlength=classes).tolist()
     if classes == 2 and positive_class == 0:
         counts.reverse()
@@ -157,16 +150,14 @@ def _point_values(labels_N: Ints, scores_NK: Floats, predictions_N: Ints) -> dic
     return values
 
 
-def _bootstrap(
-    labels_N: Ints, scores_NK: Floats, predictions_N: Ints, names: list[str], draws: int, seed: int
-) -> dict[str, Floats]:
-    """Compute the metrics in `names` on every draw of the stratified bootstrap."""
+def _statistics(labels_N: Ints, scores_NK: Floats, predictions_N: Ints) -> Callable[[Floats], Mapping[str, Floats]]:
+    """Return a function from the counts of draws [R, N] to the values of each metric [R]."""
     classes = scores_NK.shape[1]
     ranked = [1] if classes == 2 else list(range(classes))
     complete = len(np.unique(labels_N)) == classes
-    curves = [intervals.ranking_curves(labels_N == label, scores_NK[:, label]) for label in ranked] if complete else []
-    chunks: dict[str, list[Floats]] = {name: [] for name in names}
-    for counts_RN in intervals.bootstrap_counts(labels_N, draws, seed):
+    rankings = [curves.ranking_curves(labels_N == label, scores_NK[:, label]) for label in ranked] if complete else []
+
+    def evaluate(counts_RN: Floats) -> dict[str, Floats]:
         confusion = intervals.weighted_confusion(labels_N, predictions_N, counts_RN, classes)
         found = {
             "accuracy": intervals.accuracy(confusion),
@@ -175,19 +166,11 @@ def _bootstrap(
         }
         if classes == 2:
             found["f1"] = intervals.f1(confusion)
-        if curves:
-            areas, precisions = zip(*(curve(counts_RN) for curve in curves), strict=True)
-            found["auroc"] = np.mean(areas, axis=0)
+        if rankings:
+            drawn = [ranking(counts_RN) for ranking in rankings]
+            found["auroc"] = np.mean([curves.area(each) for each in drawn], axis=0)
             if classes == 2:
-                found["auprc"] = precisions[0]
-        for name, values in found.items():
-            chunks[name].append(values)
-    return {name: np.concatenate(parts) for name, parts in chunks.items() if parts}
+                found["auprc"] = curves.average_precision(drawn[0])
+        return found
 
-
-def _estimate(value: float | None, draws: Floats | None) -> Estimate:
-    """Join a point value with the interval of its draws."""
-    if value is None or draws is None:
-        return {"value": value, "low": None, "high": None}
-    low, high = intervals.interval(draws)
-    return {"value": value, "low": low, "high": high}
+    return evaluate

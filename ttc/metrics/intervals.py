@@ -7,13 +7,23 @@ Shape suffixes: R draws, N samples, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+
+
+class Estimate(TypedDict):
+    """A metric and its 95 % interval; None = not defined on these samples."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
 
 _CHUNK_BYTES = 32 * 2**20
 
@@ -42,10 +52,38 @@ def bootstrap_counts(labels_N: Ints, draws: int, seed: int) -> Iterator[Floats]:
         yield counts_RN
 
 
-def interval(values_R: Floats) -> tuple[float, float]:
-    """Return the 2.5 % and 97.5 % percentiles of the draws."""
-    low, high = np.percentile(values_R, [2.5, 97.5])
-    return float(low), float(high)
+def bootstrap(
+    statistics: Callable[[Floats], Mapping[str, Floats]], labels_N: Ints, draws: int, seed: int
+) -> dict[str, Floats]:
+    """Compute statistics on every draw of the stratified bootstrap.
+
+    Args:
+        statistics: from counts [R, N] to values [R] by name.
+        labels_N: [N] class numbers.
+        draws: Number of draws; 0 gives an empty dict.
+        seed: Seed of the draws; equal labels and seeds give equal draws.
+
+    Returns:
+        Values [draws] by name.
+    """
+    chunks = [statistics(counts_RN) for counts_RN in bootstrap_counts(labels_N, draws, seed)]
+    return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in (chunks[0] if chunks else ())}
+
+
+def estimate(value: float | None, draws_R: Floats | None) -> Estimate:
+    """Join a point value with the 2.5 % and 97.5 % percentiles of its draws.
+
+    Args:
+        value: the point value; None or NaN where it is not defined.
+        draws_R: the draws, or None without an interval; those in which the metric is not defined (NaN) are left out.
+    """
+    if value is None or np.isnan(value):
+        return {"value": None, "low": None, "high": None}
+    defined_R = np.empty(0) if draws_R is None else draws_R[~np.isnan(draws_R)]
+    if not len(defined_R):
+        return {"value": float(value), "low": None, "high": None}
+    low, high = np.percentile(defined_R, [2.5, 97.5])
+    return {"value": float(value), "low": float(low), "high": float(high)}
 
 
 def weighted_confusion(labels_N: Ints, predictions_N: Ints, counts_RN: Floats, classes: int) -> Floats:
@@ -86,26 +124,3 @@ def matthews(confusion_RKK: Floats) -> Floats:
     defined_R = spread_R > 0
     quotient_R = np.divide(covariance_R, np.sqrt(spread_R), out=np.zeros(len(confusion_RKK)), where=defined_R)
     return np.asarray(quotient_R)
-
-
-def ranking_curves(positive_N: NDArray[np.bool_], scores_N: Floats) -> Callable[[Floats], tuple[Floats, Floats]]:
-    """Sort the samples by score once and return a function from counts [R, N] to AUROC [R] and average precision [R].
-
-    Tied scores share one threshold. Each draw must pick at least one positive and one negative sample.
-    """
-    order_N = np.argsort(-scores_N, kind="stable")
-    first_of_tie = np.flatnonzero(np.diff(scores_N[order_N], prepend=np.inf))
-    positive_sorted_N = positive_N[order_N].astype(np.float64)
-
-    def evaluate(counts_RN: Floats) -> tuple[Floats, Floats]:
-        sorted_RN = counts_RN[:, order_N]
-        hits_RT = np.add.reduceat(sorted_RN * positive_sorted_N, first_of_tie, axis=1)
-        false_RT = np.add.reduceat(sorted_RN, first_of_tie, axis=1) - hits_RT
-        found_RT, alarms_RT = hits_RT.cumsum(axis=1), false_RT.cumsum(axis=1)
-        positives_R, negatives_R = found_RT[:, -1], alarms_RT[:, -1]
-        area_R = (false_RT * (found_RT - 0.5 * hits_RT)).sum(axis=1) / (positives_R * negatives_R)
-        picked_RT = found_RT + alarms_RT
-        precision_RT = np.divide(found_RT, picked_RT, out=np.zeros_like(found_RT), where=picked_RT > 0)
-        return area_R, (hits_RT * precision_RT).sum(axis=1) / positives_R
-
-    return evaluate

@@ -80,27 +80,100 @@ def _cell(value: float | None, digits: int) -> str:
     return "not defined" if value is None else f"{value:.{digits}f}"
 
 
-def format_probes(results: Mapping[str, Mapping[str, Mapping[str, object]]], positive_name: str) -> list[str]:
-    """Format linear probes as lines of at most 100 columns, in percent.
+Results = Mapping[str, Mapping[str, Mapping[str, object]]]
+"""By section (layer or head) and probe: "train_samples", a summary per metric (mean, std, low, high), "details"."""
+
+_MOST_GROUPS = 10
+
+
+def format_probes(results: Results, positive_name: str) -> list[str]:
+    """Format probes and other heads as lines of at most 100 columns, in percent.
 
     Args:
-        results: by layer and probe, each with "train_samples" and a summary per metric (mean, std, low, high).
+        results: what was measured.
         positive_name: name of the positive class.
     """
-    names = {"accuracy": "accuracy", "balanced_accuracy": "bal. acc.", "auroc": "AUROC", "auprc": "AUPRC", "f1": "F1"}
-    lines = [
+    first = {"balanced_accuracy": "bal. acc.", "auroc": "AUROC", "auprc": "AUPRC", "f1": "F1"}
+    second = {
+        "accuracy": "accuracy",
+        "mcc": "MCC",
+        "sensitivity_at_specificity_90": "sens@90",
+        "specificity_at_sensitivity_90": "spec@90",
+        "brier": "Brier",
+        "ece": "ECE",
+        "ece_scaled": "ECE sc.",
+    }
+    return [
         f"positive class: {_shorten(positive_name, 40)}; percent, mean over draws [95 % interval of the test sample]",
-        f"{'layer':<11}{'probe':<9}{'n':>6}" + "".join(f"{head:>14}" for head in names.values()),
+        *_rows(results, (), first, 16),
+        "sens@90: sensitivity at 90 % specificity; spec@90: the reverse; ECE sc.: after temperature scaling",
+        *_rows(results, (), second, 9, intervals=False),
     ]
-    for layer, probes in results.items():
+
+
+def format_clinical(results: Results, prevalences: Sequence[float]) -> list[str]:
+    """Format what the decisions reach on the test split, elsewhere and by group, as lines of at most 100 columns.
+
+    Args:
+        results: what was measured, for two classes.
+        prevalences: shares of the positive class for which predictive values were asked.
+    """
+    names = {"sensitivity": "sensitivity", "specificity": "specificity", "ppv": "PPV", "npv": "NPV"}
+    lines = [
+        "at the threshold that validation chose for the largest sensitivity + specificity (Youden):",
+        *_rows(results, ("operating_points", "youden"), names, 16),
+    ]
+    for share in prevalences:
+        lines.append(f"the same threshold where {100 * share:g} % are positive:")
+        lines += _rows(results, ("deployment", f"{share:g}", "youden"), {"ppv": "PPV", "npv": "NPV"}, 16)
+        lines += _rows(results, ("deployment", f"{share:g}"), {"auprc": "AUPRC"}, 16)
+    for section, probes in results.items():
         for probe, metrics in probes.items():
-            cells = [_percent(metrics.get(name)) for name in names]
-            lines.append(f"{layer:<11}{probe:<9}{metrics['train_samples']:>6}" + "".join(f"{c:>14}" for c in cells))
+            details = metrics["details"]
+            if isinstance(details, Mapping) and details["groups"] is not None:
+                return [*lines, f"by group, {section} {probe}, first draw:", *_group_lines(details["groups"])]
     return lines
 
 
-def _percent(summary: object) -> str:
-    if not isinstance(summary, Mapping) or summary["mean"] is None:
+def _rows(
+    results: Results, path: Sequence[str], names: Mapping[str, str], width: int, *, intervals: bool = True
+) -> list[str]:
+    """Return the head and a line per section and probe; `path` leads to the metrics within a probe's summary."""
+    lines = [f"{'layer':<15}{'probe':<11}{'n':>6}" + "".join(f"{head:>{width}}" for head in names.values())]
+    for section, probes in results.items():
+        for probe, summary in probes.items():
+            found: object = summary
+            for step in path:
+                found = found.get(step) if isinstance(found, Mapping) else None
+            metrics = found if isinstance(found, Mapping) else {}
+            cells = "".join(f"{_percent(metrics.get(name), intervals):>{width}}" for name in names)
+            lines.append(f"{section:<15}{probe:<11}{summary['train_samples']:>6}{cells}")
+    return lines
+
+
+def _group_lines(groups: Sequence[Mapping[str, object]]) -> list[str]:
+    """Return the largest groups, one a line."""
+    lines = [f"{'group':<32}{'n':>7}{'positive':>10}{'accuracy':>10}{'AUROC':>16}{'sens.':>9}{'spec.':>9}"]
+    for row in groups[:_MOST_GROUPS]:
+        shares = [_share(row.get(name)) for name in ("accuracy", "sensitivity", "specificity")]
+        lines.append(
+            f"{_shorten(str(row['group']), 31):<32}{row['n']:>7}{row.get('positives', '-'):>10}{shares[0]:>10}"
+            f"{_percent(row.get('auroc'), True):>16}{shares[1]:>9}{shares[2]:>9}"
+        )
+    if len(groups) > _MOST_GROUPS:
+        lines.append(f"and {len(groups) - _MOST_GROUPS} smaller groups, see result.json")
+    return lines
+
+
+def _share(value: object) -> str:
+    return f"{100 * value:.1f}" if isinstance(value, int | float) else "-"
+
+
+def _percent(summary: object, intervals: bool) -> str:
+    """Format an estimate, or the summary of several, in percent."""
+    if not isinstance(summary, Mapping):
         return "-"
-    text = f"{100 * summary['mean']:.1f}"
-    return text if summary["low"] is None else f"{text} [{100 * summary['low']:.0f},{100 * summary['high']:.0f}]"
+    text = _share(summary.get("mean", summary.get("value")))
+    if not intervals or summary["low"] is None:
+        return text
+    return f"{text} [{100 * summary['low']:.0f},{100 * summary['high']:.0f}]"

@@ -1,0 +1,97 @@
+"""ROC and precision-recall curves of many bootstrap draws at once, and what is read off them.
+
+Shape suffixes: R draws, N samples, T thresholds (distinct scores, highest first).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ttc.metrics.intervals import Floats
+
+
+@dataclass(frozen=True)
+class Curves:
+    """The points of the ROC curves: point t calls the samples that score at least the t-th threshold positive.
+
+    Attributes:
+        found_RT: positive samples that are called positive.
+        alarms_RT: negative samples that are called positive.
+    """
+
+    found_RT: Floats
+    alarms_RT: Floats
+
+    @property
+    def sensitivity_RT(self) -> Floats:
+        """The share of the positive samples that is found."""
+        return np.asarray(self.found_RT / self.found_RT[:, -1:])
+
+    @property
+    def specificity_RT(self) -> Floats:
+        """The share of the negative samples that is left alone."""
+        negatives_R1 = self.alarms_RT[:, -1:]
+        # Not 1 - false alarms: 9 of 10 must be exactly 0.9, since it is compared with such numbers.
+        return np.asarray((negatives_R1 - self.alarms_RT) / negatives_R1)
+
+
+def ranking_curves(positive_N: NDArray[np.bool_], scores_N: Floats) -> Callable[[Floats], Curves]:
+    """Sort the samples by score once and return a function from counts [R, N] to curves.
+
+    Tied scores share one threshold. Each draw must pick at least one positive and one negative sample.
+    """
+    order_N = np.argsort(-scores_N, kind="stable")
+    first_of_tie = np.flatnonzero(np.diff(scores_N[order_N], prepend=np.inf))
+    positive_sorted_N = positive_N[order_N].astype(np.float64)
+
+    def evaluate(counts_RN: Floats) -> Curves:
+        sorted_RN = counts_RN[:, order_N]
+        hits_RT = np.add.reduceat(sorted_RN * positive_sorted_N, first_of_tie, axis=1)
+        false_RT = np.add.reduceat(sorted_RN, first_of_tie, axis=1) - hits_RT
+        return Curves(hits_RT.cumsum(axis=1), false_RT.cumsum(axis=1))
+
+    return evaluate
+
+
+def area(curves: Curves) -> Floats:
+    """Return the area under the ROC curve of each draw; a tie counts one half."""
+    hits_RT = np.diff(curves.found_RT, axis=1, prepend=0.0)
+    false_RT = np.diff(curves.alarms_RT, axis=1, prepend=0.0)
+    pairs_R = curves.found_RT[:, -1] * curves.alarms_RT[:, -1]
+    return np.asarray((false_RT * (curves.found_RT - 0.5 * hits_RT)).sum(axis=1) / pairs_R)
+
+
+def average_precision(curves: Curves, prevalence: float | None = None) -> Floats:
+    """Return the average precision of each draw, the sum over thresholds of gained recall times precision.
+
+    Args:
+        curves: of the draws.
+        prevalence: share of the positive class where the model is used, in (0, 1): positive and negative samples are
+            weighted to have it. None takes the samples as they are.
+    """
+    positives_R1, negatives_R1 = curves.found_RT[:, -1:], curves.alarms_RT[:, -1:]
+    found_RT, alarms_RT = curves.found_RT, curves.alarms_RT
+    if prevalence is not None:
+        found_RT = found_RT / positives_R1 * prevalence
+        alarms_RT = alarms_RT / negatives_R1 * (1.0 - prevalence)
+    called_RT = found_RT + alarms_RT
+    precision_RT = np.divide(found_RT, called_RT, out=np.zeros_like(found_RT), where=called_RT > 0)
+    gained_RT = np.diff(curves.found_RT, axis=1, prepend=0.0) / positives_R1
+    return np.asarray((gained_RT * precision_RT).sum(axis=1))
+
+
+def sensitivity_at(curves: Curves, specificity: float) -> Floats:
+    """Return the highest sensitivity among the points with at least this specificity; 0 where there is no such point.
+
+    Points only, without interpolation: a value that a threshold reaches.
+    """
+    return np.asarray(np.where(curves.specificity_RT >= specificity, curves.sensitivity_RT, 0.0).max(axis=1))
+
+
+def specificity_at(curves: Curves, sensitivity: float) -> Floats:
+    """Return the highest specificity among the points with at least this sensitivity, see `sensitivity_at`."""
+    return np.asarray(np.where(curves.sensitivity_RT >= sensitivity, curves.specificity_RT, 0.0).max(axis=1))
