@@ -117,7 +117,7 @@ def build_state(
     args: argparse.Namespace, run: Pretrained, arguments: dict[str, object], device: torch.device
 ) -> TrainingState:
     """Build network, head and optimizer; with --from-scratch only the encoder's first weights differ."""
-    from_flags.check_classes(args, run.description)
+    flags.check_classes(args, run.description)
     network = build_network(run, from_scratch=args.from_scratch, freeze_until=args.freeze_until, device=device)
     objective, settings = build_classifier(
         args.loss, run.description, network.feature_dim, args.class_weights, args.seed
@@ -178,7 +178,7 @@ def main() -> int:
     parser = build_parser()
     given = parser.parse(sys.argv[1:])
     args = given.namespace()
-    derived = from_flags.complete_finetuning(parser, args)
+    derived = flags.complete_finetuning(parser, args)
 
     # 2. runtime
     world = distributed.start(runtime.pick_device(args.device))

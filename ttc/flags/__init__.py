@@ -8,7 +8,7 @@ from ttc.flags.evaluation import (
     add_metrics,
     add_probe,
 )
-from ttc.flags.finetuning import add_finetuning
+from ttc.flags.finetuning import add_finetuning, check_classes, complete_finetuning
 from ttc.flags.running import add_monitoring, add_output, add_runtime
 from ttc.flags.training import add_augmentation, add_data, add_method, add_model, add_optimisation
 
@@ -28,4 +28,6 @@ __all__ = [
     "add_output",
     "add_probe",
     "add_runtime",
+    "check_classes",
+    "complete_finetuning",
 ]

@@ -1,8 +1,12 @@
-"""How finetune.py trains: what starts, what stands still, how fast each part learns, which epoch is kept."""
+"""How finetune.py trains: what starts, what stands still, how fast each part learns, which epoch is kept.
+
+Flags, defaults that follow from other flags, contradictions.
+"""
 
 from __future__ import annotations
 
-from ttc.cli import Parser, real, whole
+from ttc.cli import Namespace, Parser, real, whole
+from ttc.description import Description
 from ttc.finetuning import LOSSES
 from ttc.flags.evaluation import add_clinical
 from ttc.flags.training import add_batches, add_optimizer
@@ -95,3 +99,40 @@ def _add_selection(parser: Parser) -> None:
         metavar="E",
         help="stop when so many epochs after the linear phase brought no better one; 0 trains all --epochs",
     )
+
+
+def complete_finetuning(parser: Parser, args: Namespace) -> dict[str, object]:
+    """Fill in the flags of finetune.py that follow from others; end with exit code 2 where they contradict each other.
+
+    Returns:
+        The flags that were filled in, for args.json.
+    """
+    if args.freeze_encoder:
+        for flag in ("freeze_until", "linear_epochs", "encoder_lr"):
+            if getattr(args, flag):
+                parser.refuse(f"--{flag.replace('_', '-')} has no effect with --freeze-encoder; leave one of them out")
+    if args.linear_epochs >= args.epochs:
+        parser.refuse(f"--linear-epochs {args.linear_epochs} leaves no epoch of {args.epochs}; use --freeze-encoder")
+    found: dict[str, object] = {}
+    if args.loss is None:
+        found["loss"] = "ce" if args.batch_sampler == "balanced" and not args.class_weights else "weighted-ce"
+    if args.encoder_lr is None:
+        found["encoder_lr"] = args.lr if args.from_scratch else args.lr / 10
+    vars(args).update(found)
+    if args.class_weights and args.loss not in ("weighted-ce", "focal"):
+        parser.refuse(f"--class-weights has no effect with --loss {args.loss}; use weighted-ce or focal")
+    return found
+
+
+def check_classes(args: Namespace, description: Description) -> None:
+    """Refuse flags of finetune.py that do not fit the classes.
+
+    Raises:
+        ValueError: one does not.
+    """
+    if len(description.class_names) > 2 and args.select_by == "auprc":
+        raise ValueError("--select-by auprc is defined for two classes only; use auroc")
+    if len(description.class_names) > 2 and args.deploy_prevalence:
+        raise ValueError("--deploy-prevalence is defined for two classes only; leave it out")
+    if args.minority_cutmix and description.minority_class is None:
+        raise ValueError(f"--minority-cutmix {args.minority_cutmix:g}: no class is the minority; leave it out")
