@@ -12,6 +12,7 @@ import pandas
 import torch
 from torch import Tensor
 
+from ttc import ledger
 from ttc.metrics.classification import classification_metrics
 from ttc.metrics.clinical import clinical_metrics
 from ttc.metrics.tables import format_clinical, format_probes
@@ -181,7 +182,7 @@ def write_result(
     reporter.run_log.hparams(state.arguments, state.latest)
     reporter.run_log.close()
     save_pr_curves(folder.path / "tb", predictions, positive)
-    folder.save_json("result.json", result)
+    folder.save_json("result.json", ledger.complete(result, state.arguments))
 
 
 def _copy(part: torch.nn.Module) -> dict[str, Tensor]:
