@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import sys
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +22,7 @@ from ttc.cli import Parser
 from ttc.metrics.figures import save_embedding_figure
 from ttc.metrics.representation import RepresentationMetrics, representation_metrics, undefined_metrics
 from ttc.metrics.tables import format_table
+from ttc.npz import read_arrays
 from ttc.pretrained import Pretrained, embed_shared, load_pretrained, without_dead
 from ttc.probe import balanced_rows, evaluation_rows
 from ttc.runfolder import RunFolder
@@ -46,12 +46,11 @@ def build_parser() -> Parser:
 def load_embeddings(path: str) -> tuple[Tensor, Tensor]:
     """Read embeddings [V, N, D] and labels [N] of an npz file; nothing in it is unpickled."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            values, labels = file["embeddings"], file["labels"]
-    except KeyError as error:
-        raise ValueError(f"--embeddings {path}: {error.args[0]}; give the arrays embeddings and labels") from None
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"--embeddings {path} cannot be read ({error}); give an .npz of plain arrays") from None
+        values, labels = read_arrays(Path(path), ("embeddings", "labels"))
+    except ValueError as error:
+        raise ValueError(
+            f"--embeddings {path} cannot be read ({error}); give an .npz with the plain arrays embeddings and labels"
+        ) from None
     if values.ndim != 3 or labels.shape != values.shape[1:2] or not len(labels):
         raise ValueError(
             f"--embeddings {path}: shapes {values.shape} and {labels.shape} do not fit; "

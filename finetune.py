@@ -181,8 +181,8 @@ def main() -> int:
     derived = flags.complete_finetuning(parser, args)
 
     # 2. runtime
-    world = distributed.start(runtime.pick_device(args.device))
-    stop = runtime.StopRequest()
+    world = distributed.start(runtime.pick_device(args.device), args.timeout_minutes)
+    stop = runtime.StopRequest(args.stop_after_minutes)
     start_logging(world.main)
 
     # 3. run folder

@@ -176,8 +176,8 @@ def main() -> int:
     from_flags.refuse_idle_flags(parser, given)
 
     # 2. runtime
-    world = distributed.start(runtime.pick_device(args.device))
-    stop = runtime.StopRequest()
+    world = distributed.start(runtime.pick_device(args.device), args.timeout_minutes)
+    stop = runtime.StopRequest(args.stop_after_minutes)
     runtime.seed_everything(args.seed, rank=0)
 
     # 3. run folder

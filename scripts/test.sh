@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # Run the tests: style, types, unit tests, several processes, the scripts as a user calls them.
 #
-#   bash scripts/test.sh [PYTEST ARGUMENTS]
+#   bash scripts/test.sh [--all] [PYTEST ARGUMENTS]
+#
+# --all adds the tests marked slow: every method killed and continued, fuzzing at length, chaos at every file operation.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/environment.sh requirements.txt requirements-dev.txt
@@ -9,4 +11,9 @@ source scripts/environment.sh requirements.txt requirements-dev.txt
 # One thread per process: the tests run side by side, and results must not depend on how many threads a machine has.
 export OMP_NUM_THREADS=1
 cores=$("$PYTHON" -c 'import os; print(os.cpu_count() or 1)')
-exec "$PYTHON" -m pytest -n "$cores" --dist loadscope --cov --cov-report term "$@"
+words=()
+for word in "$@"; do
+    # An empty expression takes the place of the one in pyproject.toml, which leaves the slow tests out.
+    if [ "$word" = --all ]; then words+=(-m ""); else words+=("$word"); fi
+done
+exec "$PYTHON" -m pytest -n "$cores" --dist loadscope --cov --cov-report term "${words[@]+"${words[@]}"}"

@@ -7,10 +7,12 @@ then lists the digests of the old and of the new file, so that at no moment a co
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -38,7 +40,8 @@ def _write(path: Path, data: bytes | memoryview) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a read-only file system refuses even this
+            temporary.unlink(missing_ok=True)
         raise ValueError(
             f"{path} could not be written ({error.strerror}); free space there or choose another --output"
         ) from None
@@ -121,13 +124,27 @@ def load(path: Path, kind: str) -> State:
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         found = state.get("format") if isinstance(state, dict) else type(state).__name__
         raise ValueError(f"checkpoint {path} has format {found!r}, not {FORMAT!r}; pass one that pretrain.py wrote")
-    if state["kind"] != kind:
-        raise ValueError(f"checkpoint {path} is of kind {state['kind']!r}, not {kind!r}; pass one of that kind")
+    if state.get("kind") != kind:
+        raise ValueError(f"checkpoint {path} is of kind {state.get('kind')!r}, not {kind!r}; pass one of that kind")
     return state
 
 
+@contextlib.contextmanager
+def contents(path: Path) -> Iterator[None]:
+    """Turn what the use of a checkpoint with missing or wrong parts raises into one line.
+
+    Raises:
+        ValueError: instead of the errors of dicts, dataclasses and `load_state_dict`.
+    """
+    try:
+        yield
+    except (LookupError, TypeError, AttributeError, AssertionError, RuntimeError) as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise ValueError(f"checkpoint {path} has missing or wrong parts ({reason}); use another one") from error
+
+
 def load_latest(folder: Path, kind: str) -> tuple[State, Path] | None:
-    """Read `last.pt` of a run's checkpoint folder, or `previous.pt` with a warning when `last.pt` is damaged.
+    """Read `last.pt` of a run's checkpoint folder, or with a warning the newest other one when it is damaged.
 
     Returns:
         The state and its file, or None when the run has no checkpoint yet.
@@ -136,7 +153,7 @@ def load_latest(folder: Path, kind: str) -> tuple[State, Path] | None:
         ValueError: there are checkpoints, but none can be used.
     """
     problems = []
-    for path in (folder / "last.pt", folder / "previous.pt"):
+    for path in (folder / "last.pt", folder / "previous.pt", *sorted(folder.glob("epoch_*.pt"), reverse=True)):
         if path.exists():
             try:
                 state = load(path, kind)

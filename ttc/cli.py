@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -96,8 +97,9 @@ class Parser(argparse.ArgumentParser):
         return out
 
     def refuse(self, message: str) -> NoReturn:
-        """End with exit code 2 and one line, for values that contradict each other."""
-        self.exit(2, f"{self.prog}: error: {message}\n")
+        """End with exit code 2 and one line, of the first process only, for values that contradict each other."""
+        line = " ".join(f"{self.prog}: error: {message}".split())
+        self.exit(2, f"{line}\n" if os.environ.get("RANK", "0") == "0" else None)
 
     def error(self, message: str) -> NoReturn:
         """End with exit code 2, one line and the way to the help."""

@@ -10,6 +10,7 @@ import datetime
 import inspect
 import json
 import os
+import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -17,6 +18,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+
+_store: dist.Store | None = None
+"""Where the processes of a run leave notes for each other; torchrun's agent keeps it, so that it outlives a rank."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,7 @@ def start(device: torch.device, timeout_minutes: float = 30.0) -> World:
     Returns:
         The process's place; rank 0 of 1 without torchrun.
     """
+    global _store
     size = int(os.environ.get("WORLD_SIZE", "1"))
     rank = int(os.environ.get("RANK", "0"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
@@ -51,8 +56,14 @@ def start(device: torch.device, timeout_minutes: float = 30.0) -> World:
         device = torch.device("cuda", local_rank if device.index is None else device.index)
         torch.cuda.set_device(device)
     if size > 1 and not dist.is_initialized():
+        patience = datetime.timedelta(minutes=timeout_minutes)
+        _store, _, _ = next(dist.rendezvous("env://", timeout=patience))
         dist.init_process_group(
-            "nccl" if device.type == "cuda" else "gloo", timeout=datetime.timedelta(minutes=timeout_minutes)
+            "nccl" if device.type == "cuda" else "gloo",
+            store=dist.PrefixStore("group", _store),
+            rank=rank,
+            world_size=size,
+            timeout=patience,
         )
     return World(rank, size, local_rank, device)
 
@@ -62,6 +73,30 @@ def stop() -> None:
     if dist.is_initialized():
         dist.barrier()
         dist.destroy_process_group()
+
+
+def first_to_fail() -> bool:
+    """Tell whether this process is the first of the run that fails: it alone says why, the others follow from it."""
+    if _store is None:
+        return True
+    store, answers = _store, []
+
+    def ask() -> None:
+        try:
+            answers.append(store.add("failed", 1) == 1)
+        except RuntimeError:  # the store went with its host, and nobody else can be asked
+            answers.append(True)
+
+    # In a thread, because the host may be cut off: the question would then wait for as long as TCP tries.
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(10)
+    return not answers or answers[0]
+
+
+def lost_connection(error: BaseException) -> bool:
+    """Tell whether an error means that another process has gone or does not answer."""
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
 
 
 def world_size() -> int:
@@ -209,6 +244,31 @@ def any_rank(flag: bool, device: torch.device) -> bool:
     total = torch.tensor([int(flag)], device=device)
     dist.all_reduce(total)
     return bool(total.item())
+
+
+class Vote:
+    """Makes one rank's wish every rank's, a call later, so that nobody waits for the answer."""
+
+    def __init__(self) -> None:
+        """Prepare; every rank must do so at the same point."""
+        # The flags stay on the CPU: reading one from a GPU would wait for all work before it.
+        others = dist.is_initialized() and dist.get_backend() != "gloo"
+        self._group = dist.new_group(backend="gloo") if others else None
+        self._asked: tuple[dist.Work, Tensor] | None = None
+
+    def ask(self, wish: bool) -> bool:
+        """Return whether a rank had the wish at the call before this one; without a process group, whether it has now.
+
+        Every rank must call it equally often.
+        """
+        if not dist.is_initialized():
+            return wish
+        before, total = self._asked, torch.tensor([int(wish)])
+        self._asked = (dist.all_reduce(total, group=self._group, async_op=True), total)
+        if before is None:
+            return False
+        before[0].wait()
+        return bool(before[1].item())
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:

@@ -61,6 +61,13 @@ def load_pretrained(
         ValueError: no checkpoint of that kind, or the data have changed since.
     """
     state = checkpoint.load(Path(path), kind)
+    with checkpoint.contents(Path(path)):
+        return _built(state, path, data_root, num_workers, device)
+
+
+def _built(
+    state: checkpoint.State, path: str, data_root: str | None, num_workers: int, device: torch.device
+) -> Pretrained:
     description = Description(**state["description"])
     settings = description.dataset_settings()
     dataset = load_dataset(replace(settings, num_workers=num_workers, data_root=data_root or settings.data_root))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import Tensor
@@ -27,11 +27,11 @@ class Reporter:
         run_log: where numbers go.
         progress: bar or lines.
         monitor: the losses since the last log step.
-        stop: signals that arrived.
+        stop: requests to end.
         world: this process's place.
         epochs: of the run.
         batch_size: samples of the global batch.
-        log_every_steps: distance of the log steps; several processes also agree on a stop there.
+        log_every_steps: distance of the log steps.
         save_every_epochs: distance of the checkpoints that stay.
         watch: metrics of a fixed subset, on the main rank; None where nothing is watched.
         metrics_every_epochs: distance of the watches; 0 never.
@@ -54,6 +54,7 @@ class Reporter:
     metrics_every_epochs: int = 0
     stop_on_collapse: int = 0
     collapsed: bool = False
+    _vote: distributed.Vote = field(default_factory=distributed.Vote)
 
     def begin(self, plan: list[str], resumed: Path | None, pictures: Mapping[str, Tensor]) -> None:
         """Tell what is about to happen.
@@ -108,13 +109,9 @@ class Reporter:
         """Log at log steps, and save and return True when the run has to stop now."""
         step = self.state.step
         self.progress.step(self.batch_size)
-        log_step = self.logs_at(step) or last_of_epoch
-        if log_step:
+        if self.logs_at(step) or last_of_epoch:
             self.write({**self.monitor.read(), "train/lr": self.state.optimizer.param_groups[0]["lr"]})
-        # Asking the other ranks costs a wait, so several ranks do it at log steps only.
-        if last_of_epoch or not (log_step or self.world.size == 1):
-            return False
-        return self._stopped()
+        return not last_of_epoch and self._stopped()
 
     def epoch_ended(self) -> bool:
         """Watch, save, tell, and return True when the run has to stop now."""
@@ -124,7 +121,7 @@ class Reporter:
             self.write(self.watch.measure(epoch, self.state.latest))
         self._end_a_collapsed_run()
         keep = epoch % self.save_every_epochs == 0 or epoch == self.epochs
-        self.state.save(self.folder / "checkpoints", f"epoch_{epoch:04d}.pt" if keep else None)
+        self._save(f"epoch_{epoch:04d}.pt" if keep else None)
         shown = (
             "train/loss",
             "train/loss_over_collapse",
@@ -146,17 +143,21 @@ class Reporter:
             log.info("--stop-on-collapse %d: the run ends after epoch %d", self.stop_on_collapse, self.epochs)
 
     def _stopped(self) -> bool:
-        if not distributed.any_rank(self.stop.signal_name is not None, self.world.device):
+        reason = self.stop.reason(self.folder)
+        if not self._vote.ask(reason is not None):
             return False
         if self.monitor.pending:
             self.write(self.monitor.read())
-        self.state.save(self.folder / "checkpoints")
+        self._save()
         log.warning(
-            "stopped by %s after step %d; the same command continues",
-            self.stop.signal_name or "another rank",
-            self.state.step,
+            "stopped by %s after step %d; the same command continues", reason or "another rank", self.state.step
         )
         return True
+
+    def _save(self, keep_as: str | None = None) -> None:
+        # First what was logged up to this step: a run that continues from here never logs it again.
+        self.run_log.flush()
+        self.state.save(self.folder / "checkpoints", keep_as)
 
     def write(self, values: Mapping[str, float]) -> None:
         """Log numbers at the current step and keep them as the latest."""

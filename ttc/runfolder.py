@@ -14,11 +14,14 @@ from pathlib import Path
 from ttc import checkpoint
 
 NOT_IDENTITY = frozenset(
-    ("output", "resume", "device", "data_root", "num_workers", "log_every_steps", "save_every_epochs", "dry_run")
+    (
+        *("output", "resume", "device", "data_root", "num_workers", "log_every_steps", "save_every_epochs", "dry_run"),
+        *("stop_after_minutes", "timeout_minutes"),
+    )
 )
 """Flags that change where, how often or on what a run computes, but not which run it is."""
 
-_BEFORE_THE_RUN = (".lock", "log.txt")
+_BEFORE_THE_RUN = (".lock", "log.txt", "STOP")
 """What a command leaves that failed during its set-up: the corrected command may use the folder."""
 
 
@@ -48,7 +51,8 @@ class RunFolder:
     def claim(self, values: Mapping[str, object], *, resume: str = "auto") -> None:
         """Make sure that the folder is empty or holds the run that `values` describe, and lock it.
 
-        The lock is the operating system's: it goes with its process, however that ends.
+        The lock is the operating system's: it goes with its process, however that ends. It is a record lock, which the
+        processes that decode images do not inherit: after SIGKILL they live on for some seconds.
 
         Args:
             values: flag -> JSON value, as `save_arguments` will write them.
@@ -75,8 +79,8 @@ class RunFolder:
         except OSError as error:
             raise ValueError(f"--output {path} cannot be written ({error.strerror}); choose another folder") from None
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
             raise ValueError(f"--output {path} is in use by another process; wait for it or stop it") from None
         self._lock = lock
         for leftover in path.rglob(checkpoint.TEMPORARY):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,6 +32,19 @@ class _Console(logging.StreamHandler):  # type: ignore[type-arg]  # generic only
         tqdm.write(self.format(record), file=sys.stderr)
 
 
+class _File(logging.FileHandler):
+    """Stops the run when its log cannot be written, instead of printing a traceback and going on."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # logging's name
+        raise  # noqa: PLE0704  # called while the error is being handled
+
+
+def _quiet_writer(failure: threading.ExceptHookArgs) -> None:
+    """Print no traceback for TensorBoard's writing thread: the next write raises its error in the main thread."""
+    if not type(failure.thread).__module__.startswith("tensorboard"):
+        threading.__excepthook__(failure)
+
+
 def start_logging(main: bool, folder: Path | None = None) -> None:
     """Send the log to stderr and, with a folder, to its log.txt; ranks other than the main one only warn, on stderr.
 
@@ -44,7 +59,7 @@ def start_logging(main: bool, folder: Path | None = None) -> None:
         handler.close()
     log.addHandler(_Console())
     if main and folder is not None:
-        file = logging.FileHandler(folder / "log.txt")
+        file = _File(folder / "log.txt")
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         log.addHandler(file)
 
@@ -67,6 +82,7 @@ class RunLog:
             self._lines = (folder / "metrics.jsonl").open("a")
             from torch.utils.tensorboard import SummaryWriter
 
+            threading.excepthook = _quiet_writer
             # From 0 on where nothing is continued: a run that was killed before its first checkpoint left events.
             self._writer = SummaryWriter(str(folder / "tb"), purge_step=step + 1 if step else 0)
 
@@ -123,6 +139,13 @@ class RunLog:
             # The writer's own add_hparams would open a second run with a name of its own.
             for summary in hparams(shown, dict(results)):  # type: ignore[no-untyped-call]  # torch
                 self._writer._get_file_writer().add_summary(summary)  # type: ignore[no-untyped-call]  # torch
+
+    def flush(self) -> None:
+        """Bring everything to the disk."""
+        if self._writer is not None:
+            self._lines.flush()
+            os.fsync(self._lines.fileno())
+            self._writer.flush()
 
     def close(self) -> None:
         """Flush and close the files."""

@@ -9,7 +9,9 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import time
+import traceback
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import FrameType
@@ -61,22 +63,57 @@ def seed_everything(seed: int, rank: int) -> None:
 
 
 class StopRequest:
-    """Remembers that SIGTERM, SIGINT or SIGUSR1 arrived, so that the loop can end after the current step.
+    """Knows why the loop should end after the current step: a signal, a file named STOP, or the time that was given.
 
     The first signal only sets a flag and hands the signals back to their default action: a second one ends the process
     at once. Checkpoints are replaced atomically, so that even this loses nothing but the steps since the last one.
+    Under torchrun further signals are ignored: it repeats to its workers what the terminal or the scheduler has sent
+    them already, and kills whoever is left after half a minute.
     """
 
-    def __init__(self) -> None:
-        """Install the handlers; only the main thread of a process may do so."""
+    def __init__(self, minutes: float | None = None) -> None:
+        """Install the handlers; only the main thread of a process may do so.
+
+        Args:
+            minutes: time after which the run stops, from the start of the command; None for no limit.
+        """
         self.signal_name: str | None = None
+        self._minutes = minutes
+        self._deadline = None if minutes is None else time.monotonic() - _age() + 60 * minutes
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
             signal.signal(number, self._remember)
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         self.signal_name = signal.Signals(number).name
         for each in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-            signal.signal(each, signal.SIG_DFL)
+            signal.signal(each, signal.SIG_IGN if "TORCHELASTIC_RUN_ID" in os.environ else signal.SIG_DFL)
+
+    def reason(self, folder: Path) -> str | None:
+        """Return why the run should stop now, or None.
+
+        Args:
+            folder: the run folder, in which a user may make a file STOP.
+        """
+        if self.signal_name is not None:
+            return self.signal_name
+        if self._deadline is not None and time.monotonic() >= self._deadline:
+            return f"--stop-after-minutes {self._minutes:g}"
+        if (folder / "STOP").exists():
+            return f"the file {folder / 'STOP'} (delete it first)"
+        return None
+
+
+def _age() -> float:
+    """Return for how many seconds the command has been running, or 0 where the system does not tell.
+
+    Under torchrun the command is its agent: a restart of the workers must not start the time anew.
+    """
+    process = os.getppid() if "TORCHELASTIC_RUN_ID" in os.environ else os.getpid()
+    try:
+        started = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19])
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - started / os.sysconf("SC_CLK_TCK")
+    except (OSError, AttributeError):  # no Linux
+        return 0.0
 
 
 def git_state(folder: Path) -> dict[str, object]:
@@ -110,28 +147,38 @@ def environment_record(device: torch.device, world_size: int) -> dict[str, objec
     }
 
 
-@contextlib.contextmanager
-def _one_line_errors() -> Iterator[None]:
-    try:
-        yield
-    except (ValueError, OSError, torch.OutOfMemoryError) as error:
-        if os.environ.get("TTC_TRACEBACK"):
-            raise
+def _explain(error: BaseException) -> str | None:
+    """Return the line that tells an error, or None for a bug of ours, which needs its traceback."""
+    text = " ".join(str(error).split())
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in text:
+        return f"out of memory; lower --batch-size, --image-size or --num-workers ({text[:200] or 'of the host'})"
+    if distributed.lost_connection(error):
+        return "another process of the run has gone or does not answer; the same command continues the run"
+    return text if isinstance(error, ValueError | OSError) else None
+
+
+def _fail(error: BaseException) -> NoReturn:
+    line = None if os.environ.get("TTC_TRACEBACK") else _explain(error)
+    if distributed.first_to_fail():
         rank = f" (rank {os.environ['RANK']})" if int(os.environ.get("WORLD_SIZE", "1")) > 1 else ""
-        sys.stderr.write(f"error{rank}: {' '.join(str(error).split())}\n")
-        sys.stderr.flush()
-        sys.stdout.flush()
-        # Other ranks may be waiting in a collective: leave without the clean-up that would wait for them.
-        os._exit(1)
+        sys.stderr.write("".join(traceback.format_exception(error)) if line is None else f"error{rank}: {line}\n")
+    sys.stderr.flush()
+    sys.stdout.flush()
+    # Other ranks may be waiting in a collective: leave without the clean-up that would wait for them.
+    os._exit(1)
 
 
 def run(main: Callable[[], int]) -> NoReturn:
     """Run a script's `main` and exit: 0 done, 1 failed with one line, 75 stopped on request and resumable.
 
     A ValueError is a user's error by this project's convention and is shown as one line; set the environment variable
-    TTC_TRACEBACK to see where it was raised.
+    TTC_TRACEBACK to see where it was raised. Of several processes only the first that fails speaks.
     """
-    with _one_line_errors():
+    try:
         code = main()
         distributed.stop()
+    except (Exception, KeyboardInterrupt) as error:
+        _fail(error)
     sys.exit(code)

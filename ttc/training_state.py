@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -15,6 +16,8 @@ from ttc import checkpoint, distributed
 from ttc.description import Description
 from ttc.models import PretrainNetwork
 from ttc.runfolder import differing, shorten
+
+_log = logging.getLogger("ttc")
 
 KIND = "pretrain"
 """Kind of the checkpoints that pretrain.py writes."""
@@ -115,16 +118,37 @@ class TrainingState:
         if found is None:
             return None
         state, path = found
+        with checkpoint.contents(path):
+            self._take(state, path, explicit=source not in ("auto", "never"))
+        return path
+
+    def _take(self, state: checkpoint.State, path: Path, *, explicit: bool) -> None:
         if differ := differing(state["args"], self.arguments):
             raise ValueError(f"checkpoint {path} belongs to another run: {shorten(differ)}; use the same flags")
+        if state["description"]["split_digest"] != self.description.split_digest:
+            raise ValueError(
+                f"checkpoint {path} was trained on other splits: the data have changed since; restore the files "
+                f"of the run, or choose another --output"
+            )
+        self._compare_world(len(state["rng"]), path, explicit=explicit)
         self.network.encoder.load_state_dict(state["encoder"])
         if self.network.projection is not None:
             self.network.projection.load_state_dict(state["projection"])
         self.objective.load_state_dict(state["objective"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
-        self.step, self.epoch, self.seconds = state["step"], state["epoch"], state["seconds"]
-        self.latest, self.extra = state["latest"], state.get("extra", {})
+        self.step, self.epoch, self.seconds = int(state["step"]), int(state["epoch"]), float(state["seconds"])
+        self.latest, self.extra = dict(state["latest"]), dict(state.get("extra", {}))
         if len(state["rng"]) == distributed.world_size():
             torch.set_rng_state(state["rng"][distributed.rank()])
-        return path
+
+    def _compare_world(self, then: int, path: Path, *, explicit: bool) -> None:
+        """Refuse another number of processes, with which sums round differently, unless the checkpoint was named."""
+        if then == (now := distributed.world_size()):
+            return
+        if not explicit:
+            raise ValueError(
+                f"checkpoint {path} is of a run with {then} process(es), not {now}; start as many, "
+                f"or accept other rounding with --resume {path}"
+            )
+        _log.warning("%s is of a run with %d process(es), not %d: results will agree up to rounding", path, then, now)

@@ -72,6 +72,8 @@ def _columns(table: Path) -> dict[str, list[str]]:
 
 def _rows(table: Path) -> Iterator[tuple[int, Row]]:
     """Yield line number and stripped cells of every row."""
+    if table.exists() and not table.is_file():
+        raise ValueError(f"--data-root {table} is no regular file; pass the CSV file itself")
     try:
         with table.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)

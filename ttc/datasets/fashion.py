@@ -27,6 +27,7 @@ LABELS = {str(label): article for label, article in enumerate(ARTICLES)}
 DEFAULT_CLASSES = ("01259", "34678")
 VAL_FRACTION = 0.05
 SUBFOLDERS = ("FashionMNIST/raw", "")
+MAX_BYTES = 60_000 * 28 * 28 + 1024
 UINT8_IDX = 0x08
 PREFIXES = {"train": "train", "test": "t10k"}
 
@@ -83,7 +84,9 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray[tuple[int, ...], np.dtyp
     """
     remedy = "fetch the file again"
     try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        # A little more than the largest of the four files, so that a small file cannot unpack to gigabytes.
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            content = file.read(MAX_BYTES)
     except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{path} is damaged ({error}); {remedy}") from error
     header = 4 * (1 + dimensions)

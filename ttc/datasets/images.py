@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -85,10 +87,8 @@ class FileImages:
 
     def decode(self, path: str) -> Tensor:
         """Decode one file to uint8 [C, S, S]; raise ValueError for a missing or broken one."""
-        from PIL import Image
-
         try:
-            with Image.open(path) as image:
+            with _open(path) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise ValueError(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS}")
                 # Lets the JPEG decoder skip detail that a square of this size cannot show.
@@ -105,6 +105,18 @@ class FileImages:
 def stored_size(image_size: int) -> int:
     """Return the side of the square that is decoded from files for a network input of `image_size`."""
     return round(STORED_MARGIN * image_size)
+
+
+def _open(path: str) -> Image:
+    """Open a regular file as an image; a broken one raises what its decoder raises."""
+    from PIL import Image as pil
+
+    # Pillow itself only warns, on stderr, about images that unpack to a quarter of a gigabyte and more.
+    warnings.simplefilter("error", pil.DecompressionBombWarning)
+    # A pipe without a writer would wait for ever.
+    if not stat.S_ISREG(Path(path).stat().st_mode):
+        raise ValueError("not a regular file")
+    return pil.open(path)
 
 
 def _eight_bit(image: Image, channels: int) -> Image:
@@ -137,12 +149,10 @@ def _square(image: Image, size: int) -> Image:
 
 def count_channels(paths: Sequence[str]) -> int:
     """Return 1 when every readable file among `paths` is gray, else 3; broken files are left to the decoder."""
-    from PIL import Image
-
     modes = set()
     for path in paths:
         try:
-            with Image.open(path) as image:
+            with _open(path) as image:
                 modes.add(image.mode)
         except Exception as error:  # the decoder reports this file with its path, or skips it, as the user chose
             log.debug("header of %s is unreadable: %s", path, error)

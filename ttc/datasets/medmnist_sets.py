@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import numpy as np
 
 from ttc.datasets.classes import ClassGroups, find_label, group_labels
 from ttc.datasets.table import DatasetSettings, Source
+from ttc.npz import read_arrays
 
 STORED_SIZES = (28, 64, 128, 224)
 NATIVE_SIZE = 28
@@ -68,10 +67,9 @@ def read_npz(path: Path, settings: DatasetSettings, names: Mapping[str, str]) ->
         ValueError: If the file is damaged or the class choice does not fit.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            images = [archive[f"{part}_images"] for part in PARTS]
-            targets = [archive[f"{part}_labels"] for part in PARTS]
-    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        images = read_arrays(path, [f"{part}_images" for part in PARTS])
+        targets = read_arrays(path, [f"{part}_labels" for part in PARTS])
+    except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}); delete it and fetch it again") from error
     splits = [part for part, target in zip(PARTS, targets, strict=True) for _ in target]
     ids = [f"{settings.name}/{part}/{row:06d}" for part, t in zip(PARTS, targets, strict=True) for row in range(len(t))]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ttc.cli import Parser, whole
+from ttc.cli import Parser, real, whole
 
 
 def add_runtime(parser: Parser, *, precision: bool = True) -> None:
@@ -91,6 +91,19 @@ def add_output(parser: Parser, default: str = "runs/DATASET-METHOD-seedS") -> No
         default=10,
         metavar="N",
         help="steps between two lines of metrics.jsonl; each costs a wait for the device",
+    )
+    add(
+        "--stop-after-minutes",
+        type=real(0, above=True),
+        metavar="MIN",
+        help="stop after this time with a checkpoint and exit code 75; set it below the time limit of a cluster job",
+    )
+    add(
+        "--timeout-minutes",
+        type=real(0, above=True),
+        default=30.0,
+        metavar="MIN",
+        help="how long a process waits for the others before the run fails; lower it to notice a lost host sooner",
     )
     add(
         "--dry-run",

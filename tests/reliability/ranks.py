@@ -1,0 +1,78 @@
+"""Start pretrain.py on several processes, as torchrun's agent does, or with torchrun itself."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import torch.distributed as dist
+
+from tests.processes import ROOT, Result, Running, free_port, run
+
+
+@contextmanager
+def ranks(size: int, *words: object, folder: Path) -> Iterator[list[Running]]:
+    """Start so many ranks; this process keeps the store, as an agent does, so that it outlives each of them."""
+    port = free_port()
+    store = dist.TCPStore("127.0.0.1", int(port), is_master=True, wait_for_workers=False, timeout=timedelta(seconds=60))
+    env = {
+        "WORLD_SIZE": str(size),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "TORCHELASTIC_RESTART_COUNT": "0",
+    }
+    started = [
+        Running("pretrain", *words, folder=folder, env={**env, "RANK": str(rank), "LOCAL_RANK": str(rank)})
+        for rank in range(size)
+    ]
+    try:
+        yield started
+    finally:
+        for each in started:
+            each.process.kill()
+            each.process.join()
+        del store
+
+
+def finish(size: int, *words: object, folder: Path) -> list[Result]:
+    """Run to the end on so many processes; all must succeed."""
+    if size == 1:
+        results = [run("pretrain", *words, folder=folder)]
+    else:
+        with ranks(size, *words, folder=folder) as running:
+            results = [each.wait() for each in running]
+    assert [each.code for each in results] == [0] * size, "".join(each.stderr for each in results)
+    return results
+
+
+def torchrun(*words: object, folder: Path, log: Path, prefix: tuple[str, ...] = ()) -> subprocess.Popen[bytes]:
+    """Start torchrun with words such as `--nproc-per-node 2 pretrain.py --epochs 3`; both its outputs go to `log`."""
+    named = [str(ROOT / word) if word == "pretrain.py" else str(word) for word in words]
+    with log.open("ab") as file:
+        return subprocess.Popen(
+            [*prefix, sys.executable, "-m", "torch.distributed.run", *named], cwd=folder, stdout=file, stderr=file
+        )
+
+
+def wait_for(path: Path, lines: int, alive: Running | subprocess.Popen[bytes], seconds: float = 180) -> None:
+    """Return when a file has so many lines; fail when the process ends before."""
+    give_up = time.monotonic() + seconds
+    while not path.exists() or path.read_bytes().count(b"\n") < lines:
+        code = alive.process.exitcode if isinstance(alive, Running) else alive.poll()
+        assert code is None, f"the run ended with {code} before {path.name} had {lines} lines"
+        assert time.monotonic() < give_up, f"{path.name} has not {lines} lines after {seconds} s"
+        time.sleep(0.002)
+
+
+def message(results: list[Result]) -> str:
+    """Return the only line that says an error among all that the ranks wrote; nobody may show a traceback."""
+    assert not any("Traceback" in each.stderr for each in results), "".join(each.stderr for each in results)
+    errors = [line for each in results for line in each.stderr.splitlines() if line.startswith("error")]
+    assert len(errors) == 1, errors
+    return errors[0]

@@ -1,0 +1,47 @@
+"""Compare what two runs wrote, to the bit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from tests.smoke.runs import metrics
+from ttc import checkpoint
+
+
+def leaves(value: object, name: str = "") -> Iterator[tuple[str, object]]:
+    """Yield the parts of nested dicts and lists with their names."""
+    if isinstance(value, dict):
+        for key, each in value.items():
+            yield from leaves(each, f"{name}/{key}")
+    elif isinstance(value, list | tuple):
+        for number, each in enumerate(value):
+            yield from leaves(each, f"{name}/{number}")
+    else:
+        yield name, value
+
+
+def assert_same_state(first: Path, second: Path) -> None:
+    """Compare two checkpoints: weights, objective, optimizer, generators, step; all but the seconds they took."""
+    states = [checkpoint.load(path, "pretrain") for path in (first, second)]
+    for state in states:
+        del state["seconds"], state["args"]
+    expected, found = (dict(leaves(state)) for state in states)
+    assert expected.keys() == found.keys()
+    for name, value in expected.items():
+        same = torch.equal(value, found[name]) if isinstance(value, Tensor) else value == found[name]
+        assert same, f"{name} of {first} and {second}"
+
+
+def assert_same_history(first: Path, second: Path) -> int:
+    """Compare the lines of two metrics files as far as both go; return the last step."""
+    both = [metrics(folder) for folder in (first, second)]
+    shared = min(len(lines) for lines in both)
+    for one, other in zip(*(lines[:shared] for lines in both), strict=True):
+        assert one == other, f"step {one['step']}"
+    steps = [line["step"] for line in both[0]]
+    assert steps == sorted(steps)
+    return int(both[0][shared - 1]["step"])

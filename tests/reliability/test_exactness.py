@@ -1,0 +1,129 @@
+"""Killed or stopped at random steps and continued, a run is the uninterrupted one: tensors, numbers, TensorBoard."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.reliability.data import image_folder
+from tests.reliability.figures import record
+from tests.reliability.ranks import finish, ranks, wait_for
+from tests.reliability.runs import assert_same_state
+from tests.smoke.runs import metrics
+from ttc.losses import METHODS, settings_of
+
+SHORT = ("--epochs", 4, "--log-every-steps", 1, "--batch-size", 16, "--metrics-every-epochs", 2, "--output", "run")
+STEPS = 24
+LAST = Path("run", "checkpoints", "last.pt")
+
+Place = tuple[str, int, int]
+"""Method, processes, workers."""
+FEW: list[Place] = [("paco", 1, 2), ("sbc", 2, 0)]
+ALL: list[Place] = [(method, size, workers) for method in METHODS for size in (1, 2) for workers in (0, 2)]
+
+
+def words_of(place: Place, root: Path) -> tuple[object, ...]:
+    method, _, workers = place
+    words = ("--dataset", "imagefolder", "--data-root", root, "--image-size", 16, "--method", method)
+    if "warmup_epochs" in settings_of(method):  # so that the later epochs have sub-classes
+        words += ("--method-settings", "warmup_epochs=1", "every=1")
+    return (*words, *SHORT, "--num-workers", workers)
+
+
+def interrupt(place: Place, words: tuple[object, ...], folder: Path, chance: random.Random) -> str:
+    """Start the run, and kill or stop one of its ranks at a random step; tell what was done."""
+    method, size, _ = place
+    name, step, rank = chance.choice(("SIGKILL", "SIGTERM")), chance.randint(1, STEPS - 2), chance.randrange(size)
+    log = folder / "run" / "metrics.jsonl"
+    already = log.read_bytes().count(b"\n") if log.exists() else 0
+    with ranks(size, *words, folder=folder) as running:
+        wait_for(log, min(STEPS - 2, max(step, already + 1)), running[0])
+        process = running[rank].process
+        assert process.pid is not None
+        os.kill(process.pid, getattr(signal, name))
+        ended = [each.wait() for each in running]
+    done = f"{method}: {name} to rank {rank} at step {step}"
+    assert not any("Traceback" in each.stderr for each in ended), "\n".join([done, *(each.stderr for each in ended)])
+    if name == "SIGTERM":
+        assert {each.code for each in ended} == {75}, f"{done}: {ended[0].stderr}"
+    return done
+
+
+def tensorboard_steps(folder: Path) -> list[int]:
+    """Return the steps of the loss as TensorBoard shows them."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder / "tb"), size_guidance={"scalars": 0})
+    events.Reload()
+    return [event.step for event in events.Scalars("train/loss")]
+
+
+def compare(place: Place, root: Path, folder: Path, times: int) -> None:
+    """Interrupt a run so many times and compare its end with that of an uninterrupted one."""
+    size, words, chance = place[1], words_of(place, root), random.Random(str(place))
+    (folder / "whole").mkdir()
+    (folder / "broken").mkdir()
+    finish(size, *words, folder=folder / "whole")
+    done = [interrupt(place, words, folder / "broken", chance) for _ in range(times)]
+    finish(size, *words, folder=folder / "broken")
+    assert_same_state(folder / "whole" / LAST, folder / "broken" / LAST)
+    whole, broken = folder / "whole" / "run", folder / "broken" / "run"
+    assert metrics(whole) == metrics(broken), done
+    assert [line["step"] for line in metrics(broken) if "train/loss" in line] == list(range(1, STEPS + 1)), done
+    assert tensorboard_steps(broken) == tensorboard_steps(whole) == list(range(1, STEPS + 1)), done
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return image_folder(tmp_path_factory.mktemp("digits") / "images")
+
+
+@pytest.mark.parametrize("place", FEW, ids=str)
+def test_an_interrupted_run_is_the_uninterrupted_one(place: Place, root: Path, tmp_path: Path) -> None:
+    compare(place, root, tmp_path, times=2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_with_one_and_two_processes_and_workers(method: str, root: Path, tmp_path: Path) -> None:
+    places = [place for place in ALL if place[0] == method]
+    for number, place in enumerate(places):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        compare(place, root, folder, times=3)
+    record(
+        f"exactness: {method}",
+        "bash scripts/test.sh --all tests/reliability/test_exactness.py",
+        {"places": len(places), "interruptions": 3 * len(places)},
+    )
+
+
+def test_another_number_of_processes_is_refused_unless_the_checkpoint_is_named(root: Path, tmp_path: Path) -> None:
+    place = ("supcon", 2, 0)
+    words = words_of(place, root)
+    with ranks(2, *words, folder=tmp_path) as running:
+        wait_for(tmp_path / "run" / "metrics.jsonl", 8, running[0])
+        for each in running:
+            each.process.kill()
+    with ranks(1, *words, folder=tmp_path) as running:
+        refused = running[0].wait()
+    assert refused.code == 1
+    assert "is of a run with 2 process(es), not 1; start as many" in refused.stderr
+    (went_on,) = finish(1, *words, "--resume", LAST, folder=tmp_path)
+    assert "results will agree up to rounding" in went_on.stderr
+
+
+def test_changed_data_are_refused(root: Path, tmp_path: Path) -> None:
+    own = image_folder(tmp_path / "own")
+    words = words_of(("supcon", 1, 0), own)
+    with ranks(1, *words, folder=tmp_path) as running:
+        wait_for(tmp_path / "run" / "metrics.jsonl", 8, running[0])
+    next((own / "val" / "odd").iterdir()).unlink()
+    with ranks(1, *words, folder=tmp_path) as running:
+        refused = running[0].wait()
+    assert refused.code == 1
+    assert "was trained on other splits: the data have changed since" in refused.stderr
