@@ -83,8 +83,11 @@ class RunLog:
             from torch.utils.tensorboard import SummaryWriter
 
             threading.excepthook = _quiet_writer
-            # From 0 on where nothing is continued: a run that was killed before its first checkpoint left events.
-            self._writer = SummaryWriter(str(folder / "tb"), purge_step=step + 1 if step else 0)
+            if not step:
+                # A run that was killed before its first checkpoint starts anew; TensorBoard never purges its texts.
+                for stale in (folder / "tb").glob("events.*"):
+                    stale.unlink()
+            self._writer = SummaryWriter(str(folder / "tb"), purge_step=step + 1)
 
     def scalars(self, *, step: int, epoch: int, images: int, values: Mapping[str, float]) -> None:
         """Log numbers.
