@@ -95,7 +95,8 @@ def build_network(
         encoder.load_state_dict(run.network.encoder.state_dict())
     network = FinetuneNetwork(encoder, freeze_until)
     synchronise(network, device)
-    return network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub
+    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
+    return network
 
 
 def build_classifier(

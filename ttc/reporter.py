@@ -80,9 +80,9 @@ class Reporter:
         if not (checkpoints / "last.pt").exists():
             self.state.save(checkpoints, f"epoch_{self.epochs:04d}.pt")
         self.progress.close()
-        self.run_log.hparams(self.state.arguments, self.state.latest)
-        self.run_log.close()
         if self.world.main:
+            self.run_log.hparams(folder.settings(), self.state.latest)
+            self.run_log.close()
             description = self.state.description
             path = folder.save_json(
                 "result.json",

@@ -179,7 +179,7 @@ def write_result(
         log.info("%s", line)
     means = {name: entry["mean"] for name, entry in metrics.items() if isinstance(entry, dict) and "mean" in entry}
     reporter.write({f"test/{name}": mean for name, mean in means.items() if mean is not None})
-    reporter.run_log.hparams(state.arguments, state.latest)
+    reporter.run_log.hparams(folder.settings(), state.latest)
     reporter.run_log.close()
     save_pr_curves(folder.path / "tb", predictions, positive)
     folder.save_json("result.json", ledger.complete(result, state.arguments))

@@ -62,7 +62,9 @@ def test_tensorboard_finds_plan_views_charts_and_the_row_of_the_table(watched: P
     assert {"views/0,1,2,3,4", "views/5,6,7,8,9"} == set(tags["images"])
     assert b"rare images per batch" in events.Tensors("plan/text_summary")[0].tensor_proto.string_val[0]
     assert {"custom_scalars__config__", "plan/text_summary"} <= set(tags["tensors"])
-    assert "_hparams_/session_start_info" in events.summary_metadata
+    row = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    assert b"convnet-w8" in row  # derived, not given
+    assert b"log_every_steps" not in row
     for line in metrics(watched):
         for key in line.keys() - {"step", "epoch", "images"}:
             assert line["step"] in [event.step for event in events.Scalars(key)]
