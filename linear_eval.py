@@ -41,7 +41,7 @@ from ttc.probe import (
     summarise,
 )
 from ttc.runfolder import RunFolder
-from ttc.runlog import log, start_logging
+from ttc.runlog import log, save_pr_curves, start_logging
 
 FITTED = ("linear", "knn")
 """Heads that learn from samples here; the others come with the checkpoint."""
@@ -201,7 +201,9 @@ def main() -> int:
 
         # 7. result
         folder.save_arguments(identity, {**given.sources, "checkpoint_sha256": "content of the file"}, {})
-        pandas.concat(evaluation.tables).to_csv(folder.path / "predictions.csv", index=False)
+        predictions = pandas.concat(evaluation.tables)
+        predictions.to_csv(folder.path / "predictions.csv", index=False)
+        save_pr_curves(folder.path / "tb", predictions, args.positive_class)
         description = run.description
         names, positive = description.class_names, args.positive_class
         save_heads(folder.path / "heads.pt", evaluation.heads, names, positive, encoder_sha256=before)

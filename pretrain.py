@@ -27,7 +27,7 @@ from ttc.description import Description
 from ttc.gradient_cache import BatchEmbedder
 from ttc.losses import build_objective
 from ttc.models import PretrainNetwork, build_encoder, load_weights
-from ttc.monitor import CollapseWatch, LossMonitor
+from ttc.monitor import CollapseWatch, LossMonitor, class_views
 from ttc.optim import build_optimizer, learning_rate, set_learning_rate, trainable
 from ttc.pretrained import embed_training
 from ttc.reporter import Reporter
@@ -45,6 +45,7 @@ def build_parser() -> Parser:
     for add in (flags.add_data, flags.add_augmentation, flags.add_model, flags.add_method, flags.add_optimisation):
         add(parser)
     flags.add_runtime(parser)
+    flags.add_monitoring(parser)
     flags.add_output(parser)
     return parser
 
@@ -199,14 +200,7 @@ def main() -> int:
     # 4. data
     dataset = load_dataset(from_flags.dataset_settings(args))
     dataset = replace(dataset, images=resident(dataset.images, world.device))
-    sampler = BatchSampler(
-        dataset.labels[dataset.indices("train")],
-        batch_size=from_flags.divisible_batch(args.batch_size, world.size),
-        kind=args.batch_sampler,
-        seed=args.seed,
-        minority_class=dataset.minority_class,
-        min_minority=args.min_minority_per_batch,
-    )
+    sampler = from_flags.batch_sampler(args, dataset, world.size)
 
     # 5. model, 6. objective, 7. optimizer
     state = build_state(args, given, dataset, sampler, world.device)
@@ -243,8 +237,9 @@ def main() -> int:
         log_every_steps=args.log_every_steps,
         save_every_epochs=args.save_every_epochs,
         metrics_every_epochs=args.metrics_every_epochs,
+        stop_on_collapse=args.stop_on_collapse,
     )
-    reporter.begin(lines, resumed)
+    reporter.begin(lines, resumed, class_views(dataset, views))
     finished = train(
         state,
         embedder=distributed.average_over_ranks(build_embedder(args, state, dataset, views, world)),

@@ -9,7 +9,10 @@ import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeAlias
+
+Namespace: TypeAlias = argparse.Namespace
+"""The values of a command line as attributes."""
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):

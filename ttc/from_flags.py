@@ -13,6 +13,7 @@ from ttc.datasets import Dataset, DatasetSettings
 from ttc.description import Description
 from ttc.losses import settings_of
 from ttc.models import EncoderSpec
+from ttc.samplers import BatchSampler
 
 
 def dataset_settings(args: argparse.Namespace) -> DatasetSettings:
@@ -94,13 +95,27 @@ def augmentation(args: argparse.Namespace, dataset: Dataset) -> Augmentation:
     Raises:
         ValueError: the crop's smallest share is above its largest.
     """
-    chosen = PRESETS[preset(args, dataset)].stronger(args.jitter_strength)
+    return _changed(PRESETS[preset(args, dataset)], args)
+
+
+def changed_augmentation(args: argparse.Namespace, description: Description) -> Augmentation:
+    """Return the augmentation of a run with the changes that the flags ask for.
+
+    Raises:
+        ValueError: the crop's smallest share is above its largest.
+    """
+    base = description.view_generator().augmentation if args.augmentation is None else PRESETS[args.augmentation]
+    return _changed(base, args)
+
+
+def _changed(base: Augmentation, args: argparse.Namespace) -> Augmentation:
+    base = base.stronger(args.jitter_strength)
     if args.crop_scale is None:
-        return chosen
+        return base
     low, high = args.crop_scale
     if low > high:
         raise ValueError(f"--crop-scale {low:g} {high:g}: MIN is above MAX; swap them")
-    return replace(chosen, scale=(low, high))
+    return replace(base, scale=(low, high))
 
 
 def objective_arguments(
@@ -206,6 +221,18 @@ def micro_batches(batch_size: int, micro_batch_size: int | None, world_size: int
             f"{world_size} process{'es' * (world_size > 1)}; use {fitting[-1] if fitting else world_size}"
         )
     return batch_size // micro_batch_size
+
+
+def batch_sampler(args: argparse.Namespace, dataset: Dataset, world_size: int) -> BatchSampler:
+    """Return what composes the batches of a run."""
+    return BatchSampler(
+        dataset.labels[dataset.indices("train")],
+        batch_size=divisible_batch(args.batch_size, world_size),
+        kind=args.batch_sampler,
+        seed=args.seed,
+        minority_class=dataset.minority_class,
+        min_minority=args.min_minority_per_batch,
+    )
 
 
 def derived(args: argparse.Namespace, output: Path, dataset: Dataset, description: Description) -> dict[str, object]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,8 +17,13 @@ from torch import Tensor, nn
 from ttc import checkpoint, distributed
 from ttc.augment import ViewGenerator
 from ttc.datasets import Dataset
+from ttc.metrics.classification import classification_metrics
 from ttc.metrics.representation import representation_metrics
 from ttc.pretrained import embed, fixed_subset, without_dead
+from ttc.probe import balanced_rows, fit_logistic
+
+WATCHED_SAMPLES = 512
+"""Most images of the fixed subset, and most that the online probe learns from."""
 
 _log = logging.getLogger("ttc")
 
@@ -115,7 +121,11 @@ class LossMonitor:
 
 
 class CollapseWatch:
-    """Computes SAA, CAC and effective rank of a fixed subset during training and warns once when they vanish.
+    """Measures the embeddings of a fixed subset during training, and warns when they have collapsed.
+
+    SAA, CAC, effective rank, mean cosines, and a linear probe that learns from as many training images of each class
+    as the rarest has and is tested on the held-out subset. The network is in eval mode meanwhile, and nothing is drawn
+    from a random generator: a run is the same with and without the watch.
 
     Source: METRICS section 1 for the metrics; METHODS section 2.1 for the collapse value of the loss.
     """
@@ -123,7 +133,7 @@ class CollapseWatch:
     def __init__(
         self, network: nn.Module, dataset: Dataset, views: ViewGenerator, collapse_value: float | None
     ) -> None:
-        """Choose the subset: at most 512 validation samples, or training samples where there is no validation.
+        """Choose the subset: validation samples, equally many of each class.
 
         Args:
             network: returns (features, z) for images; its statistics are not touched.
@@ -132,52 +142,89 @@ class CollapseWatch:
             collapse_value: loss of fully collapsed embeddings, or None.
         """
         self._network, self._dataset, self._views = network, dataset, views
-        self._collapse_value, self._warned = collapse_value, False
-        self._rows = fixed_subset(dataset, 512)
+        self._collapse_value = collapse_value
+        self._rows = fixed_subset(dataset, WATCHED_SAMPLES)
+        counts = dataset.class_counts("train")
+        share = min(*counts, WATCHED_SAMPLES // len(counts))
+        self._taught = balanced_rows(dataset, dataset.indices("train"), share, "watch", dataset.settings.seed)
 
-    def measure(self, epoch: int, loss: float | None) -> dict[str, float]:
-        """Measure now, and warn the first time that the embeddings have collapsed.
+    def measure(self, epoch: int, latest: Mapping[str, float]) -> dict[str, float]:
+        """Measure now, and warn when a collapse is found that the last call did not find.
 
         Args:
             epoch: epochs completed.
-            loss: recent training loss, or None.
+            latest: the newest numbers of the run: the training loss, and what the last call returned.
 
         Returns:
-            Key -> number, for the log; what is not defined is left out.
+            Key -> number, for the log; what is not defined is left out. "watch/collapsed" counts the calls in a row
+            that found a collapse: a loss within 1 % of its collapse value, a mean cosine above 0.98, or no active
+            unit. Before epoch 3 there is none, since untrained networks look the same.
         """
-        parts = [z for _, z in embed(self._network, self._dataset, self._views, self._rows, views=2)]
-        embeddings, labels, dead = without_dead(torch.cat(parts).transpose(0, 1), self._dataset.labels[self._rows])
-        if len(labels) < 2:
-            _log.warning("collapse: no unit of the network is active for any watched image; lower --lr")
-            return {"watch/dead_samples": float(dead)}
-        classes = len(self._dataset.class_names)
-        found = representation_metrics(embeddings, labels, num_classes=classes, peu_draws=0)
-        values: dict[str, float] = {}
-        for name, summary in (("SAA", found["SAA"]), ("CAC", found["CAC"])):
-            for label, value in enumerate(summary["per_class"]):
-                if value is not None:
-                    values[f"watch/{name}_class{label}"] = value
-        values["watch/dead_samples"] = float(dead)
-        cosine, rank = found["mean_cosine"]["all"], found["effective_rank"]["all"]
-        assert cosine is not None  # it takes two rows, and there are more
-        values["watch/mean_cosine"] = cosine
-        if rank is not None:  # rows that all coincide have none
-            values["watch/effective_rank"] = rank
+        values = {**self._geometry(), **self._probe()}
+        loss, cosine = latest.get("train/loss"), values.get("watch/mean_cosine")
         near = self._collapse_value is not None and loss is not None and abs(loss / self._collapse_value - 1) < 0.01
-        if not self._warned and epoch >= 3 and (near or values["watch/mean_cosine"] > 0.98):
-            self._warned = True
+        collapsed = epoch >= 3 and (near or cosine is None or cosine > 0.98)
+        values["watch/collapsed"] = latest.get("watch/collapsed", 0.0) + 1.0 if collapsed else 0.0
+        if values["watch/collapsed"] == 1.0:
             _log.warning(
-                "collapse: mean cosine %.3f, SAA %s %%, loss %s against %s when all embeddings are equal; "
+                "collapse: mean cosine %s, SAA %s %%, loss %s against %s when all embeddings are equal; "
                 "try --batch-sampler balanced, --method supmin or supproto, or a lower --lr",
-                values["watch/mean_cosine"],
-                "/".join(f"{value:.1f}" for key, value in values.items() if "SAA" in key),
+                "undefined, no unit is active" if cosine is None else f"{cosine:.3f}",
+                "/".join(f"{value:.1f}" for key, value in values.items() if "SAA" in key) or "undefined",
                 "unknown" if loss is None else f"{loss:.3f}",
                 "no known value" if self._collapse_value is None else f"{self._collapse_value:.3f}",
             )
         return values
 
-    def sample_views(self) -> Tensor:
-        """Return two views of 16 samples as pixels in [0, 1], [32, C, S, S]: a look catches a wrong preset."""
-        rows = self._rows[:16]
-        inputs = self._views.views(self._dataset.images[rows].cpu(), rows, torch.full_like(rows, -1), 2).flatten(0, 1)
-        return (inputs * self._views.std + self._views.mean).clamp(0, 1)
+    def _geometry(self) -> dict[str, float]:
+        parts = [z for _, z in embed(self._network, self._dataset, self._views, self._rows, views=2)]
+        embeddings, labels, dead = without_dead(torch.cat(parts).transpose(0, 1), self._dataset.labels[self._rows])
+        if len(labels) < 2:
+            return {"watch/dead_samples": float(dead)}
+        classes = len(self._dataset.class_names)
+        found = representation_metrics(embeddings, labels, num_classes=classes, peu_draws=0)
+        cosine = found["mean_cosine"]
+        values: dict[str, float | None] = {"watch/dead_samples": float(dead)}
+        for name, summary in (("SAA", found["SAA"]), ("CAC", found["CAC"])):
+            values |= {f"watch/{name}_class{label}": value for label, value in enumerate(summary["per_class"])}
+        values["watch/mean_cosine"] = cosine["all"]
+        values["watch/mean_cosine_within"], values["watch/mean_cosine_between"] = cosine["within"], cosine["between"]
+        values["watch/effective_rank"] = found["effective_rank"]["all"]
+        return {key: value for key, value in values.items() if value is not None}
+
+    def _probe(self) -> dict[str, float]:
+        rows, first = torch.cat([self._taught, self._rows]), len(self._taught)
+        parts = [features[:, 0] for features, _ in embed(self._network, self._dataset, self._views, rows, views=0)]
+        features, labels = torch.cat(parts), self._dataset.labels[rows]
+        scores = fit_logistic(features[:first], labels[:first], None)(features[first:])
+        found = classification_metrics(labels[first:].numpy(), scores, bootstrap=0)
+        values = {"auroc": found["auroc"]["value"], "balanced_accuracy": found["balanced_accuracy"]["value"]}
+        return {f"watch/probe_{name}": value for name, value in values.items() if value is not None}
+
+    def charts(self) -> dict[str, list[str]]:
+        """Return which numbers belong in one chart, so that the classes can be compared: title -> keys."""
+        names = [
+            f"class{label} {name}" + (", minority" if label == self._dataset.minority_class else "")
+            for label, name in enumerate(self._dataset.class_names)
+        ]
+        charts = {
+            f"{metric} ({'; '.join(names)})": [f"watch/{metric}_class{label}" for label in range(len(names))]
+            for metric in ("SAA", "CAC")
+        }
+        return charts | {"mean cosine": ["watch/mean_cosine_within", "watch/mean_cosine_between"]}
+
+
+def class_views(dataset: Dataset, views: ViewGenerator) -> dict[str, Tensor]:
+    """Return what training sees, as pixels in [0, 1]: a look catches a wrong augmentation.
+
+    Returns:
+        Class name -> [32, C, S, S]: of up to 8 training images each the plain view and three augmented ones.
+    """
+    pictures, train = {}, dataset.indices("train")
+    for label, name in enumerate(dataset.class_names):
+        rows = train[dataset.labels[train] == label][:8]
+        images = dataset.images[rows].cpu()
+        augmented = views.views(images, rows, torch.full_like(rows, -1), 3)
+        inputs = torch.cat([views.plain(images)[:, None], augmented], 1).flatten(0, 1)
+        pictures[name] = (inputs * views.std + views.mean).clamp(0, 1)
+    return pictures

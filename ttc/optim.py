@@ -62,9 +62,9 @@ def learning_rate(step: int, *, peak: float, steps: int, warmup_steps: int) -> f
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Give every parameter group the same learning rate."""
+    """Give every parameter group this learning rate, times the group's own "factor" where it has one."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group.get("factor", 1.0)
 
 
 def trainable(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -44,19 +45,22 @@ class Pretrained:
     step: int
 
 
-def load_pretrained(path: str, data_root: str | None, num_workers: int, device: torch.device) -> Pretrained:
-    """Load a checkpoint of pretrain.py with its network and its data.
+def load_pretrained(
+    path: str, data_root: str | None, num_workers: int, device: torch.device, kind: str = KIND
+) -> Pretrained:
+    """Load a checkpoint with its network and its data.
 
     Args:
         path: the checkpoint.
         data_root: where the data lie now, if not where they were.
         num_workers: processes that decode image files.
         device: where the network goes.
+        kind: what the checkpoint must be; finetune.py's have the same form as pretrain.py's.
 
     Raises:
         ValueError: no checkpoint of that kind, or the data have changed since.
     """
-    network, description, state = load_network(path, device)
+    network, description, state = load_network(path, device, kind)
     with checkpoint.contents(Path(path)):
         objective, step, settings = state["objective"], state["step"], description.dataset_settings()
     dataset = load_dataset(replace(settings, num_workers=num_workers, data_root=data_root or settings.data_root))
@@ -68,12 +72,15 @@ def load_pretrained(path: str, data_root: str | None, num_workers: int, device: 
     return Pretrained(network, description, dataset, description.view_generator(), objective, step)
 
 
-def load_network(path: str, device: torch.device) -> tuple[PretrainNetwork, Description, checkpoint.State]:
-    """Load the network of a checkpoint of pretrain.py; no data are needed.
+def load_network(
+    path: str, device: torch.device, kind: str = KIND
+) -> tuple[PretrainNetwork, Description, checkpoint.State]:
+    """Load the network of a checkpoint; no data are needed.
 
     Args:
         path: the checkpoint.
         device: where the network goes.
+        kind: what the checkpoint must be.
 
     Returns:
         The network in eval mode and without gradients, the run's description, and all that the checkpoint holds.
@@ -81,7 +88,7 @@ def load_network(path: str, device: torch.device) -> tuple[PretrainNetwork, Desc
     Raises:
         ValueError: no checkpoint of that kind.
     """
-    state = checkpoint.load(Path(path), KIND)
+    state = checkpoint.load(Path(path), kind)
     with checkpoint.contents(Path(path)):
         description = Description(**state["description"])
         network = description.network()
@@ -107,17 +114,21 @@ def own_classifier(run: Pretrained) -> Callable[[Tensor], NDArray[np.float64]]:
     Raises:
         ValueError: the method has none.
     """
-    method, device, objective = run.description.method, next(run.network.parameters()).device, stored_objective(run)
+    objective = stored_objective(run)
+    if (
+        objective.classifier(torch.zeros(1, run.network.feature_dim, device=next(run.network.parameters()).device))
+        is None
+    ):
+        raise ValueError(f"--head own: --method {run.description.method} trains no classifier; use --head linear")
+    return partial(class_probabilities, objective)
 
-    def predict(features: Tensor) -> NDArray[np.float64]:
-        with torch.no_grad():
-            logits = objective.classifier(features.to(device))
-        if logits is None:
-            raise ValueError(f"--head own: --method {method} trains no classifier; use --head linear")
-        out: NDArray[np.float64] = logits.double().softmax(-1).cpu().numpy()
-        return out
 
-    return predict
+def class_probabilities(objective: nn.Module, features: Tensor) -> NDArray[np.float64]:
+    """Return the probabilities [N, K] that an objective's classifier gives for features [N, F]."""
+    with torch.no_grad():
+        logits = objective.classifier(features.to(next(objective.parameters()).device))  # type: ignore[operator]
+    out: NDArray[np.float64] = logits.double().softmax(-1).cpu().numpy()
+    return out
 
 
 def embed(
@@ -203,6 +214,14 @@ def embed_shared(
         for each in zip(*parts, strict=True)
     )
     return features, z
+
+
+def predict_shared(
+    network: nn.Module, objective: nn.Module, run: Pretrained, rows: Tensor, num_workers: int
+) -> NDArray[np.float64]:
+    """Return the class probabilities [N, K] of one plain view of samples of a run, all ranks sharing the work."""
+    features, _ = embed_shared(network, run.dataset, run.views, rows, views=0, num_workers=num_workers)
+    return class_probabilities(objective, features[:, 0])
 
 
 def embed_training(

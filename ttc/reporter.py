@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from torch import Tensor
 
 from ttc import distributed, ledger
 from ttc.monitor import CollapseWatch, LossMonitor
@@ -24,14 +27,16 @@ class Reporter:
         run_log: where numbers go.
         progress: bar or lines.
         monitor: the losses since the last log step.
-        watch: metrics of a fixed subset, on the main rank.
         stop: requests to end.
         world: this process's place.
         epochs: of the run.
         batch_size: samples of the global batch.
         log_every_steps: distance of the log steps.
         save_every_epochs: distance of the checkpoints that stay.
+        watch: metrics of a fixed subset, on the main rank; None where nothing is watched.
         metrics_every_epochs: distance of the watches; 0 never.
+        stop_on_collapse: watches in a row that end the run when they find a collapse; 0 never.
+        collapsed: whether they have.
     """
 
     state: TrainingState
@@ -39,23 +44,35 @@ class Reporter:
     run_log: RunLog
     progress: Progress
     monitor: LossMonitor
-    watch: CollapseWatch
     stop: StopRequest
     world: distributed.World
     epochs: int
     batch_size: int
     log_every_steps: int
     save_every_epochs: int
-    metrics_every_epochs: int
+    watch: CollapseWatch | None = None
+    metrics_every_epochs: int = 0
+    stop_on_collapse: int = 0
+    collapsed: bool = False
     _vote: distributed.Vote = field(default_factory=distributed.Vote)
 
-    def begin(self, plan: list[str], resumed: Path | None) -> None:
-        """Tell what is about to happen."""
+    def begin(self, plan: list[str], resumed: Path | None, pictures: Mapping[str, Tensor]) -> None:
+        """Tell what is about to happen.
+
+        Args:
+            plan: its lines.
+            resumed: the checkpoint that the run continues from, or None.
+            pictures: what training sees, as grids of images [N, C, S, S] in [0, 1] by class name.
+        """
+        self._end_a_collapsed_run()
         if resumed is not None:
             log.info("continuing from %s, step %d", resumed, self.state.step)
             return
         self.run_log.text("plan", plan)
-        self.run_log.image_grid("views", self.watch.sample_views())
+        if self.watch is not None:
+            self.run_log.charts(self.watch.charts())
+        for name, grid in pictures.items():
+            self.run_log.image_grid(f"views/{name}", grid)
 
     def finish(self, folder: RunFolder) -> None:
         """Write the result, and the checkpoint of a run that had no epoch to train."""
@@ -63,8 +80,9 @@ class Reporter:
         if not (checkpoints / "last.pt").exists():
             self.state.save(checkpoints, f"epoch_{self.epochs:04d}.pt")
         self.progress.close()
-        self.run_log.close()
         if self.world.main:
+            self.run_log.hparams(folder.settings(), self.state.latest)
+            self.run_log.close()
             description = self.state.description
             result = {
                 "kind": "pretrain",
@@ -73,6 +91,7 @@ class Reporter:
                 "seed": description.seed,
                 "steps": self.state.step,
                 "epochs": self.epochs,
+                "stopped_on_collapse": self.collapsed,
                 "seconds": round(self.state.elapsed(), 3),
                 "collapse_value": self.monitor.collapse_value,
                 **{key: value for key, value in self.state.latest.items() if math.isfinite(value)},
@@ -89,28 +108,44 @@ class Reporter:
         step = self.state.step
         self.progress.step(self.batch_size)
         if self.logs_at(step) or last_of_epoch:
-            self._write({**self.monitor.read(), "train/lr": self.state.optimizer.param_groups[0]["lr"]})
+            self.write({**self.monitor.read(), "train/lr": self.state.optimizer.param_groups[0]["lr"]})
         return not last_of_epoch and self._stopped()
 
     def epoch_ended(self) -> bool:
         """Watch, save, tell, and return True when the run has to stop now."""
         epoch = self.state.epoch
-        if self.world.main and self.metrics_every_epochs and epoch % self.metrics_every_epochs == 0:
-            self._write(self.watch.measure(epoch, self.state.latest.get("train/loss")))
+        due = self.metrics_every_epochs and epoch % self.metrics_every_epochs == 0
+        if self.world.main and self.watch is not None and due:
+            self.write(self.watch.measure(epoch, self.state.latest))
+        self._end_a_collapsed_run()
         keep = epoch % self.save_every_epochs == 0 or epoch == self.epochs
         self._save(f"epoch_{epoch:04d}.pt" if keep else None)
-        shown = ("train/loss", "train/loss_over_collapse", "train/lr", "watch/mean_cosine")
+        shown = (
+            "train/loss",
+            "train/loss_over_collapse",
+            "train/lr",
+            "watch/mean_cosine",
+            "watch/probe_auroc",
+            "val/auroc",
+        )
         self.progress.epoch(
             epoch, self.epochs, {key: self.state.latest[key] for key in shown if key in self.state.latest}
         )
         return epoch < self.epochs and self._stopped()
+
+    def _end_a_collapsed_run(self) -> None:
+        # The main rank watches; all end after the same epoch. A resumed run finds the count in its checkpoint.
+        found = self.state.latest.get("watch/collapsed", 0.0)
+        if self.stop_on_collapse and distributed.any_rank(found >= self.stop_on_collapse, self.world.device):
+            self.epochs, self.collapsed = self.state.epoch, True
+            log.info("--stop-on-collapse %d: the run ends after epoch %d", self.stop_on_collapse, self.epochs)
 
     def _stopped(self) -> bool:
         reason = self.stop.reason(self.folder)
         if not self._vote.ask(reason is not None):
             return False
         if self.monitor.pending:
-            self._write(self.monitor.read())
+            self.write(self.monitor.read())
         self._save()
         log.warning(
             "stopped by %s after step %d; the same command continues", reason or "another rank", self.state.step
@@ -122,7 +157,8 @@ class Reporter:
         self.run_log.flush()
         self.state.save(self.folder / "checkpoints", keep_as)
 
-    def _write(self, values: dict[str, float]) -> None:
+    def write(self, values: Mapping[str, float]) -> None:
+        """Log numbers at the current step and keep them as the latest."""
         self.state.latest.update(values)
         step = self.state.step
         self.run_log.scalars(step=step, epoch=self.state.epoch, images=step * self.batch_size, values=values)

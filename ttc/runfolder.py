@@ -114,6 +114,11 @@ class RunFolder:
         }
         self.save_json("args.json", entries)
 
+    def settings(self) -> dict[str, object]:
+        """Return flag -> value from `args.json`, derived values included, without those that make no other run."""
+        entries = json.loads((self.path / "args.json").read_text())
+        return {name: entry["value"] for name, entry in entries.items() if name not in NOT_IDENTITY}
+
     def save_json(self, name: str, value: object) -> Path:
         """Write a JSON file of the run atomically; NaN and infinity are refused."""
         path = self.path / name

@@ -18,6 +18,7 @@ from torch.nn import functional
 from ttc.runfolder import truncate_jsonl
 
 if TYPE_CHECKING:
+    import pandas
     from torch.utils.tensorboard import SummaryWriter
 
 log = logging.getLogger("ttc")
@@ -83,7 +84,11 @@ class RunLog:
             from torch.utils.tensorboard import SummaryWriter
 
             threading.excepthook = _quiet_writer
-            self._writer = SummaryWriter(str(folder / "tb"), purge_step=step + 1 if step else 0)
+            if not step:
+                # A run that was killed before its first checkpoint starts anew; TensorBoard never purges its texts.
+                for stale in (folder / "tb").glob("events.*"):
+                    stale.unlink()
+            self._writer = SummaryWriter(str(folder / "tb"), purge_step=step + 1)
 
     def scalars(self, *, step: int, epoch: int, images: int, values: Mapping[str, float]) -> None:
         """Log numbers.
@@ -111,6 +116,31 @@ class RunLog:
         """Show images [N, C, H, W] float in [0, 1] as one grid in TensorBoard."""
         if self._writer is not None:
             self._writer.add_image(key, _grid(images, columns=8), step)
+
+    def charts(self, charts: Mapping[str, list[str]]) -> None:
+        """Show several numbers in one chart of TensorBoard's custom scalars: title -> keys."""
+        if self._writer is not None:
+            # TensorBoard takes the keys for regular expressions; class1 is not to match class10.
+            lines = {title: ["Multiline", [f"{key}$" for key in keys]] for title, keys in charts.items()}
+            self._writer.add_custom_scalars({"classes side by side": lines})
+
+    def hparams(self, values: Mapping[str, object], results: Mapping[str, float]) -> None:
+        """Make the run a row of TensorBoard's HPARAMS table; once, at the end.
+
+        Args:
+            values: flag -> value.
+            results: key -> final number; the keys are those of `scalars`.
+        """
+        if self._writer is not None:
+            from torch.utils.tensorboard.summary import hparams
+
+            shown = {
+                key: value if isinstance(value, bool | int | float | str) else str(value)
+                for key, value in values.items()
+            }
+            # The writer's own add_hparams would open a second run with a name of its own.
+            for summary in hparams(shown, dict(results)):  # type: ignore[no-untyped-call]  # torch
+                self._writer._get_file_writer().add_summary(summary)  # type: ignore[no-untyped-call]  # torch
 
     def flush(self) -> None:
         """Bring everything to the disk."""
@@ -174,3 +204,20 @@ def save_projector(folder: Path, rows: Tensor, labels: list[str], sprites: Tenso
 
     with SummaryWriter(str(folder)) as writer:
         writer.add_embedding(rows, metadata=labels, label_img=sprites, tag="embeddings")
+
+
+def save_pr_curves(folder: Path, predictions: pandas.DataFrame, positive_class: int) -> None:
+    """Write the precision-recall curve of each probe on the test split for TensorBoard.
+
+    Args:
+        folder: where the event file goes.
+        predictions: columns probe, split, label and, with two classes, score; with more there is no such curve.
+        positive_class: the label whose probability is the score.
+    """
+    from torch.utils.tensorboard import SummaryWriter
+
+    if "score" not in predictions:
+        return
+    with SummaryWriter(str(folder)) as writer:
+        for probe, rows in predictions[predictions["split"] == "test"].groupby("probe", sort=False):
+            writer.add_pr_curve(f"test/{probe}", rows["label"].to_numpy() == positive_class, rows["score"].to_numpy())

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -24,7 +25,7 @@ KIND = "pretrain"
 
 @dataclass
 class TrainingState:
-    """The parts of a pretraining run; see DESIGN section 3, Checkpoint.
+    """The parts of a run; see DESIGN section 3, Checkpoint.
 
     Attributes:
         network: encoder and head, not wrapped.
@@ -37,6 +38,8 @@ class TrainingState:
         epoch: epochs completed.
         seconds: training time of the processes before this one.
         latest: the newest numbers that were logged, for the result.
+        kind: of its checkpoints.
+        extra: what else the script keeps; tensors and plain values.
     """
 
     network: PretrainNetwork
@@ -49,6 +52,8 @@ class TrainingState:
     epoch: int = 0
     seconds: float = 0.0
     latest: dict[str, float] = field(default_factory=dict)
+    kind: str = KIND
+    extra: dict[str, Any] = field(default_factory=dict)
     _started: float = field(default_factory=time.perf_counter)
 
     def elapsed(self) -> float:
@@ -60,12 +65,24 @@ class TrainingState:
 
         Every rank must call it: the state of the random generators is collected from all of them.
         """
-        device = next(self.network.parameters()).device
-        rng = distributed.gather(torch.get_rng_state().to(device)).cpu().chunk(distributed.world_size())
+        state = self._collect()
         if distributed.rank() != 0:
             return
+        checkpoint.save(folder / "last.pt", self.kind, state, keep_previous=folder / "previous.pt")
+        if keep_as is not None:
+            checkpoint.save(folder / keep_as, self.kind, state)
+
+    def save_copy(self, path: Path) -> None:
+        """Write a checkpoint that no run continues from; every rank must call it."""
+        state = self._collect()
+        if distributed.rank() == 0:
+            checkpoint.save(path, self.kind, state)
+
+    def _collect(self) -> checkpoint.State:
+        device = next(self.network.parameters()).device
+        rng = distributed.gather(torch.get_rng_state().to(device)).cpu().chunk(distributed.world_size())
         projection = self.network.projection
-        state: checkpoint.State = {
+        return {
             "encoder": self.network.encoder.state_dict(),
             "projection": None if projection is None else projection.state_dict(),
             "objective": self.objective.state_dict(),
@@ -75,13 +92,11 @@ class TrainingState:
             "epoch": self.epoch,
             "seconds": self.elapsed(),
             "latest": self.latest,
+            "extra": self.extra,
             "rng": [each.clone() for each in rng],
             "args": dict(self.arguments),
             "description": asdict(self.description),
         }
-        checkpoint.save(folder / "last.pt", KIND, state, keep_previous=folder / "previous.pt")
-        if keep_as is not None:
-            checkpoint.save(folder / keep_as, KIND, state)
 
     def resume(self, folder: Path, source: str) -> Path | None:
         """Take over what a checkpoint holds.
@@ -97,9 +112,9 @@ class TrainingState:
             ValueError: the checkpoint cannot be used or belongs to another run.
         """
         if source in ("auto", "never"):
-            found = checkpoint.load_latest(folder, KIND)
+            found = checkpoint.load_latest(folder, self.kind)
         else:
-            found = checkpoint.load(Path(source), KIND), Path(source)
+            found = checkpoint.load(Path(source), self.kind), Path(source)
         if found is None:
             return None
         state, path = found
@@ -123,7 +138,7 @@ class TrainingState:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.step, self.epoch, self.seconds = int(state["step"]), int(state["epoch"]), float(state["seconds"])
-        self.latest = dict(state["latest"])
+        self.latest, self.extra = dict(state["latest"]), dict(state.get("extra", {}))
         if len(state["rng"]) == distributed.world_size():
             torch.set_rng_state(state["rng"][distributed.rank()])
 

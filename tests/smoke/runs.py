@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from tests.processes import Running
 from ttc import checkpoint
 
 
@@ -30,3 +32,12 @@ def metrics(folder: Path) -> list[dict[str, float]]:
 def arguments(folder: Path) -> dict[str, dict[str, object]]:
     found: dict[str, dict[str, object]] = json.loads((folder / "args.json").read_text())
     return found
+
+
+def wait_for_lines(path: Path, count: int, running: Running) -> None:
+    """Return when a file has `count` lines."""
+    give_up = time.monotonic() + 60
+    while not path.exists() or len(path.read_text().splitlines()) < count:
+        assert running.process.exitcode is None, "the run ended before it could be interrupted"
+        assert time.monotonic() < give_up
+        time.sleep(0.002)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import time
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.processes import Running, run
-from tests.smoke.runs import arguments, assert_same_weights, metrics
+from tests.smoke.runs import arguments, assert_same_weights, metrics, wait_for_lines
 from ttc import checkpoint
 
 LONG = ("--epochs", 8, "--log-every-steps", 1, "--batch-size", 64, "--metrics-every-epochs", 3)
@@ -24,15 +23,6 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = run("pretrain", *LONG, "--output", "run", folder=folder)
     assert done.code == 0, done.stderr
     return folder / "run"
-
-
-def wait_for_lines(path: Path, count: int, running: Running) -> None:
-    """Return when a file has `count` lines."""
-    give_up = time.monotonic() + 60
-    while not path.exists() or len(path.read_text().splitlines()) < count:
-        assert running.process.exitcode is None, "the run ended before it could be interrupted"
-        assert time.monotonic() < give_up
-        time.sleep(0.002)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])

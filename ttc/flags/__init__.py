@@ -11,7 +11,8 @@ from ttc.flags.evaluation import (
     add_metrics,
     add_probe,
 )
-from ttc.flags.running import add_output, add_runtime
+from ttc.flags.finetuning import add_finetuning, check_classes, complete_finetuning
+from ttc.flags.running import add_monitoring, add_output, add_runtime
 from ttc.flags.training import add_method, add_model, add_optimisation
 
 __all__ = [
@@ -22,12 +23,16 @@ __all__ = [
     "add_data",
     "add_evaluation_output",
     "add_evaluation_set",
+    "add_finetuning",
     "add_heads",
     "add_method",
     "add_metrics",
     "add_model",
+    "add_monitoring",
     "add_optimisation",
     "add_output",
     "add_probe",
     "add_runtime",
+    "check_classes",
+    "complete_finetuning",
 ]

@@ -43,11 +43,35 @@ def add_runtime(parser: Parser, *, precision: bool = True) -> None:
     )
 
 
-def add_output(parser: Parser) -> None:
+def add_monitoring(parser: Parser) -> None:
+    """Add what pretraining watches, and what it does about it."""
+    group = parser.add_argument_group("monitoring")
+    add = group.add_argument
+    add(
+        "--metrics-every-epochs",
+        type=whole(0),
+        default=5,
+        metavar="E",
+        help="how often SAA, CAC, effective rank, mean cosines and a linear probe of a fixed subset are watched; "
+        "0 never",
+    )
+    add(
+        "--stop-on-collapse",
+        nargs="?",
+        type=whole(1),
+        const=3,
+        default=0,
+        metavar="WATCHES",
+        help="end the run when so many watches in a row find a collapse (3 if no number is given); it saves time "
+        "in sweeps, and the result says so",
+    )
+
+
+def add_output(parser: Parser, default: str = "runs/DATASET-METHOD-seedS") -> None:
     """Add the run folder and what is written when."""
     group = parser.add_argument_group("output")
     add = group.add_argument
-    add("--output", metavar="FOLDER", help="run folder; the default is runs/DATASET-METHOD-seedS")
+    add("--output", metavar="FOLDER", help=f"run folder; the default is {default}")
     add(
         "--resume",
         default="auto",
@@ -67,13 +91,6 @@ def add_output(parser: Parser) -> None:
         default=10,
         metavar="N",
         help="steps between two lines of metrics.jsonl; each costs a wait for the device",
-    )
-    add(
-        "--metrics-every-epochs",
-        type=whole(0),
-        default=5,
-        metavar="E",
-        help="how often SAA, CAC and effective rank of a fixed subset are watched; 0 never",
     )
     add(
         "--stop-after-minutes",

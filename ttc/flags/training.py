@@ -111,8 +111,21 @@ def _add_combinations(add: Callable[..., object]) -> None:
 
 def add_optimisation(parser: Parser) -> None:
     """Add batches and the optimizer."""
-    group = parser.add_argument_group("optimisation")
-    add = group.add_argument
+    add = parser.add_argument_group("optimisation").add_argument
+    add_batches(add)
+    add(
+        "--epochs",
+        type=whole(0),
+        default=30,
+        metavar="E",
+        help="passes over the training samples; the balanced sampler takes as many steps; "
+        "0 leaves the encoder untrained, the baseline of every comparison",
+    )
+    add_optimizer(add)
+
+
+def add_batches(add: Callable[..., object]) -> None:
+    """Add what a batch holds."""
     add(
         "--batch-size",
         type=whole(1),
@@ -143,18 +156,10 @@ def add_optimisation(parser: Parser) -> None:
         metavar="K",
         help="least rare images in a batch; repeats them only as much as needed",
     )
-    add(
-        "--epochs",
-        type=whole(0),
-        default=30,
-        metavar="E",
-        help="passes over the training samples; the balanced sampler takes as many steps; "
-        "0 leaves the encoder untrained, the baseline of every comparison",
-    )
-    _add_optimizer(add)
 
 
-def _add_optimizer(add: Callable[..., object]) -> None:
+def add_optimizer(add: Callable[..., object]) -> None:
+    """Add the optimizer."""
     add(
         "--optimizer",
         choices=("sgd", "adam", "adamw"),

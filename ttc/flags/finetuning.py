@@ -1,0 +1,138 @@
+"""How finetune.py trains: what starts, what stands still, how fast each part learns, which epoch is kept.
+
+Flags, defaults that follow from other flags, contradictions.
+"""
+
+from __future__ import annotations
+
+from ttc.cli import Namespace, Parser, real, whole
+from ttc.description import Description
+from ttc.finetuning import LOSSES
+from ttc.flags.evaluation import add_clinical
+from ttc.flags.training import add_batches, add_optimizer
+from ttc.selection import SELECTORS
+
+
+def add_finetuning(parser: Parser) -> None:
+    """Add everything that is particular to fine-tuning, and the batches and the optimizer."""
+    _add_network(parser)
+    add = parser.add_argument_group("optimisation").add_argument
+    add_batches(add)
+    add(
+        "--epochs",
+        type=whole(1),
+        default=30,
+        metavar="E",
+        help="most passes over the training samples, the linear phase included; the same for --from-scratch",
+    )
+    add_optimizer(add)
+    add(
+        "--encoder-lr",
+        type=real(0, above=True),
+        metavar="LR",
+        help="peak learning rate of the encoder, while --lr is that of the new head; the default is a tenth of --lr, "
+        "which keeps what was learned, and --lr itself with --from-scratch",
+    )
+    parser.set_defaults(lr=0.1)
+    _add_objective(parser)
+    _add_selection(parser)
+    add_clinical(parser)
+
+
+def _add_network(parser: Parser) -> None:
+    add = parser.add_argument_group("fine-tuning").add_argument
+    add(
+        "--from-scratch",
+        action="store_true",
+        help="the baseline: the same network, data and budget, but random weights instead of the checkpoint's",
+    )
+    add(
+        "--freeze-encoder",
+        action="store_true",
+        help="train the head alone; parameters and BatchNorm statistics of the encoder stay, which is verified",
+    )
+    add(
+        "--freeze-until",
+        metavar="LAYER",
+        help="keep the encoder's layers from the first up to and including this one, such as layer2 of a ResNet or "
+        "layers.3 of a convnet; helps with few images",
+    )
+    add(
+        "--linear-epochs",
+        type=whole(0),
+        default=0,
+        metavar="E",
+        help="linear-then-full: in the first E epochs only the head learns, so that a random head does not spoil the "
+        "encoder",
+    )
+
+
+def _add_objective(parser: Parser) -> None:
+    add = parser.add_argument_group("objective").add_argument
+    add(
+        "--loss",
+        choices=LOSSES,
+        help="what the classifier minimises; the default is weighted-ce, and ce with --batch-sampler balanced, where "
+        "the batches already correct for the imbalance",
+    )
+    add(
+        "--class-weights",
+        nargs="+",
+        type=real(0, above=True),
+        metavar="W",
+        help="weight of each class, in label order, instead of the inverse class frequency; for weighted-ce and focal",
+    )
+
+
+def _add_selection(parser: Parser) -> None:
+    add = parser.add_argument_group("selection").add_argument
+    add(
+        "--select-by",
+        choices=SELECTORS,
+        default="auroc",
+        help="validation metric whose best epoch is kept; loss (cross-entropy) where probabilities matter",
+    )
+    add(
+        "--patience",
+        type=whole(0),
+        default=10,
+        metavar="E",
+        help="stop when so many epochs after the linear phase brought no better one; 0 trains all --epochs",
+    )
+
+
+def complete_finetuning(parser: Parser, args: Namespace) -> dict[str, object]:
+    """Fill in the flags of finetune.py that follow from others; end with exit code 2 where they contradict each other.
+
+    Returns:
+        The flags that were filled in, for args.json.
+    """
+    if args.freeze_encoder:
+        for flag in ("freeze_until", "linear_epochs", "encoder_lr"):
+            if getattr(args, flag):
+                parser.refuse(f"--{flag.replace('_', '-')} has no effect with --freeze-encoder; leave one of them out")
+    if args.linear_epochs >= args.epochs:
+        parser.refuse(f"--linear-epochs {args.linear_epochs} leaves no epoch of {args.epochs}; use --freeze-encoder")
+    found: dict[str, object] = {}
+    if args.loss is None:
+        found["loss"] = "ce" if args.batch_sampler == "balanced" and not args.class_weights else "weighted-ce"
+    if args.encoder_lr is None:
+        found["encoder_lr"] = args.lr if args.from_scratch else args.lr / 10
+    vars(args).update(found)
+    if args.class_weights and args.loss not in ("weighted-ce", "focal"):
+        parser.refuse(f"--class-weights has no effect with --loss {args.loss}; use weighted-ce or focal")
+    return found
+
+
+def check_classes(args: Namespace, description: Description) -> None:
+    """Refuse flags of finetune.py that do not fit the classes.
+
+    Raises:
+        ValueError: one does not.
+    """
+    if len(description.class_names) > 2 and args.select_by == "auprc":
+        raise ValueError("--select-by auprc is defined for two classes only; use auroc")
+    if len(description.class_names) > 2 and args.deploy_prevalence:
+        raise ValueError("--deploy-prevalence is defined for two classes only; leave it out")
+    if args.minority_cutmix and description.minority_class is None:
+        raise ValueError(f"--minority-cutmix {args.minority_cutmix:g}: no class is the minority; leave it out")
