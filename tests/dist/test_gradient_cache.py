@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.dist.cached_steps import Setting, Step, step
+from tests.dist.cached_steps import Setting, Step, step, step_on
 from tests.dist.parity import BATCH, CASES
 from tests.dist.ranks import on_ranks
 from ttc import distributed, runtime
