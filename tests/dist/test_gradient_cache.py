@@ -1,4 +1,4 @@
-"""Micro-batches give the gradient of the whole batch: every method, dropout, precision, BatchNorm, one and two ranks."""
+"""Micro-batches give the gradient of the whole batch: all methods, dropout, precision, BatchNorm, one and two ranks."""
 
 from __future__ import annotations
 
