@@ -138,9 +138,7 @@ def textbook(embedder: BatchEmbedder, objective: Objective, count: int, batch: t
         states.append(torch.get_rng_state())
         with torch.no_grad():
             embedded.append(embedder._embed(images[first::count], ids[first::count], draws[first::count], None))
-    features, z = (
-        torch.stack(each, 1).flatten(0, 1).detach().requires_grad_() for each in zip(*embedded, strict=True)
-    )
+    features, z = (torch.stack(each, 1).flatten(0, 1).detach().requires_grad_() for each in zip(*embedded, strict=True))
     loss = loss_of(objective, features, z, batch)
     loss.backward()
     for first, state in enumerate(states):
