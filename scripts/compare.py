@@ -158,10 +158,11 @@ def as_text(runs: list[Predictions], result: dict) -> str:
             if (test := result[name].get(method)) is None:
                 continue
             low, high, p = test["low"], test["high"], test["p"]
+            shown = "-" if p is None else "<0.0001" if p < 1e-4 else f"{p:.4f}"
             interval = "-" if low is None else f"[{100 * low:.1f}, {100 * high:.1f}]"
             lines.append(
                 f"{title + ', ' + method:<28}{100 * result[name]['first']:>9.1f}{100 * result[name]['second']:>9.1f}"
-                f"{100 * result[name]['difference']:>9.1f}{interval:>20}{'-' if p is None else f'{p:.4f}':>10}"
+                f"{100 * result[name]['difference']:>9.1f}{interval:>20}{shown:>10}"
             )
     return "\n".join([*lines, "percent; p is two-sided and not corrected for several comparisons"])
 
