@@ -9,7 +9,6 @@ import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
