@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from ttc import checkpoint, distributed
 from ttc.description import Description
+from ttc.losses.objective import Objective
 from ttc.models import PretrainNetwork
 from ttc.runfolder import differing, shorten
 
@@ -40,7 +40,7 @@ class TrainingState:
     """
 
     network: PretrainNetwork
-    objective: nn.Module
+    objective: Objective
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     description: Description
