@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import time
 from pathlib import Path
 
 import pytest
 
+from tests.processes import call
 from ttc.runfolder import RunFolder, differing, shorten, truncate_jsonl
 
 VALUES: dict[str, object] = {"lr": 0.1, "classes": [["0"], ["1"]], "encoder": None, "output": "x", "num_workers": 2}
@@ -83,12 +87,32 @@ def test_what_a_failed_set_up_leaves_does_not_count(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "log.txt"]
 
 
+def claim_elsewhere(path: str) -> None:
+    """Claim the folder in this process, which ends with 0 when it is refused."""
+    try:
+        RunFolder(Path(path)).claim(VALUES)
+    except ValueError as error:
+        os._exit(0 if "is in use by another process" in str(error) else 3)
+    os._exit(4)
+
+
+def fork_and_sleep() -> int:
+    """Start a process that inherits everything, as those that decode images do; return its number."""
+    child = os.fork()
+    if child == 0:
+        time.sleep(60)
+        os._exit(0)
+    return child
+
+
 def test_one_process_at_a_time(tmp_path: Path) -> None:
     first = begun(tmp_path)
-    with pytest.raises(ValueError, match="is in use by another process"):
-        RunFolder(tmp_path).claim(VALUES)
+    assert call(claim_elsewhere, str(tmp_path)) == 0
+    heir = fork_and_sleep()
     release(first)
-    RunFolder(tmp_path).claim(VALUES)
+    assert call(claim_elsewhere, str(tmp_path)) == 4
+    os.kill(heir, signal.SIGKILL)
+    os.waitpid(heir, 0)
 
 
 def test_finished_means_a_result(tmp_path: Path) -> None:

@@ -92,8 +92,11 @@ def first_to_fail() -> bool:
 
     # In a thread, because the host may be cut off: the question would then wait for as long as TCP tries.
     asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(10)
+    try:
+        asking.start()
+        asking.join(10)
+    except RuntimeError:  # there is no memory for a thread
+        ask()
     return not answers or answers[0]
 
 

@@ -108,7 +108,7 @@ class Reporter:
         step = self.state.step
         self.progress.step(self.batch_size)
         if self.logs_at(step) or last_of_epoch:
-            self.write({**self.monitor.read(), "train/lr": self.state.optimizer.param_groups[0]["lr"]})
+            self.write({**self._read(), "train/lr": self.state.optimizer.param_groups[0]["lr"]})
         return not last_of_epoch and self._stopped()
 
     def epoch_ended(self) -> bool:
@@ -145,7 +145,7 @@ class Reporter:
         if not self._vote.ask(reason is not None):
             return False
         if self.monitor.pending:
-            self.write(self.monitor.read())
+            self.write(self._read())
         self._save()
         log.warning(
             "stopped by %s after step %d; the same command continues", reason or "another rank", self.state.step
@@ -156,6 +156,11 @@ class Reporter:
         # First what was logged up to this step: a run that continues from here never logs it again.
         self.run_log.flush()
         self.state.save(self.folder / "checkpoints", keep_as)
+
+    def _read(self) -> dict[str, float]:
+        # A method with phases changes it, and a resumed run must log what the uninterrupted one logs.
+        self.monitor.collapse_value = self.state.objective.collapse_value(self.batch_size)
+        return self.monitor.read()
 
     def write(self, values: Mapping[str, float]) -> None:
         """Log numbers at the current step and keep them as the latest."""

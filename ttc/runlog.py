@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,11 +34,23 @@ class _Console(logging.StreamHandler):  # type: ignore[type-arg]  # generic only
         tqdm.write(self.format(record), file=sys.stderr)
 
 
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn an error of the file system into one line that names the file or folder and the remedy."""
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(
+            f"{path} could not be written ({error.strerror}); free space there or choose another --output"
+        ) from None
+
+
 class _File(logging.FileHandler):
     """Stops the run when its log cannot be written, instead of printing a traceback and going on."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # logging's name
-        raise  # noqa: PLE0704  # called while the error is being handled
+        with writing(Path(self.baseFilename)):
+            raise  # noqa: PLE0704  # called while the error is being handled
 
 
 def _quiet_writer(failure: threading.ExceptHookArgs) -> None:
@@ -76,7 +89,7 @@ class RunLog:
             main: whether this process writes.
             step: the step from which the run continues; what was logged after it is dropped.
         """
-        self.main = main
+        self.main, self._folder = main, folder
         self._writer: SummaryWriter | None = None
         if main:
             truncate_jsonl(folder / "metrics.jsonl", step)
@@ -102,10 +115,11 @@ class RunLog:
         if self._writer is None:
             return
         finite = {key: value if abs(value) < float("inf") else None for key, value in values.items()}
-        self._lines.write(json.dumps({"step": step, "epoch": epoch, "images": images, **finite}) + "\n")
-        self._lines.flush()
-        for key, value in values.items():
-            self._writer.add_scalar(key, value, step)
+        with writing(self._folder):
+            self._lines.write(json.dumps({"step": step, "epoch": epoch, "images": images, **finite}) + "\n")
+            self._lines.flush()
+            for key, value in values.items():
+                self._writer.add_scalar(key, value, step)
 
     def text(self, key: str, lines: list[str], step: int = 0) -> None:
         """Show lines as preformatted text in TensorBoard."""
@@ -145,15 +159,17 @@ class RunLog:
     def flush(self) -> None:
         """Bring everything to the disk."""
         if self._writer is not None:
-            self._lines.flush()
-            os.fsync(self._lines.fileno())
-            self._writer.flush()
+            with writing(self._folder):
+                self._lines.flush()
+                os.fsync(self._lines.fileno())
+                self._writer.flush()
 
     def close(self) -> None:
         """Flush and close the files."""
         if self._writer is not None:
-            self._writer.close()
-            self._lines.close()
+            with writing(self._folder):
+                self._writer.close()
+                self._lines.close()
 
 
 def _grid(images_NCHW: Tensor, columns: int) -> Tensor:

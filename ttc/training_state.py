@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from ttc import checkpoint, distributed
 from ttc.description import Description
+from ttc.losses.objective import Objective
 from ttc.models import PretrainNetwork
 from ttc.runfolder import differing, shorten
 
@@ -43,7 +43,7 @@ class TrainingState:
     """
 
     network: PretrainNetwork
-    objective: nn.Module
+    objective: Objective
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     description: Description
