@@ -57,6 +57,7 @@ def build_parser() -> Parser:
         "python linear_eval.py --checkpoint runs/digits-supmin-seed0/checkpoints/last.pt",
     )
     flags.add_checkpoint(parser, required=True)
+    flags.add_heads(parser)
     flags.add_probe(parser)
     flags.add_clinical(parser)
     flags.add_evaluation_set(parser)

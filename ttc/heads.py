@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from ttc.losses.combine import PrototypePull
+from ttc.losses.prototypes import SupProto
 from ttc.optim import build_optimizer, learning_rate, set_learning_rate
 from ttc.pretrained import Pretrained, embed, stored_objective
 from ttc.probe import FittedProbe, auroc, linear_probe
@@ -77,7 +79,7 @@ def prototype_classifier(run: Pretrained) -> Predict:
     Raises:
         ValueError: the objective has no prototypes.
     """
-    owners = [module for module in stored_objective(run).modules() if hasattr(module, "prototypes_KD")]
+    owners = [module for module in stored_objective(run).modules() if isinstance(module, SupProto | PrototypePull)]
     if not owners:
         raise ValueError(
             f"--head prototype: --method {run.description.method} has no prototypes; use --head linear or knn"
@@ -133,7 +135,7 @@ def train_paper_probe(
         for batch in torch.split(torch.randperm(len(rows), generator=generator), PAPER_BATCH):
             loss = functional.cross_entropy(head(features[batch]), labels[batch])
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
             optimizer.step()
         score = float(epoch) if validation is None else auroc(validation[1], predict(validation[0]))
         if score > best:

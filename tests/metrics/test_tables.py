@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
+from ttc.metrics.clinical import clinical_metrics
 from ttc.metrics.representation import representation_metrics
-from ttc.metrics.tables import format_table
+from ttc.metrics.tables import format_clinical, format_probes, format_table
+from ttc.probe import summarise
 
 
 def table(labels, names, minority=1, **options):
@@ -44,3 +47,46 @@ def test_undefined_values_and_missing_peu():
 def test_wrong_number_of_names():
     with pytest.raises(ValueError, match="1 names, but the metrics have 2"):
         table([0, 0, 1, 1], ["only"], 0)
+
+
+def probe_results(validation, groups=("a", "b")):
+    generator = np.random.default_rng(0)
+    labels = (np.arange(60) % 4 == 0).astype(int)
+    scores = np.clip(generator.normal(0.3 + 0.3 * labels, 0.2), 0.001, 0.999)
+    probabilities = np.stack([1 - scores, scores], axis=1)
+    found = clinical_metrics(
+        labels,
+        probabilities,
+        validation=(labels, probabilities) if validation else None,
+        groups=[groups[number % len(groups)] for number in range(60)],
+        deploy_prevalence=[0.01],
+        bootstrap=20,
+    )
+    return {"knn projection": {"classifier": {"train_samples": 99999, **summarise([found, found])}}}, found
+
+
+def test_probes_stand_under_their_heads():
+    results, found = probe_results(validation=True)
+    lines = format_probes(results, "fracture") + format_clinical(results, [0.01])
+    assert max(map(len, lines)) <= 100
+    heads, row = lines[1].split(), lines[2]
+    assert heads == ["layer", "probe", "n", "bal.", "acc.", "AUROC", "AUPRC", "F1"]
+    assert row.startswith("knn projection classifier")
+    auroc = found["auroc"]
+    shown = f"{100 * auroc['value']:.1f} [{100 * auroc['low']:.0f},{100 * auroc['high']:.0f}]"
+    assert row[48:64].strip() == shown
+    assert lines[1][48:64].strip() == "AUROC"
+    youden = next(number for number, line in enumerate(lines) if "Youden" in line)
+    sensitivity = found["operating_points"]["youden"]["sensitivity"]["value"]
+    assert lines[youden + 2][32:48].strip().startswith(f"{100 * sensitivity:.1f} [")
+    assert any("where 1 % are positive" in line for line in lines)
+    assert sum(line.startswith(("a  ", "b  ")) for line in lines) == 2
+
+
+def test_undefined_cells_and_many_groups():
+    results, _ = probe_results(validation=False, groups=[f"patient with a long name, number {n}" for n in range(30)])
+    lines = format_probes(results, "fracture") + format_clinical(results, [])
+    assert max(map(len, lines)) <= 100
+    youden = next(number for number, line in enumerate(lines) if "Youden" in line)
+    assert lines[youden + 2].split()[4:] == ["-"] * 4
+    assert lines[-1] == "and 20 smaller groups, see result.json"

@@ -198,7 +198,7 @@ def test_one_two_and_three_processes_give_the_same_files(pretrained_run: Path, t
 def test_a_probe_leaves_every_parameter_and_buffer_alone(
     pretrained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The encoder has BatchNorm, whose statistics a forward pass in training mode would move: the control at the end."""
+    """The encoder has BatchNorm, whose statistics a forward pass in training mode moves: the control at the end."""
     path = pretrained_run / "checkpoints" / "last.pt"
     loaded = load_pretrained(str(path), None, 0, torch.device("cpu"))
     network, train = loaded.network, loaded.dataset.indices("train")[:64]

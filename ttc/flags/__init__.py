@@ -5,6 +5,7 @@ from ttc.flags.evaluation import (
     add_clinical,
     add_evaluation_output,
     add_evaluation_set,
+    add_heads,
     add_metrics,
     add_probe,
 )
@@ -18,6 +19,7 @@ __all__ = [
     "add_data",
     "add_evaluation_output",
     "add_evaluation_set",
+    "add_heads",
     "add_method",
     "add_metrics",
     "add_model",

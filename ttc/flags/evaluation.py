@@ -35,9 +35,9 @@ def add_evaluation_output(parser: Parser) -> None:
     )
 
 
-def add_probe(parser: Parser) -> None:
-    """Add how linear_eval.py probes."""
-    add = parser.add_argument_group("probe").add_argument
+def add_heads(parser: Parser) -> None:
+    """Add what linear_eval.py puts on the encoder."""
+    add = parser.add_argument_group("head").add_argument
     add(
         "--head",
         nargs="+",
@@ -66,6 +66,11 @@ def add_probe(parser: Parser) -> None:
         help="for small sets, cross-validate the probe, no group in two folds: on validation and test together (and on "
         "train if the encoder is untrained); in turn one fold tests, one chooses, the others teach",
     )
+
+
+def add_probe(parser: Parser) -> None:
+    """Add how linear_eval.py probes."""
+    add = parser.add_argument_group("probe").add_argument
     add(
         "--protocol",
         choices=("logistic", "paper"),
