@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -68,7 +68,7 @@ def load_pretrained(path: str, data_root: str | None, num_workers: int, device: 
 
 
 def load_network(path: str, device: torch.device) -> tuple[PretrainNetwork, Description, checkpoint.State]:
-    """Load the network of a checkpoint of pretrain.py; no data are needed.
+    """Load the network of a checkpoint of pretrain.py or finetune.py, which have one form; no data are needed.
 
     Args:
         path: the checkpoint.
@@ -80,7 +80,7 @@ def load_network(path: str, device: torch.device) -> tuple[PretrainNetwork, Desc
     Raises:
         ValueError: no checkpoint of that kind.
     """
-    state = checkpoint.load(Path(path), KIND)
+    state = checkpoint.load(Path(path), KIND, "finetune")
     description = Description(**state["description"])
     network = description.network()
     network.encoder.load_state_dict(state["encoder"])
@@ -92,11 +92,15 @@ def load_network(path: str, device: torch.device) -> tuple[PretrainNetwork, Desc
 
 def stored_objective(run: Pretrained) -> Objective:
     """Build the run's objective with its stored state, on the network's device."""
-    method, device = run.description.method, next(run.network.parameters()).device
-    objective = build_objective(method, **run.description.objective)  # type: ignore[arg-type]  # its own arguments
-    objective.attach(run.network)
-    objective.load_state_dict(run.objective_state)
-    return objective.to(device).eval()
+    return build_stored(run.network, run.description, run.objective_state)
+
+
+def build_stored(network: PretrainNetwork, description: Description, state: Mapping[str, Tensor]) -> Objective:
+    """Build an objective from the description and the objective's state of a checkpoint."""
+    objective = build_objective(description.method, **description.objective)  # type: ignore[arg-type]  # its own
+    objective.attach(network)
+    objective.load_state_dict(state)
+    return objective.to(next(network.parameters()).device).eval()
 
 
 def own_classifier(run: Pretrained) -> Callable[[Tensor], NDArray[np.float64]]:
