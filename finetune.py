@@ -161,6 +161,7 @@ def tell_plan(
             epochs=args.epochs,
             warmup_epochs=args.warmup_epochs,
             world_size=world.size,
+            micro_batches=1,
             half_precision=args.precision != "fp32",
         ),
         f"start: {'random weights' if args.from_scratch else args.checkpoint}; {phase} learns",

@@ -1,6 +1,7 @@
-"""Classify new images with a pretrained encoder and the linear head that linear_eval.py fitted on it.
+"""Classify new images, with the linear head that linear_eval.py fitted or with a network's own classifier.
 
 python scripts/predict.py --checkpoint runs/NAME/checkpoints/last.pt --images FOLDER
+python scripts/predict.py --checkpoint runs/NAME/finetune/checkpoints/best.pt --head own --images FOLDER
 
 Writes one line per image: id, score (probability of the positive class; one column per class where there are more than
 two), prediction (label) and class (its name).
@@ -16,15 +17,19 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
+import torch
 
-from ttc import flags, runtime
-from ttc.checkpoint import write_text
+from ttc import flags, from_flags, runtime
+from ttc.checkpoint import State, write_text
 from ttc.cli import Parser, real
 from ttc.datasets.images import FileImages, find_bad_images
+from ttc.description import Description
+from ttc.heads import Predict
 from ttc.heads_io import Heads, load_heads
 from ttc.metrics.thresholds import RULES, choose_thresholds
+from ttc.models import PretrainNetwork
 from ttc.new_images import encode, read_images
-from ttc.pretrained import load_network
+from ttc.pretrained import build_stored, load_network
 from ttc.probe import PROBES, FittedProbe, module_digest
 from ttc.runlog import log, start_logging
 from ttc.sweep_figures import read_predictions
@@ -37,7 +42,7 @@ def build_parser() -> Parser:
         "python scripts/predict.py --checkpoint runs/digits-supmin-seed0/checkpoints/last.pt --images FOLDER",
     )
     add = parser.add_argument_group("data").add_argument
-    add("--checkpoint", required=True, metavar="FILE", help="checkpoint of pretrain.py")
+    add("--checkpoint", required=True, metavar="FILE", help="checkpoint of pretrain.py or finetune.py")
     add(
         "--images",
         required=True,
@@ -51,7 +56,12 @@ def build_parser() -> Parser:
         help="skip leaves score and prediction of unreadable files empty",
     )
     add = parser.add_argument_group("head").add_argument
-    add("--head", metavar="FILE", help="heads of linear_eval.py, if not RUN/linear_eval/heads.pt")
+    add(
+        "--head",
+        metavar="FILE|own",
+        help="heads of linear_eval.py, if not RUN/linear_eval/heads.pt; own is the classifier in the checkpoint "
+        "itself: of finetune.py, or of a method that trains one",
+    )
     add("--probe", choices=PROBES, help="which of its heads; the default is the first of all, fraction and minority")
     add(
         "--threshold",
@@ -83,18 +93,45 @@ def threshold_by(rule: str, path: Path, probe: str, positive_class: int) -> floa
     return chosen
 
 
+def own_head(network: PretrainNetwork, description: Description, state: State) -> Predict:
+    """Return the classifier that a checkpoint holds: features [N, F] -> class probabilities [N, K]."""
+    objective = build_stored(network, description, state["objective"])
+    device = next(network.parameters()).device
+
+    def predict(features: torch.Tensor) -> np.ndarray:
+        with torch.no_grad():
+            logits = objective.classifier(features.to(device))
+        if logits is None:
+            raise ValueError(f"--head own: --method {description.method} trains no classifier; leave --head out")
+        return logits.double().softmax(-1).cpu().numpy()
+
+    return predict
+
+
+def matching_heads(path: Path, network: PretrainNetwork, checkpoint: str) -> Heads:
+    """Read heads and make sure that they were fitted on this network."""
+    if not path.is_file():
+        raise ValueError(f"--head {path} is missing; run linear_eval.py --checkpoint {checkpoint}, or use --head own")
+    heads = load_heads(path)
+    if heads.encoder_sha256 != module_digest(network):
+        raise ValueError(f"--head {path} belongs to another encoder; run linear_eval.py on {checkpoint}")
+    return heads
+
+
 def choose_head(heads: Heads, probe: str | None, path: Path) -> tuple[str, FittedProbe]:
     """Return the wanted head and its name."""
     name = probe or next((each for each in ("all", "fraction", "minority") if each in heads.heads), None)
     if name is None or name not in heads.heads:
         raise ValueError(f"--head {path} has the probes {', '.join(heads.heads) or 'none'}; run linear_eval.py again")
-    log.info("head: probe %s of %s; positive class: %s", name, path, heads.class_names[heads.positive_class])
+    log.info("head: probe %s of %s", name, path)
     return name, heads.heads[name]
 
 
-def as_csv(ids: list[str], rows: list[int], scores: np.ndarray, heads: Heads, threshold: float) -> str:
+def as_csv(
+    ids: list[str], rows: list[int], scores: np.ndarray, class_names: list[str], positive: int, threshold: float
+) -> str:
     """Lay out the predictions of the images in `rows`; other ids get empty cells."""
-    classes, positive = scores.shape[1], heads.positive_class
+    classes = scores.shape[1]
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     names = ["score"] if classes == 2 else [f"score_{label}" for label in range(classes)]
@@ -107,7 +144,7 @@ def as_csv(ids: list[str], rows: list[int], scores: np.ndarray, heads: Heads, th
         own = scores[place_of[row]]
         label = int(own.argmax()) if classes > 2 else positive if own[positive] >= threshold else 1 - positive
         shown = [own[positive]] if classes == 2 else own
-        writer.writerow([each, *map(float, shown), label, heads.class_names[label]])
+        writer.writerow([each, *map(float, shown), label, class_names[label]])
     return file.getvalue()
 
 
@@ -118,17 +155,21 @@ def main() -> int:
     start_logging(main=True)
 
     # 2. model
-    network, description, _ = load_network(args.checkpoint, runtime.pick_device(args.device))
-    path = Path(args.head or Path(args.checkpoint).resolve().parent.parent / "linear_eval" / "heads.pt")
-    if not path.is_file():
-        raise ValueError(f"--head {path} is missing; run linear_eval.py --checkpoint {args.checkpoint} first")
-    heads = load_heads(path)
-    if heads.encoder_sha256 != module_digest(network):
-        raise ValueError(f"--head {path} belongs to another encoder; run linear_eval.py on {args.checkpoint}")
-    probe, head = choose_head(heads, args.probe, path)
+    network, description, state = load_network(args.checkpoint, runtime.pick_device(args.device))
+    run = Path(args.checkpoint).resolve().parent.parent
+    positive, probe = from_flags.positive_class(None, description), "own"
+    if args.head == "own":
+        predictions, head = run / "predictions.csv", own_head(network, description, state)
+    else:
+        path = Path(args.head) if args.head else run / "linear_eval" / "heads.pt"
+        predictions = path.with_name("predictions.csv")
+        heads = matching_heads(path, network, args.checkpoint)
+        positive, (probe, head) = heads.positive_class, choose_head(heads, args.probe, path)
+    names = description.class_names
+    log.info("positive class: %s", names[positive])
     limit = args.threshold
     if isinstance(limit, str):
-        limit = threshold_by(limit, path.with_name("predictions.csv"), probe, heads.positive_class)
+        limit = threshold_by(limit, predictions, probe, positive)
 
     # 3. images
     ids, images = read_images(args.images, description)
@@ -144,7 +185,7 @@ def main() -> int:
 
     # 4. predictions
     features, _ = encode(network, description, images, args.num_workers)
-    table = as_csv(ids, rows, head(features), heads, limit)
+    table = as_csv(ids, rows, head(features), names, positive, limit)
     if args.output == "-":
         sys.stdout.write(table)
     else:

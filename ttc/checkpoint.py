@@ -113,12 +113,12 @@ def unpack(data: bytes) -> object:
             raise ValueError(f"no file of plain tensors ({type(error).__name__})") from None
 
 
-def load(path: Path, kind: str) -> State:
+def load(path: Path, *kinds: str) -> State:
     """Read and verify a checkpoint onto the CPU.
 
     Args:
         path: the file.
-        kind: the kind that the caller can use.
+        kinds: what the caller can use.
 
     Raises:
         ValueError: missing, damaged, foreign or of another kind; one line with the path and what to do.
@@ -139,8 +139,9 @@ def load(path: Path, kind: str) -> State:
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         found = state.get("format") if isinstance(state, dict) else type(state).__name__
         raise ValueError(f"checkpoint {path} has format {found!r}, not {FORMAT!r}; pass one that pretrain.py wrote")
-    if state.get("kind") != kind:
-        raise ValueError(f"checkpoint {path} is of kind {state.get('kind')!r}, not {kind!r}; pass one of that kind")
+    if state.get("kind") not in kinds:
+        wanted = " or ".join(map(repr, kinds))
+        raise ValueError(f"checkpoint {path} is of kind {state['kind']!r}, not {wanted}; pass one of that kind")
     return state
 
 

@@ -14,7 +14,6 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -158,6 +157,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     for name, entry in header.items():
         if name != "__metadata__":
             start, end = entry["data_offsets"]
-            raw = torch.from_numpy(np.frombuffer(values[start:end], np.uint8).copy())
-            found[name] = raw.view(dtypes[entry["dtype"]]).reshape(entry["shape"])
+            raw = bytearray(values[start:end])
+            dtype, shape = dtypes[entry["dtype"]], entry["shape"]
+            found[name] = torch.frombuffer(raw, dtype=dtype).reshape(shape) if raw else torch.empty(shape, dtype=dtype)
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -60,7 +60,7 @@ def load_pretrained(
     Raises:
         ValueError: no checkpoint of that kind, or the data have changed since.
     """
-    network, description, state = load_network(path, device, kind)
+    network, description, state = load_network(path, device, [kind])
     with checkpoint.contents(Path(path)):
         objective, step, settings = state["objective"], state["step"], description.dataset_settings()
     dataset = load_dataset(replace(settings, num_workers=num_workers, data_root=data_root or settings.data_root))
@@ -73,14 +73,14 @@ def load_pretrained(
 
 
 def load_network(
-    path: str, device: torch.device, kind: str = KIND
+    path: str, device: torch.device, kinds: Sequence[str] = (KIND, "finetune")
 ) -> tuple[PretrainNetwork, Description, checkpoint.State]:
-    """Load the network of a checkpoint; no data are needed.
+    """Load the network of a checkpoint of pretrain.py or finetune.py, which have one form; no data are needed.
 
     Args:
         path: the checkpoint.
         device: where the network goes.
-        kind: what the checkpoint must be.
+        kinds: what the checkpoint may be.
 
     Returns:
         The network in eval mode and without gradients, the run's description, and all that the checkpoint holds.
@@ -88,7 +88,7 @@ def load_network(
     Raises:
         ValueError: no checkpoint of that kind.
     """
-    state = checkpoint.load(Path(path), kind)
+    state = checkpoint.load(Path(path), *kinds)
     with checkpoint.contents(Path(path)):
         description = Description(**state["description"])
         network = description.network()
@@ -101,11 +101,15 @@ def load_network(
 
 def stored_objective(run: Pretrained) -> Objective:
     """Build the run's objective with its stored state, on the network's device."""
-    method, device = run.description.method, next(run.network.parameters()).device
-    objective = build_objective(method, **run.description.objective)  # type: ignore[arg-type]  # its own arguments
-    objective.attach(run.network)
-    objective.load_state_dict(run.objective_state)
-    return objective.to(device).eval()
+    return build_stored(run.network, run.description, run.objective_state)
+
+
+def build_stored(network: PretrainNetwork, description: Description, state: Mapping[str, Tensor]) -> Objective:
+    """Build an objective from the description and the objective's state of a checkpoint."""
+    objective = build_objective(description.method, **description.objective)  # type: ignore[arg-type]  # its own
+    objective.attach(network)
+    objective.load_state_dict(state)
+    return objective.to(next(network.parameters()).device).eval()
 
 
 def own_classifier(run: Pretrained) -> Callable[[Tensor], NDArray[np.float64]]:
