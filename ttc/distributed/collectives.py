@@ -1,124 +1,18 @@
-"""Process group and collectives: the only module that uses torch.distributed.
-
-Every function also works in a single process without a process group, so that no caller forks on the number of ranks.
-Collectives that carry Python values send JSON as bytes: nothing is ever pickled.
-"""
+"""Collectives, with and without gradient; what Python values they carry travels as JSON: nothing is ever pickled."""
 
 from __future__ import annotations
 
-import datetime
 import inspect
 import json
-import os
-import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-T = TypeVar("T")
-
-_store: dist.Store | None = None
-"""Where the processes of a run leave notes for each other; torchrun's agent keeps it, so that it outlives a rank."""
-
-
-@dataclass(frozen=True)
-class World:
-    """Place of one process among all processes of the run."""
-
-    rank: int
-    size: int
-    local_rank: int
-    device: torch.device
-
-    @property
-    def main(self) -> bool:
-        """Whether this process writes files and talks to the terminal."""
-        return self.rank == 0
-
-
-def start(device: torch.device, timeout_minutes: float = 30.0) -> World:
-    """Join the process group that torchrun describes in the environment, if there is one.
-
-    Args:
-        device: this process's device; a CUDA device without an index becomes `cuda:LOCAL_RANK`.
-        timeout_minutes: how long a collective waits for the other ranks before the run fails.
-
-    Returns:
-        The process's place; rank 0 of 1 without torchrun.
-    """
-    global _store
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    rank = int(os.environ.get("RANK", "0"))
-    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    if device.type == "cuda":
-        device = torch.device("cuda", local_rank if device.index is None else device.index)
-        torch.cuda.set_device(device)
-    if size > 1 and not dist.is_initialized():
-        patience = datetime.timedelta(minutes=timeout_minutes)
-        _store, _, _ = next(dist.rendezvous("env://", timeout=patience))
-        dist.init_process_group(
-            "nccl" if device.type == "cuda" else "gloo",
-            store=dist.PrefixStore("group", _store),
-            rank=rank,
-            world_size=size,
-            timeout=patience,
-        )
-    return World(rank, size, local_rank, device)
-
-
-def stop() -> None:
-    """Leave the process group together: a rank that leaves early tears connections down under the others."""
-    if dist.is_initialized():
-        dist.barrier()
-        dist.destroy_process_group()
-
-
-def first_to_fail() -> bool:
-    """Tell whether this process is the first of the run that fails: it alone says why, the others follow from it."""
-    if _store is None:
-        return True
-    store, answers = _store, []
-
-    def ask() -> None:
-        try:
-            answers.append(store.add("failed", 1) == 1)
-        except RuntimeError:  # the store went with its host, and nobody else can be asked
-            answers.append(True)
-
-    # In a thread, because the host may be cut off: the question would then wait for as long as TCP tries.
-    asking = threading.Thread(target=ask, daemon=True)
-    try:
-        asking.start()
-        asking.join(10)
-    except RuntimeError:  # there is no memory for a thread
-        ask()
-    return not answers or answers[0]
-
-
-def lost_connection(error: BaseException) -> bool:
-    """Tell whether an error means that another process has gone or does not answer."""
-    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
-
-
-def world_size() -> int:
-    """Return the number of processes."""
-    return dist.get_world_size() if dist.is_initialized() else 1
-
-
-def rank() -> int:
-    """Return this process's number, from 0."""
-    return dist.get_rank() if dist.is_initialized() else 0
-
-
-def wait() -> None:
-    """Return when every process has reached this line."""
-    if dist.is_initialized():
-        dist.barrier()
+from ttc.distributed.group import rank, world_size
 
 
 def _all_gather(tensor: Tensor) -> Tensor:
@@ -220,75 +114,6 @@ def gather_json(value: object, device: torch.device) -> list[object]:
         values.append(json.loads(data[first : first + length]))
         first += length
     return values
-
-
-def first_rank_first(action: Callable[[], None], device: torch.device) -> None:
-    """Run an action on rank 0 only, before any rank goes on.
-
-    Args:
-        action: may raise a ValueError, which ends all ranks; only rank 0 tells it.
-        device: this process's device.
-    """
-    error = None
-    if rank() == 0:
-        try:
-            action()
-        except ValueError as raised:
-            error = raised
-    failed = any_rank(error is not None, device)
-    if error is not None:
-        raise error
-    if failed:
-        # Without the interpreter's clean-up, which waits for the rank that has gone.
-        os._exit(1)
-
-
-def from_first_rank(compute: Callable[[], T]) -> T:
-    """Compute a JSON-compatible value on rank 0 only and return it on every rank.
-
-    Args:
-        compute: may raise a ValueError, which ends all ranks; only rank 0 tells it.
-    """
-    device = torch.device("cpu")
-    if dist.is_initialized() and dist.get_backend() == "nccl":
-        device = torch.device("cuda", torch.cuda.current_device())
-    values: list[T] = []
-    first_rank_first(lambda: values.append(compute()), device)
-    return cast("list[list[T]]", gather_json(values, device))[0][0]
-
-
-def any_rank(flag: bool, device: torch.device) -> bool:
-    """Return True on every rank when `flag` is True on one: how ranks decide together."""
-    if not dist.is_initialized():
-        return flag
-    total = torch.tensor([int(flag)], device=device)
-    dist.all_reduce(total)
-    return bool(total.item())
-
-
-class Vote:
-    """Makes one rank's wish every rank's, a call later, so that nobody waits for the answer."""
-
-    def __init__(self) -> None:
-        """Prepare; every rank must do so at the same point."""
-        # The flags stay on the CPU: reading one from a GPU would wait for all work before it.
-        others = dist.is_initialized() and dist.get_backend() != "gloo"
-        self._group = dist.new_group(backend="gloo") if others else None
-        self._asked: tuple[dist.Work, Tensor] | None = None
-
-    def ask(self, wish: bool) -> bool:
-        """Return whether a rank had the wish at the call before this one; without a process group, whether it has now.
-
-        Every rank must call it equally often.
-        """
-        if not dist.is_initialized():
-            return wish
-        before, total = self._asked, torch.tensor([int(wish)])
-        self._asked = (dist.all_reduce(total, group=self._group, async_op=True), total)
-        if before is None:
-            return False
-        before[0].wait()
-        return bool(before[1].item())
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
