@@ -111,16 +111,19 @@ class Cluster:
 
     def stop(self) -> None:
         """End the jobs and the daemons and remove the folder."""
-        subprocess.run(["scancel", "--user=root"], env=self.environment, check=False, timeout=30)
-        self.wait_for(lambda: not self.ask("squeue", "--noheader"), "an empty queue", 60)
-        for process in reversed(self.processes.values()):
-            process.terminate()
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        shutil.rmtree(self.folder)
+        try:
+            if self.processes["slurmctld"].poll() is None:
+                subprocess.run(["scancel", "--user=root"], env=self.environment, check=False, timeout=300)
+                self.wait_for(lambda: not self.ask("squeue", "--noheader"), "an empty queue", 300)
+        finally:
+            for process in reversed(self.processes.values()):
+                process.terminate()
+                try:
+                    process.wait(20)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+            shutil.rmtree(self.folder)
 
     def ask(self, *command: str) -> str:
         """Run a command of SLURM and return what it prints."""
