@@ -47,9 +47,10 @@ def test_pretraining_commands_plan(command: str, tmp_path: Path) -> None:
 
 
 def test_every_other_command_is_known() -> None:
-    known = ("bash scripts/", "python pretrain.py", "torchrun", "python linear_eval.py", "python compute_metrics.py")
+    known = ("bash scripts/", "torchrun", "python scripts/", "python -m tensorboard.main")
+    scripts = tuple(f"python {path.name}" for path in ROOT.glob("*.py") if path.name != "hubconf.py")
     for command in COMMANDS:
-        assert command.startswith((*known, "python -m tensorboard.main")), command
+        assert command.startswith((*known, *scripts)), command
         for name in re.findall(r"(?:scripts/)?[a-z_]+\.(?:py|sh)\b", command):
             assert (ROOT / name).is_file(), name
 
@@ -60,7 +61,7 @@ def test_evaluation_commands_run(tmp_path: Path) -> None:
         if command.startswith("python pretrain.py --dataset digits"):
             assert run("pretrain", *words[2:], "--epochs", 1, folder=tmp_path).code == 0
     for command in COMMANDS:
-        for script in ("linear_eval", "compute_metrics"):
+        for script in ("linear_eval", "finetune", "compute_metrics"):
             if command.startswith(f"python {script}.py"):
                 result = run(script, *shlex.split(command)[2:], folder=tmp_path)
                 assert result.code == 0, result.stderr
