@@ -77,7 +77,8 @@ class Reporter:
     def finish(self, folder: RunFolder) -> None:
         """Write the result, and the checkpoint of a run that had no epoch to train."""
         checkpoints = self.folder / "checkpoints"
-        if not (checkpoints / "last.pt").exists():
+        # No look at the folder: the main rank may still be writing there when another one gets here.
+        if self.epochs == 0:
             self.state.save(checkpoints, f"epoch_{self.epochs:04d}.pt")
         self.progress.close()
         if self.world.main:

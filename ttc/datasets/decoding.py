@@ -87,6 +87,8 @@ def reason_of(error: BaseException) -> str:
     """Say in one line why a decoder failed."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
+    if "cannot identify image file" in str(error):  # Pillow goes on to name an object in memory
+        return "not an image that can be read"
     # torchvision puts the place in its own source file before the reason.
     return " ".join(str(error).split()).rsplit(".cpp:", 1)[-1].split(", ", 1)[-1] or type(error).__name__
 

@@ -110,7 +110,7 @@ def build_dataset(settings: DatasetSettings, source: Source, *, refuse_leaks: bo
     paths = source.paths or []
     bad_images = source.bad_images + [(paths[rows[position]], reason) for position, reason in bad]
     rows = [row for position, row in enumerate(rows) if position not in left_out]
-    for path, reason in bad_images:
+    for path, reason in bad_images if distributed.rank() == 0 else []:
         log.warning("left out image %s: %s", path, reason)
 
     ids = [source.ids[row] for row in rows]
