@@ -175,7 +175,7 @@ def main() -> int:
     ids, images = read_images(args.images, description)
     rows = list(range(len(ids)))
     if args.on_bad_image == "skip" and isinstance(images, FileImages):
-        bad = find_bad_images(images, args.num_workers)
+        bad = dict(find_bad_images(images))
         rows = [row for row in rows if row not in bad]
         for row, reason in bad.items():
             log.warning("left out image %s: %s", images.paths[row], reason)

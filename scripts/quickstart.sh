@@ -26,7 +26,7 @@ cell() { # name: one row of the table
     esac
     # shellcheck disable=SC2086  # the flags are words
     "$PYTHON" pretrain.py @scripts/recipes/digits-lowhigh.args $flags --output "$folder/$name"
-    "$PYTHON" linear_eval.py --checkpoint "$folder/$name/checkpoints/last.pt" --probe-fraction 0.1
+    "$PYTHON" linear_eval.py --checkpoint "$folder/$name/checkpoints/last.pt" --probe-fraction 0.1 --bootstrap 200
     "$PYTHON" compute_metrics.py --checkpoint "$folder/$name/checkpoints/last.pt"
 }
 

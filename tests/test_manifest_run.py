@@ -80,7 +80,7 @@ def test_a_killed_sweep_finishes_when_it_is_started_again(tmp_path: Path) -> Non
     assert "not done: 1 of 2" in stderr
     assert "--classes" in stderr.splitlines()[-1]
     assert "continuing from" in (results / "cells" / "good.log").read_text() or step <= 4
-    assert [line["step"] for line in metrics(results / "runs" / "good")] == list(range(1, 121))
+    assert [line["step"] for line in metrics(results / "runs" / "good")] == list(range(1, 153))
     assert json.loads((results / "runs" / "good" / "linear_eval" / "result.json").read_text())["method"] == "ce"
     table = show(path, results)
     assert "bad   failed  pretrain" in table

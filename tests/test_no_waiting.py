@@ -85,7 +85,7 @@ def test_no_step_waits(words: tuple[str, ...], placed: str, tmp_path: Path, monk
         dataset.labels[rows], batch_size=32, kind=args.batch_sampler, seed=0, minority_class=dataset.minority_class
     )
     world = distributed.World(0, 1, 0, META)
-    state = pretrain.build_state(args, given, dataset, META)
+    state = pretrain.build_state(args, given, dataset, sampler, META)
     views = state.description.view_generator()
     embedder = pretrain.build_embedder(args, state, dataset, views, world)
     with without_waiting(monkeypatch):

@@ -98,7 +98,8 @@ def test_damaged_and_pickled_files_are_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(ValueError, match="is damaged"):
         read_npz(path, DatasetSettings("breastmnist"), {"0": "a", "1": "b"})
-    np.savez(path, train_images=np.array([{}], dtype=object))
+    hostile = np.array([{}], dtype=object)
+    np.savez(path, **{f"{part}_{kind}": hostile for part in PARTS for kind in ("images", "labels")})
     with pytest.raises(ValueError, match=r"is damaged .*allow_pickle=False"):
         read_npz(path, DatasetSettings("breastmnist"), {"0": "a", "1": "b"})
 

@@ -20,7 +20,7 @@ from ttc import from_flags
 if TYPE_CHECKING:
     from ttc.cli import Parser
 
-SCRIPTS = sorted(path.stem for path in ROOT.glob("*.py"))
+SCRIPTS = sorted(path.stem for path in ROOT.glob("*.py") if path.stem != "hubconf")
 VALUES = (
     *("", "0", "1", "2", "-1", "0.5", "1e400", "-1e-400", "nan", "inf", "1_000", "0x10", "½", "1e3", "9" * 30, "007"),
     *(
