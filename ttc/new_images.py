@@ -6,7 +6,6 @@ Legend: N images, H x W pixels, C channels, F encoder features.
 from __future__ import annotations
 
 import csv
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from ttc.datasets.imagefolder import EXTENSIONS
 from ttc.datasets.images import FileImages, TensorImages, relative_id, stored_size, tensor_images
 from ttc.description import Description
 from ttc.models import PretrainNetwork
+from ttc.npz import array_names, read_arrays
 
 _BATCH = 512
 
@@ -72,12 +72,11 @@ def _table(path: Path) -> tuple[list[str], list[str]]:
 
 def _arrays(path: Path, size: int, channels: int) -> tuple[list[str], TensorImages]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            pixels = file["images"]
-            ids = file["ids"].astype(str).tolist() if "ids" in file else [str(row) for row in range(len(pixels))]
-    except KeyError:
-        raise ValueError(f"--images {path} has no array 'images'; name it so") from None
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        (pixels,) = read_arrays(path, ["images"])
+        ids = [str(row) for row in range(len(pixels))] if pixels.ndim else []
+        if "ids" in array_names(path):
+            ids = read_arrays(path, ["ids"])[0].astype(str).tolist()
+    except ValueError as error:
         raise ValueError(f"--images {path} cannot be read ({error}); give an .npz of plain arrays") from None
     colours = pixels.shape[3] if pixels.ndim == 4 else 1
     if pixels.dtype != np.uint8 or pixels.ndim not in (3, 4) or pixels.shape[1] != pixels.shape[2]:
@@ -89,7 +88,7 @@ def _arrays(path: Path, size: int, channels: int) -> tuple[list[str], TensorImag
         raise ValueError(f"--images {path}: {colours} channels, but the network takes {channels}; convert them first")
     if len(ids) != len(pixels) or not ids:
         raise ValueError(f"--images {path}: {len(ids)} ids and {len(pixels)} images; give one id per image")
-    images = tensor_images(pixels, size)
+    images = tensor_images(pixels.astype(np.uint8, copy=False), size)
     return ids, TensorImages(images.data.expand(-1, channels, -1, -1))
 
 

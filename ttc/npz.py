@@ -11,6 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 
+def array_names(path: Path) -> set[str]:
+    """Return the names of the arrays in an .npz file that `read_arrays` could open."""
+    with zipfile.ZipFile(path) as archive:
+        return {name.removesuffix(".npy") for name in archive.namelist()}
+
+
 def read_arrays(path: Path, names: Sequence[str]) -> list[NDArray[np.generic]]:
     """Read arrays of plain numbers or text.
 

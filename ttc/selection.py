@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import pandas
 import torch
 from torch import Tensor
 
@@ -22,6 +22,9 @@ from ttc.reporter import Reporter
 from ttc.runfolder import RunFolder
 from ttc.runlog import log, save_pr_curves
 from ttc.training_state import TrainingState
+
+if TYPE_CHECKING:
+    import pandas
 
 SELECTORS = ("auroc", "auprc", "balanced_accuracy", "loss")
 """Validation metrics that can choose the epoch; all but the loss are better when higher."""
@@ -95,6 +98,8 @@ class Selection:
         Returns:
             The metrics in the form of linear_eval.py's probes, and the predictions of validation and test by id.
         """
+        import pandas
+
         dataset = self.run.dataset
         splits = {"val": dataset.indices("val"), "test": evaluation_rows(dataset, "test", class_balance)}
         scores = {

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ttc.collect import Run, places_of
 from ttc.ledger_lines import Line
 from ttc.metrics import curve_figures, figures
+from ttc.npz import array_names, read_arrays
 from ttc.runlog import log
 
 SCATTERED = ("projection/SAA/macro", "projection/CAC/macro", "encoder/{probe}/balanced_accuracy")
@@ -234,12 +235,12 @@ def _embedded(member: Member) -> tuple[figures.Embedded | None, list[str]]:
     path = _existing(member, "metrics", "embeddings.npz")
     if path is None:
         return None, []
-    with np.load(path, allow_pickle=False) as file:
-        if file["embeddings"].shape[1] < 2:
-            log.warning("%s is left out: no unit of its network is active, so it has no embeddings", member.path)
-            return None, []
-        names: list[str] = file["class_names"].tolist()
-        return (member.row, file["embeddings"], file["labels"], file.get("prototypes")), names
+    embeddings, labels, class_names = read_arrays(path, ["embeddings", "labels", "class_names"])
+    if embeddings.shape[1] < 2:
+        log.warning("%s is left out: no unit of its network is active, so it has no embeddings", member.path)
+        return None, []
+    prototypes = read_arrays(path, ["prototypes"])[0] if "prototypes" in array_names(path) else None
+    return (member.row, embeddings, labels, prototypes), class_names.tolist()
 
 
 def _scatter(members: Sequence[Member], lines: Sequence[Line], folder: Path, probe: str) -> list[Figure]:

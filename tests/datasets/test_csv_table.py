@@ -104,7 +104,11 @@ def test_malformed_tables_are_explained(folder: Path, header: str, rows: list[st
 
 
 def test_missing_and_foreign_files(folder: Path) -> None:
-    for root, message in ((folder / "no.csv", "No such file"), (folder, "no regular file"), (None, "needs --data-root")):
+    for root, message in (
+        (folder / "no.csv", "No such file"),
+        (folder, "regular file"),
+        (None, "needs --data-root"),
+    ):
         with pytest.raises(ValueError, match=message):
             load_dataset(DatasetSettings("csv", None if root is None else str(root)))
     with pytest.raises(ValueError, match="no UTF-8 CSV file"):

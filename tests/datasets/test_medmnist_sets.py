@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from ttc.datasets import DatasetSettings, load_dataset
-from ttc.datasets.medmnist_sets import read_npz, verify_md5
+from ttc.datasets.medmnist_sets import PARTS, read_npz, verify_md5
 from ttc.datasets.registry import MEDMNIST_NAMES, build_dataset
 
 SIZES = {"train": 24, "val": 6, "test": 12}

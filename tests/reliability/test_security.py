@@ -39,6 +39,8 @@ def test_nothing_is_unpickled_executed_or_sent(path: Path) -> None:
         if isinstance(node, ast.ImportFrom):
             names = [f"{node.module}.{each.name}" for each in node.names]
         for name in names:
+            if (name_of(path), name) == ("scripts/prepare_ukbb_labels.py", "pickle"):
+                continue  # its restricted unpickler has tests of its own, and runs only when told to
             assert not {name, name.split(".")[0]} & (UNPICKLING | SENDING), f"line {node.lineno}: {name}"
             assert name != "torch.load", f"line {node.lineno}: call it as torch.load, so that this test sees it"
     for called, node, keywords in calls(path):

@@ -74,6 +74,8 @@ def decode_jpeg(content: bytes, size: int, channels: int) -> Tensor:
     """Decode a gray or RGB JPEG with torchvision; arguments and result as for `decode_file`."""
     from torchvision import io as torchvision_io
 
+    # torchvision announces that its decoders move to another package; nothing a user of this script could act on.
+    warnings.filterwarnings("ignore", message=".*deprecated", module="torchvision")
     mode = torchvision_io.ImageReadMode.GRAY if channels == 1 else torchvision_io.ImageReadMode.RGB
     data = torch.frombuffer(bytearray(content), dtype=torch.uint8)
     pixels: Tensor = torchvision_io.decode_jpeg(data, mode, apply_exif_orientation=True)
