@@ -13,13 +13,24 @@ import os
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
-_store: dist.Store | None = None
+
+class _Store(Protocol):
+    """Counters that all processes of a run share."""
+
+    def add(self, key: str, amount: int) -> int:
+        """Add to a counter and return its new value."""
+        ...
+
+
+_store: _Store | None = None
 """Where the processes of a run leave notes for each other; torchrun's agent keeps it, so that it outlives a rank."""
 
 
@@ -57,10 +68,10 @@ def start(device: torch.device, timeout_minutes: float = 30.0) -> World:
         torch.cuda.set_device(device)
     if size > 1 and not dist.is_initialized():
         patience = datetime.timedelta(minutes=timeout_minutes)
-        _store, _, _ = next(dist.rendezvous("env://", timeout=patience))
+        _store, _, _ = next(rendezvous("env://", timeout=patience))
         dist.init_process_group(
             "nccl" if device.type == "cuda" else "gloo",
-            store=dist.PrefixStore("group", _store),
+            store=_store,
             rank=rank,
             world_size=size,
             timeout=patience,
@@ -256,7 +267,8 @@ class Vote:
         """Prepare; every rank must do so at the same point."""
         # The flags stay on the CPU: reading one from a GPU would wait for all work before it.
         others = dist.is_initialized() and dist.get_backend() != "gloo"
-        self._group = dist.new_group(backend="gloo") if others else None
+        group = dist.new_group(backend="gloo") if others else None
+        self._group = group if isinstance(group, dist.ProcessGroup) else None
         self._asked: tuple[dist.Work, Tensor] | None = None
 
     def ask(self, wish: bool) -> bool:
@@ -267,7 +279,9 @@ class Vote:
         if not dist.is_initialized():
             return wish
         before, total = self._asked, torch.tensor([int(wish)])
-        self._asked = (dist.all_reduce(total, group=self._group, async_op=True), total)
+        work = dist.all_reduce(total, group=self._group, async_op=True)
+        assert work is not None  # this rank is in the group
+        self._asked = (work, total)
         if before is None:
             return False
         before[0].wait()
