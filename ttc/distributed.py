@@ -10,10 +10,8 @@ import datetime
 import inspect
 import json
 import os
-import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 import torch.distributed as dist
@@ -21,17 +19,9 @@ from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
-
-class _Store(Protocol):
-    """Counters that all processes of a run share."""
-
-    def add(self, key: str, amount: int) -> int:
-        """Add to a counter and return its new value."""
-        ...
-
-
-_store: _Store | None = None
-"""Where the processes of a run leave notes for each other; torchrun's agent keeps it, so that it outlives a rank."""
+_count: Callable[[str, int], int] | None = None
+"""Adds to a counter that the processes of a run share; torchrun's agent keeps it, so that it outlives a rank."""
+_cpu_group: dist.ProcessGroup | None = None
 
 
 @dataclass(frozen=True)
@@ -59,7 +49,7 @@ def start(device: torch.device, timeout_minutes: float = 30.0) -> World:
     Returns:
         The process's place; rank 0 of 1 without torchrun.
     """
-    global _store
+    global _count, _cpu_group
     size = int(os.environ.get("WORLD_SIZE", "1"))
     rank = int(os.environ.get("RANK", "0"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
@@ -67,15 +57,11 @@ def start(device: torch.device, timeout_minutes: float = 30.0) -> World:
         device = torch.device("cuda", local_rank if device.index is None else device.index)
         torch.cuda.set_device(device)
     if size > 1 and not dist.is_initialized():
-        patience = datetime.timedelta(minutes=timeout_minutes)
-        _store, _, _ = next(rendezvous("env://", timeout=patience))
-        dist.init_process_group(
-            "nccl" if device.type == "cuda" else "gloo",
-            store=_store,
-            rank=rank,
-            world_size=size,
-            timeout=patience,
-        )
+        patience, backend = datetime.timedelta(minutes=timeout_minutes), "nccl" if device.type == "cuda" else "gloo"
+        store, _, _ = next(rendezvous("env://", timeout=patience))
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=patience)
+        group = dist.new_group(backend="gloo", timeout=patience)
+        _count, _cpu_group = store.add, group if isinstance(group, dist.ProcessGroup) else None
     return World(rank, size, local_rank, device)
 
 
@@ -86,31 +72,12 @@ def stop() -> None:
         dist.destroy_process_group()
 
 
-def first_to_fail() -> bool:
-    """Tell whether this process is the first of the run that fails: it alone says why, the others follow from it."""
-    if _store is None:
-        return True
-    store, answers = _store, []
-
-    def ask() -> None:
-        try:
-            answers.append(store.add("failed", 1) == 1)
-        except RuntimeError:  # the store went with its host, and nobody else can be asked
-            answers.append(True)
-
-    # In a thread, because the host may be cut off: the question would then wait for as long as TCP tries.
-    asking = threading.Thread(target=ask, daemon=True)
+def count_failure() -> int:
+    """Return how many processes of the run have failed, this one included; 1 where nobody can be asked."""
     try:
-        asking.start()
-        asking.join(10)
-    except RuntimeError:  # there is no memory for a thread
-        ask()
-    return not answers or answers[0]
-
-
-def lost_connection(error: BaseException) -> bool:
-    """Tell whether an error means that another process has gone or does not answer."""
-    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
+        return 1 if _count is None else _count("failed", 1)
+    except RuntimeError:  # the counter went with its host
+        return 1
 
 
 def world_size() -> int:
@@ -260,32 +227,15 @@ def any_rank(flag: bool, device: torch.device) -> bool:
     return bool(total.item())
 
 
-class Vote:
-    """Makes one rank's wish every rank's, a call later, so that nobody waits for the answer."""
-
-    def __init__(self) -> None:
-        """Prepare; every rank must do so at the same point."""
-        # The flags stay on the CPU: reading one from a GPU would wait for all work before it.
-        others = dist.is_initialized() and dist.get_backend() != "gloo"
-        group = dist.new_group(backend="gloo") if others else None
-        self._group = group if isinstance(group, dist.ProcessGroup) else None
-        self._asked: tuple[dist.Work, Tensor] | None = None
-
-    def ask(self, wish: bool) -> bool:
-        """Return whether a rank had the wish at the call before this one; without a process group, whether it has now.
-
-        Every rank must call it equally often.
-        """
-        if not dist.is_initialized():
-            return wish
-        before, total = self._asked, torch.tensor([int(wish)])
-        work = dist.all_reduce(total, group=self._group, async_op=True)
-        assert work is not None  # this rank is in the group
-        self._asked = (work, total)
-        if before is None:
-            return False
-        before[0].wait()
-        return bool(before[1].item())
+def ask_ranks(flag: bool) -> Callable[[], bool]:
+    """Start to ask whether `flag` is True on any rank; the answer is what the returned function returns, later."""
+    if not dist.is_initialized():
+        return lambda: flag
+    # On the CPU: to read it from a GPU would wait for all work before it.
+    total = torch.tensor([int(flag)])
+    work = dist.all_reduce(total, group=_cpu_group, async_op=True)
+    assert work is not None  # this rank is in the group
+    return lambda: work.wait() and bool(total.item())
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from ttc import distributed
@@ -47,7 +48,7 @@ class Reporter:
     log_every_steps: int
     save_every_epochs: int
     metrics_every_epochs: int
-    _vote: distributed.Vote = field(default_factory=distributed.Vote)
+    _asked: Callable[[], bool] | None = None
 
     def begin(self, plan: list[str], resumed: Path | None) -> None:
         """Tell what is about to happen."""
@@ -109,7 +110,11 @@ class Reporter:
 
     def _stopped(self) -> bool:
         reason = self.stop.reason(self.folder)
-        if not self._vote.ask(reason is not None):
+        wanted = reason is not None
+        if self.world.size > 1:  # what the ranks wanted a step ago, so that nobody waits for the answer
+            before, self._asked = self._asked, distributed.ask_ranks(wanted)
+            wanted = before is not None and before()
+        if not wanted:
             return False
         if self.monitor.pending:
             self._write(self._read())
