@@ -14,7 +14,6 @@ from pathlib import Path
 
 from tests.processes import ROOT
 
-
 # Read when the tests start: the code that they run is that of this moment.
 COMMIT = subprocess.run(
     ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
