@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
@@ -54,7 +54,7 @@ class Reporter:
     metrics_every_epochs: int = 0
     stop_on_collapse: int = 0
     collapsed: bool = False
-    _vote: distributed.Vote = field(default_factory=distributed.Vote)
+    _asked: Callable[[], bool] | None = None
 
     def begin(self, plan: list[str], resumed: Path | None, pictures: Mapping[str, Tensor]) -> None:
         """Tell what is about to happen.
@@ -143,7 +143,11 @@ class Reporter:
 
     def _stopped(self) -> bool:
         reason = self.stop.reason(self.folder)
-        if not self._vote.ask(reason is not None):
+        wanted = reason is not None
+        if self.world.size > 1:  # what the ranks wanted a step ago, so that nobody waits for the answer
+            before, self._asked = self._asked, distributed.ask_ranks(wanted)
+            wanted = before is not None and before()
+        if not wanted:
             return False
         if self.monitor.pending:
             self.write(self._read())

@@ -169,14 +169,27 @@ def _explain(error: BaseException) -> str | None:
         return "interrupted"
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in text:
         return f"out of memory; lower --batch-size, --image-size or --num-workers ({text[:200] or 'of the host'})"
-    if distributed.lost_connection(error):
+    if isinstance(error, RuntimeError) and ("gloo" in text or type(error).__name__.startswith("Dist")):
         return "another process of the run has gone or does not answer; the same command continues the run"
     return text if isinstance(error, ValueError | OSError) else None
 
 
+def _first_to_fail() -> bool:
+    """Tell whether no other process of the run has failed before: the first alone says why, others follow from it."""
+    answers: list[int] = []
+    # In a thread, because the host that counts may be cut off: the question would wait for as long as TCP tries.
+    asking = threading.Thread(target=lambda: answers.append(distributed.count_failure()), daemon=True)
+    try:
+        asking.start()
+        asking.join(10)
+    except RuntimeError:  # there is no memory for a thread
+        answers.append(distributed.count_failure())
+    return answers in ([], [1])
+
+
 def _fail(error: BaseException) -> NoReturn:
     line = None if os.environ.get("TTC_TRACEBACK") else _explain(error)
-    if distributed.first_to_fail():
+    if _first_to_fail():
         rank = f" (rank {os.environ['RANK']})" if int(os.environ.get("WORLD_SIZE", "1")) > 1 else ""
         sys.stderr.write("".join(traceback.format_exception(error)) if line is None else f"error{rank}: {line}\n")
     sys.stderr.flush()

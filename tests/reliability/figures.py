@@ -14,15 +14,17 @@ from pathlib import Path
 
 from tests.processes import ROOT
 
+# Read when the tests start: the code that they run is that of this moment.
+COMMIT = subprocess.run(
+    ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+).stdout.strip()
+
 
 def record(name: str, command: str, figures: Mapping[str, int | float | str]) -> None:
     """Write `NAME.json` with the counts, the command that gave them, the day and the commit."""
     folder = os.environ.get("TTC_FIGURES")
     if not folder:
         return
-    commit = subprocess.run(
-        ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
-    entry = {"command": command, "day": time.strftime("%Y-%m-%d"), "commit": commit, "figures": dict(figures)}
+    entry = {"command": command, "day": time.strftime("%Y-%m-%d"), "commit": COMMIT, "figures": dict(figures)}
     Path(folder).mkdir(parents=True, exist_ok=True)
     (Path(folder) / f"{name}.json").write_text(json.dumps({name: entry}, indent=1) + "\n")

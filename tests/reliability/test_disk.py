@@ -14,7 +14,7 @@ from tests.reliability.ranks import message, ranks, wait_for
 from tests.reliability.runs import assert_same_state
 from ttc import checkpoint
 
-WORDS = ("--epochs", 60, "--log-every-steps", 1, "--batch-size", 64, "--metrics-every-epochs", 0)
+WORDS = ("--epochs", 16, "--log-every-steps", 1, "--batch-size", 64, "--metrics-every-epochs", 0)
 LAST = Path("run", "checkpoints", "last.pt")
 
 
@@ -41,7 +41,7 @@ def test_a_full_disk_stops_the_run_and_more_space_continues_it(left: int, disk: 
     """Whatever meets the end of the space first: metrics.jsonl, TensorBoard's thread, log.txt or a checkpoint."""
     words = (*WORDS, "--save-every-epochs", 1000)
     with ranks(1, *words, "--output", disk / "run", folder=tmp_path) as running:
-        wait_for(disk / "run" / "metrics.jsonl", 60, running[0])
+        wait_for(disk / "run" / "metrics.jsonl", 30, running[0])
         fill(disk, left)
         ended = [each.wait() for each in running]
     assert [each.code for each in ended] == [1]
@@ -60,7 +60,7 @@ def test_a_full_disk_stops_the_run_and_more_space_continues_it(left: int, disk: 
 def test_a_disk_that_becomes_read_only_stops_the_run(disk: Path, tmp_path: Path) -> None:
     words = (*WORDS, "--output", disk / "run")
     with ranks(1, *words, folder=tmp_path) as running:
-        wait_for(disk / "run" / "metrics.jsonl", 60, running[0])
+        wait_for(disk / "run" / "metrics.jsonl", 30, running[0])
         # A file that is open for writing would keep the file system writable: bind it read-only over itself.
         checkpoints = str(disk / "run" / "checkpoints")
         subprocess.run(["mount", "--bind", checkpoints, checkpoints], check=True)

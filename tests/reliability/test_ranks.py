@@ -90,7 +90,7 @@ def test_a_rank_that_hangs(tmp_path: Path) -> None:
 
 def test_a_checkpoint_that_cannot_be_written(tmp_path: Path) -> None:
     with ranks(2, *WORDS, folder=tmp_path) as running:
-        wait_for(tmp_path / "run" / "checkpoints" / "last.pt.sha256", 1, running[0])
+        wait_for(tmp_path / "run" / "checkpoints" / "previous.pt.sha256", 1, running[0])
         pid = running[0].process.pid
         assert pid is not None
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (60_000, resource.RLIM_INFINITY))

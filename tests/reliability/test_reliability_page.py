@@ -22,7 +22,7 @@ def test_the_page_shows_the_counts_of_the_tests() -> None:
     entries = json.loads((ROOT / "docs" / "reliability.json").read_text())
     assert (ROOT / "docs" / "reliability.md").read_text() == write_reliability_page.render(entries)
     kinds = {name.partition(": ")[0] for name in entries}
-    assert kinds == write_reliability_page.SECTIONS.keys()
+    assert kinds <= write_reliability_page.SECTIONS.keys()
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:

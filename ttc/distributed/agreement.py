@@ -8,10 +8,9 @@ from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
 
 from ttc.distributed.collectives import gather_json
-from ttc.distributed.group import rank
+from ttc.distributed.group import cpu_group, rank
 
 T = TypeVar("T")
 
@@ -60,30 +59,12 @@ def any_rank(flag: bool, device: torch.device) -> bool:
     return bool(total.item())
 
 
-class Vote:
-    """Makes one rank's wish every rank's, a call later, so that nobody waits for the answer."""
-
-    def __init__(self) -> None:
-        """Prepare; every rank must do so at the same point."""
-        # The flags stay on the CPU: reading one from a GPU would wait for all work before it.
-        self._group: dist.ProcessGroup | None = None
-        if dist.is_initialized() and dist.get_backend() != "gloo":
-            group = dist.new_group(backend="gloo")
-            assert not isinstance(group, int), "every rank is a member"
-            self._group = group
-        self._asked: tuple[dist.Work | None, Tensor] | None = None
-
-    def ask(self, wish: bool) -> bool:
-        """Return whether a rank had the wish at the call before this one; without a process group, whether it has now.
-
-        Every rank must call it equally often.
-        """
-        if not dist.is_initialized():
-            return wish
-        before, total = self._asked, torch.tensor([int(wish)])
-        self._asked = (dist.all_reduce(total, group=self._group, async_op=True), total)
-        if before is None:
-            return False
-        if before[0] is not None:
-            before[0].wait()
-        return bool(before[1].item())
+def ask_ranks(flag: bool) -> Callable[[], bool]:
+    """Start to ask whether `flag` is True on any rank; the answer is what the returned function returns, later."""
+    if not dist.is_initialized():
+        return lambda: flag
+    # On the CPU: to read it from a GPU would wait for all work before it.
+    total = torch.tensor([int(flag)])
+    work = dist.all_reduce(total, group=cpu_group(), async_op=True)
+    assert work is not None  # this rank is in the group
+    return lambda: work.wait() and bool(total.item())

@@ -1,19 +1,20 @@
-"""The process group: joining, leaving, and who is to blame when it breaks."""
+"""The process group: joining, leaving, and counting who failed."""
 
 from __future__ import annotations
 
 import datetime
 import os
-import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-_store: Store | None = None
-"""Where the processes of a run leave notes for each other; torchrun's agent keeps it, so that it outlives a rank."""
+_count: Callable[[str, int], int] | None = None
+"""Adds to a counter that the processes of a run share; torchrun's agent keeps it, so that it outlives a rank."""
+_cpu_group: dist.ProcessGroup | None = None
+"""All ranks, over the CPU: to read a flag from a GPU would wait for all work before it."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def start(device: torch.device, timeout_minutes: float = 30.0) -> World:
     Returns:
         The process's place; rank 0 of 1 without torchrun.
     """
-    global _store
+    global _count, _cpu_group
     size = int(os.environ.get("WORLD_SIZE", "1"))
     rank = int(os.environ.get("RANK", "0"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
@@ -49,15 +50,11 @@ def start(device: torch.device, timeout_minutes: float = 30.0) -> World:
         device = torch.device("cuda", local_rank if device.index is None else device.index)
         torch.cuda.set_device(device)
     if size > 1 and not dist.is_initialized():
-        patience = datetime.timedelta(minutes=timeout_minutes)
-        _store, _, _ = next(rendezvous("env://", timeout=patience))
-        dist.init_process_group(
-            "nccl" if device.type == "cuda" else "gloo",
-            store=PrefixStore("group", _store),
-            rank=rank,
-            world_size=size,
-            timeout=patience,
-        )
+        patience, backend = datetime.timedelta(minutes=timeout_minutes), "nccl" if device.type == "cuda" else "gloo"
+        store, _, _ = next(rendezvous("env://", timeout=patience))
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=patience)
+        group = dist.new_group(backend="gloo", timeout=patience)
+        _count, _cpu_group = store.add, group if isinstance(group, dist.ProcessGroup) else None
     return World(rank, size, local_rank, device)
 
 
@@ -68,31 +65,12 @@ def stop() -> None:
         dist.destroy_process_group()
 
 
-def first_to_fail() -> bool:
-    """Tell whether this process is the first of the run that fails: it alone says why, the others follow from it."""
-    if _store is None:
-        return True
-    store, answers = _store, []
-
-    def ask() -> None:
-        try:
-            answers.append(store.add("failed", 1) == 1)
-        except RuntimeError:  # the store went with its host, and nobody else can be asked
-            answers.append(True)
-
-    # In a thread, because the host may be cut off: the question would then wait for as long as TCP tries.
-    asking = threading.Thread(target=ask, daemon=True)
+def count_failure() -> int:
+    """Return how many processes of the run have failed, this one included; 1 where nobody can be asked."""
     try:
-        asking.start()
-        asking.join(10)
-    except RuntimeError:  # there is no memory for a thread
-        ask()
-    return not answers or answers[0]
-
-
-def lost_connection(error: BaseException) -> bool:
-    """Tell whether an error means that another process has gone or does not answer."""
-    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
+        return 1 if _count is None else _count("failed", 1)
+    except RuntimeError:  # the counter went with its host
+        return 1
 
 
 def world_size() -> int:
@@ -109,3 +87,8 @@ def wait() -> None:
     """Return when every process has reached this line."""
     if dist.is_initialized():
         dist.barrier()
+
+
+def cpu_group() -> dist.ProcessGroup | None:
+    """Return the group for flags that stay on the CPU."""
+    return _cpu_group
