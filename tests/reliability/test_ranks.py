@@ -56,15 +56,16 @@ def test_a_loss_that_is_no_number(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("guilty", [0, 1])
 def test_no_memory(guilty: int, tmp_path: Path) -> None:
-    words = (*WORDS, "--batch-size", 512, "--encoder", "convnet-w16")
+    words = (*WORDS, "--batch-size", 512, "--encoder", "convnet-w64")
     with ranks(2, *words, folder=tmp_path) as running:
         wait_for(tmp_path / LOG, 2, running[0])
         pid = running[guilty].process.pid
         assert pid is not None
-        # Below what the process has: every request for a large piece is refused by the system from now on.
-        resource.prlimit(pid, resource.RLIMIT_AS, (2**28, resource.RLIM_INFINITY))
+        # A little above what the process has, so that small pieces are granted and large ones refused from now on.
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[0])
+        resource.prlimit(pid, resource.RLIMIT_AS, (pages * resource.getpagesize() + 2**22, resource.RLIM_INFINITY))
         ended = end_of_all(running, f"no memory on rank {guilty}")
-    assert [each.code for each in ended] == [1, 1]
+    assert [each.code for each in ended] == [1, 1], ended[guilty].stderr
     assert f"error (rank {guilty}): out of memory; lower --batch-size" in message(ended)
 
 
