@@ -162,34 +162,37 @@ def environment_record(device: torch.device, world_size: int) -> dict[str, objec
     }
 
 
+def _no_memory(error: BaseException) -> bool:
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
 def _explain(error: BaseException) -> str | None:
     """Return the line that tells an error, or None for a bug of ours, which needs its traceback."""
     text = " ".join(str(error).split())
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
-    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in text:
+    if _no_memory(error):
         return f"out of memory; lower --batch-size, --image-size or --num-workers ({text[:200] or 'of the host'})"
     if isinstance(error, RuntimeError) and ("gloo" in text or type(error).__name__.startswith("Dist")):
         return "another process of the run has gone or does not answer; the same command continues the run"
     return text if isinstance(error, ValueError | OSError) else None
 
 
-def _first_to_fail() -> bool:
+def _first_to_fail(error: BaseException) -> bool:
     """Tell whether no other process of the run has failed before: the first alone says why, others follow from it."""
+    if _no_memory(error):  # not even for a thread, whose start would abort the process
+        return distributed.count_failure() == 1
     answers: list[int] = []
     # In a thread, because the host that counts may be cut off: the question would wait for as long as TCP tries.
     asking = threading.Thread(target=lambda: answers.append(distributed.count_failure()), daemon=True)
-    try:
-        asking.start()
-        asking.join(10)
-    except RuntimeError:  # there is no memory for a thread
-        answers.append(distributed.count_failure())
+    asking.start()
+    asking.join(10)
     return answers in ([], [1])
 
 
 def _fail(error: BaseException) -> NoReturn:
     line = None if os.environ.get("TTC_TRACEBACK") else _explain(error)
-    if _first_to_fail():
+    if _first_to_fail(error):
         rank = f" (rank {os.environ['RANK']})" if int(os.environ.get("WORLD_SIZE", "1")) > 1 else ""
         sys.stderr.write("".join(traceback.format_exception(error)) if line is None else f"error{rank}: {line}\n")
     sys.stderr.flush()

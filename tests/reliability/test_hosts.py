@@ -31,7 +31,8 @@ def start(folder: Path, hosts: list[tuple[str, tuple[str, ...]]], port: str, *wo
     return [
         torchrun(
             *("--nnodes", len(hosts), "--nproc-per-node", 1, "--rdzv-backend", "c10d", "--rdzv-id", "test"),
-            *("--rdzv-endpoint", f"{hosts[0][0]}:{port}", "--local-addr", address, "pretrain.py", *words),
+            *("--rdzv-endpoint", f"{hosts[0][0]}:{port}", "--rdzv-conf", f"is_host={number == 0}"),
+            *("--local-addr", address, "pretrain.py", *words),
             folder=folder,
             log=folder / f"log{number}",
             prefix=prefix,
