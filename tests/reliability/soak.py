@@ -86,8 +86,8 @@ class Soak:
         leads = last_step(self.alone) > last_step(self.killed) + AHEAD
         os.kill(self.reference.process.pid, signal.SIGSTOP if leads else signal.SIGCONT)
 
-    def finish(self) -> dict[str, float]:
-        """Stop both runs at a kept checkpoint that they share, compare all, and return the figures."""
+    def finish(self) -> None:
+        """Let both runs come to a kept checkpoint that they share, and stop them."""
         running = Running("pretrain", *WORDS, folder=self.killed)
         assert running.process.pid is not None
         target = 1 + max(1, self.epoch(self.killed) // KEEP_EVERY)
@@ -102,18 +102,22 @@ class Soak:
         for each in (running, self.reference):
             stopped = each.wait()
             assert stopped.code == 75, stopped.stderr
-        names = sorted(path.name for path in (self.killed / "run" / "checkpoints").glob("epoch_*.pt"))
-        shared = [name for name in names if (self.alone / "run" / "checkpoints" / name).exists()]
-        assert f"epoch_{target * KEEP_EVERY:04d}.pt" in shared
-        for name in shared:
-            assert_same_state(*(each / "run" / "checkpoints" / name for each in (self.killed, self.alone)))
-        steps = assert_same_history(self.killed / "run", self.alone / "run")
-        return {**self.counts, "checkpoints_equal": len(shared), "steps_equal": steps}
 
     def epoch(self, folder: Path) -> int:
         """Return the epochs that a run has completed and saved."""
         found = checkpoint.load_latest(folder / "run" / "checkpoints", "pretrain")
         return 0 if found is None else int(found[0]["epoch"])
+
+
+def compare(killed: Path, alone: Path, counts: dict[str, float]) -> dict[str, float]:
+    """Compare all that two runs have in common up to the newest checkpoint that both keep; return the figures."""
+    folders = [each / "run" / "checkpoints" for each in (killed, alone)]
+    shared = sorted(path.name for path in folders[0].glob("epoch_*.pt") if (folders[1] / path.name).exists())
+    for name in shared:
+        assert_same_state(*(folder / name for folder in folders))
+    last = int(checkpoint.load(folders[0] / shared[-1], "pretrain")["step"])
+    assert_same_history(killed / "run", alone / "run", last)
+    return {**counts, "checkpoints_equal": len(shared), "steps_equal": last}
 
 
 def main() -> None:
@@ -125,7 +129,8 @@ def main() -> None:
     soak = Soak(given.folder.resolve(), given.seed)
     while soak.counts["seconds"] < 60 * given.minutes:
         soak.life()
-    figures = soak.finish()
+    soak.finish()
+    figures = compare(soak.killed, soak.alone, soak.counts)
     record(
         "soak: paco on digits",
         f"python -m tests.reliability.soak --minutes {given.minutes:g} --seed {given.seed}",
