@@ -49,7 +49,7 @@ class Evaluation:
     rows: Tensor
     features: Mapping[str, Tensor]
     protocol: str
-    neighbours: int
+    neighbours: int | None
     votes: str
     positive_class: int
     deploy_prevalence: Sequence[float]

@@ -34,14 +34,18 @@ Source: Wu et al., "Unsupervised feature learning via non-parametric instance di
 _CHUNK = 1024
 
 
-def knn_classifier(features: Tensor, labels: Tensor, classes: int, *, neighbours: int, votes: str) -> Predict:
+DEFAULT_NEIGHBOURS = 20
+"""Where nothing else is asked for; fewer where there are fewer samples to choose from."""
+
+
+def knn_classifier(features: Tensor, labels: Tensor, classes: int, *, neighbours: int | None, votes: str) -> Predict:
     """Return the classifier that lets the nearest known samples vote, by cosine similarity.
 
     Args:
         features: [N, F] of the known samples.
         labels: [N] int64, 0 .. K - 1.
         classes: K.
-        neighbours: how many vote, >= 1.
+        neighbours: how many vote, >= 1; None takes 20, or all where there are fewer.
         votes: "similarity" (a vote weighs exp(cosine / 0.07)) or "equal".
 
     Returns:
@@ -50,6 +54,8 @@ def knn_classifier(features: Tensor, labels: Tensor, classes: int, *, neighbours
     Raises:
         ValueError: there are fewer known samples than neighbours.
     """
+    if neighbours is None:
+        neighbours = min(DEFAULT_NEIGHBOURS, len(features))
     if neighbours > len(features):
         raise ValueError(f"--neighbours {neighbours} is more than the {len(features)} samples to choose from; lower it")
     known_NF = functional.normalize(features.double(), dim=1)

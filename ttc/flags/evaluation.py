@@ -49,9 +49,9 @@ def add_heads(parser: Parser) -> None:
     add(
         "--neighbours",
         type=whole(1),
-        default=20,
         metavar="K",
-        help="how many nearest samples, by cosine, vote with --head knn; fewer for small or rare classes",
+        help="how many nearest samples, by cosine, vote with --head knn: 20, or all where there are fewer, if not given; "
+        "take fewer for small or rare classes",
     )
     add(
         "--neighbour-votes",
