@@ -50,8 +50,8 @@ def add_heads(parser: Parser) -> None:
         "--neighbours",
         type=whole(1),
         metavar="K",
-        help="how many nearest samples, by cosine, vote with --head knn: 20, or all where there are fewer, if not given; "
-        "take fewer for small or rare classes",
+        help="how many nearest samples, by cosine, vote with --head knn: 20, or all where there are fewer, if not "
+        "given; take fewer for small or rare classes",
     )
     add(
         "--neighbour-votes",
