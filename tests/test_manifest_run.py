@@ -20,7 +20,8 @@ from ttc import manifest
 SWEEP = """\
 # two good lines and one that asks for a class that is not there
 name,folder,pretrain,linear_eval
-good,runs/good,@scripts/recipes/digits-lowhigh.args --method ce --log-every-steps 1 --metrics-every-epochs 0,\
+good,runs/good,@scripts/recipes/digits-lowhigh.args --method ce --epochs 300 --log-every-steps 1 \
+--metrics-every-epochs 0,\
 --probes minority --probe-seeds 1 --bootstrap 0 --layers encoder
 bad,runs/bad,--classes 3 11,
 """
@@ -80,7 +81,7 @@ def test_a_killed_sweep_finishes_when_it_is_started_again(tmp_path: Path) -> Non
     assert "not done: 1 of 2" in stderr
     assert "--classes" in stderr.splitlines()[-1]
     assert "continuing from" in (results / "cells" / "good.log").read_text() or step <= 4
-    assert [line["step"] for line in metrics(results / "runs" / "good")] == list(range(1, 153))
+    assert [line["step"] for line in metrics(results / "runs" / "good")] == list(range(1, 1201))
     assert json.loads((results / "runs" / "good" / "linear_eval" / "result.json").read_text())["method"] == "ce"
     table = show(path, results)
     assert "bad   failed  pretrain" in table
@@ -97,7 +98,7 @@ def test_a_killed_sweep_finishes_when_it_is_started_again(tmp_path: Path) -> Non
 
 def test_a_request_to_stop_reaches_the_step(tmp_path: Path) -> None:
     path, results = tmp_path / "sweep.csv", tmp_path / "results"
-    path.write_text(SWEEP.replace("--method ce", "--method ce --epochs 2000"))
+    path.write_text(SWEEP.replace("--epochs 300", "--epochs 2000"))
     running = start(path, results)
     lines = results / "runs" / "good" / "metrics.jsonl"
     give_up = time.monotonic() + 300

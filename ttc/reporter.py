@@ -75,10 +75,10 @@ class Reporter:
             self.run_log.image_grid(f"views/{name}", grid)
 
     def finish(self, folder: RunFolder) -> None:
-        """Write the result, and the checkpoint of a run that had no epoch to train."""
+        """Write the result, and the checkpoint of a run that had no epoch to train here."""
         checkpoints = self.folder / "checkpoints"
-        # No look at the folder: the main rank may still be writing there when another one gets here.
-        if self.epochs == 0:
+        # The main rank looks for all: it may still be writing there when another one gets here.
+        if distributed.from_first_rank(lambda: not (checkpoints / "last.pt").exists()):
             self.state.save(checkpoints, f"epoch_{self.epochs:04d}.pt")
         self.progress.close()
         if self.world.main:

@@ -49,5 +49,6 @@ def test_the_measurement_sees_pair_matrices() -> None:
 
 
 def test_memory_grows_with_the_rows_not_with_the_pairs() -> None:
-    small, large = (in_fresh_process(peak_mib, "simclr", samples) for samples in (2048, SAMPLES))
-    assert large < 2.5 * small + 2
+    small, large = (in_fresh_process(peak_mib, "simclr", samples) for samples in (SAMPLES // 2, 2 * SAMPLES))
+    # Four times the rows, sixteen times the pairs; the allocator moves single figures by a third.
+    assert large < 8 * small
