@@ -15,7 +15,10 @@ from tests.smoke.runs import assert_same_weights, metrics
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.skipif(bool(missing()), reason=missing())]
 
-LONG = ("--method", "supproto", "--epochs", 300, "--batch-size", 64, "--log-every-steps", 1, "--metrics-every-epochs", 0)
+LONG = (
+    *("--method", "supproto", "--epochs", 300, "--batch-size", 64),
+    *("--log-every-steps", 1, "--metrics-every-epochs", 0),
+)
 SHORT = ("--method", "ce", "--epochs", 1)
 EVALUATIONS = "--layers encoder --probes minority --probe-seeds 1 --bootstrap 0,--peu-draws 0 --max-samples 100"
 PATIENCE = 600.0
