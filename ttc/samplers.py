@@ -137,17 +137,17 @@ class BatchSampler:
         Methods that weigh by class frequency need these: with the counts of the data they would correct a second time
         what balanced batches have corrected.
         """
-        total, batch = sum(self.counts), self.batch_size
+        total = sum(self.counts)
         if self.kind == "balanced":
-            quotas = [batch // len(self.counts) + (c < batch % len(self.counts)) for c in range(len(self.counts))]
-            return [max(1, round(total * quota / batch)) for quota in quotas]
-        if not self.min_minority:
+            shares = [self.quota(label) / self.batch_size for label in range(len(self.counts))]
+        elif self.min_minority:
+            assert self.minority_class is not None
+            rare = self.minority_per_batch() / self.batch_size
+            others = total - self.counts[self.minority_class]
+            shares = [(1 - rare) * count / others for count in self.counts]
+            shares[self.minority_class] = rare
+        else:
             return list(self.counts)
-        assert self.minority_class is not None
-        planned = self.labels[self.epoch(0).samples] == self.minority_class
-        rare, others = float(planned.float().mean()), total - self.counts[self.minority_class]
-        shares = [(1 - rare) * count / others for count in self.counts]
-        shares[self.minority_class] = rare
         return [max(1, round(total * share)) for share in shares]
 
     def _stratified_order(self, generator: torch.Generator) -> Tensor:
