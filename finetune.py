@@ -73,13 +73,12 @@ def train(
 ) -> bool:
     """Train until the last epoch, the end of the patience or a requested stop; return whether the run is finished."""
     optimizer, scaler, objective, device = state.optimizer, state.scaler, state.objective, world.device
-    steps, share, rows = sampler.steps_per_epoch, sampler.batch_size // world.size, dataset.indices("train")
-    mine = slice(world.rank * share, (world.rank + 1) * share)
+    steps, rows = sampler.steps_per_epoch, dataset.indices("train")
     while state.epoch < reporter.epochs and not selection.exhausted:
         full = state.epoch >= linear_epochs
         state.network.learn(full)
-        order, first = sampler.epoch(state.epoch), state.step - state.epoch * steps
-        id_batches, draw_batches = rows[order.samples[first:, mine]], order.draws[first:, mine]
+        mine, first = sampler.epoch(state.epoch, world.rank, world.size), state.step - state.epoch * steps
+        id_batches, draw_batches = rows[mine.samples[first:]], mine.draws[first:]
         image_batches = batches(dataset.images, id_batches, num_workers, pin_memory=device.type == "cuda")
         for ids, draws, images in zip(id_batches, draw_batches, image_batches, strict=True):
             set_learning_rate(optimizer, rate_at(state.step))
@@ -240,7 +239,7 @@ def main() -> int:
     selection = Selection(
         state, run, args.select_by, args.patience, args.linear_epochs, args.positive_class, args.num_workers
     )
-    reporter.begin(lines, resumed, class_views(dataset, views))
+    reporter.begin(lines, resumed, partial(class_views, dataset, views))
     network = torch.compile(state.network) if args.compile else state.network
     finished = train(
         state,

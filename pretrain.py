@@ -239,7 +239,7 @@ def main() -> int:
         metrics_every_epochs=args.metrics_every_epochs,
         stop_on_collapse=args.stop_on_collapse,
     )
-    reporter.begin(lines, resumed, class_views(dataset, views))
+    reporter.begin(lines, resumed, partial(class_views, dataset, views))
     finished = train(
         state,
         embedder=distributed.average_over_ranks(build_embedder(args, state, dataset, views, world)),

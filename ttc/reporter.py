@@ -56,22 +56,25 @@ class Reporter:
     collapsed: bool = False
     _asked: Callable[[], bool] | None = None
 
-    def begin(self, plan: list[str], resumed: Path | None, pictures: Mapping[str, Tensor]) -> None:
+    def begin(self, plan: list[str], resumed: Path | None, pictures: Callable[[], Mapping[str, Tensor]]) -> None:
         """Tell what is about to happen.
 
         Args:
             plan: its lines.
             resumed: the checkpoint that the run continues from, or None.
-            pictures: what training sees, as grids of images [N, C, S, S] in [0, 1] by class name.
+            pictures: makes what training sees, as grids of images [N, C, S, S] in [0, 1] by class name; only the main
+                rank of a new run needs them.
         """
         self._end_a_collapsed_run()
         if resumed is not None:
             log.info("continuing from %s, step %d", resumed, self.state.step)
             return
+        if not self.world.main:
+            return
         self.run_log.text("plan", plan)
         if self.watch is not None:
             self.run_log.charts(self.watch.charts())
-        for name, grid in pictures.items():
+        for name, grid in pictures().items():
             self.run_log.image_grid(f"views/{name}", grid)
 
     def finish(self, folder: RunFolder) -> None:

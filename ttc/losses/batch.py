@@ -81,12 +81,6 @@ class Batch:
         return self.labels_B.repeat_interleave(self.views, output_size=self.labels_B.numel() * self.views)
 
     @cached_property
-    def column_labels_M(self) -> Tensor:
-        """Class of each row of all ranks."""
-        rows = self.pool_labels_P.numel() * self.views
-        return self.pool_labels_P.repeat_interleave(self.views, output_size=rows)
-
-    @cached_property
     def view_products_BVV(self) -> Tensor:
         """Dot products between the views of one sample."""
         return self.z_BVD @ self.z_BVD.mT
