@@ -58,9 +58,9 @@ def anchor_losses(lse_A: Tensor, products_A: Tensor, weights_A: Tensor | float) 
     weights_A = weights_A.to(lse_A.dtype) if isinstance(weights_A, Tensor) else torch.full_like(lse_A, weights_A)
     # Not "unless usable": NaN must stay NaN, so that a broken run is seen.
     unusable_A = (weights_A <= 0) | (lse_A == -torch.inf)
-    # What is left out is differentiated too: it must be finite before.
+    # The quotient is differentiated where it is left out too: it must be finite there.
     mean_A = products_A / weights_A.masked_fill(unusable_A, 1.0)
-    return (lse_A.masked_fill(unusable_A, 0.0) - mean_A).masked_fill(unusable_A, 0.0)
+    return (lse_A - mean_A).masked_fill(unusable_A, 0.0)
 
 
 def add_columns(lse_A: Tensor, logits_AX: Tensor, log_weights_AX: Tensor | float = 0.0) -> Tensor:

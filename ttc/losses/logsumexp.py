@@ -20,6 +20,9 @@ _BLOCK_CPU = 512
 _BLOCK_GPU = 4096
 _SINGLE_PASS_CPU = 1024 * 1024
 _SINGLE_PASS_GPU = 4096 * 4096
+# Rows of stored exponentials that the backward pass weighs at a time: a small scratch block comes back from the
+# allocator warm, a fresh one of all rows costs more in page faults than the arithmetic on it.
+_KEPT_ELEMENTS_CPU = 128 * 1024
 # Largest spread of logits for which one shift serves all rows: exp(-80) is still a normal float32 number.
 _SAFE_SPREAD = 80.0
 
@@ -83,6 +86,11 @@ def _fits_single_pass(rows: int, columns: int, device: torch.device) -> bool:
     return rows * columns <= (_SINGLE_PASS_CPU if device.type == "cpu" else _SINGLE_PASS_GPU)
 
 
+def _kept_rows(columns: int, device: torch.device) -> int:
+    """Return how many rows of stored exponentials are weighed at a time."""
+    return max(1, _KEPT_ELEMENTS_CPU // columns) if device.type == "cpu" else columns
+
+
 def _slices(length: int, block: int) -> Iterator[slice]:
     for start in range(0, length, block):
         yield slice(start, min(start + block, length))
@@ -142,8 +150,10 @@ class _SymmetricLogSumExp(torch.autograd.Function):
         weight_N = torch.where(total_N > 0, grad_N / total_N, 0) * ctx.scale
         grad_ND = torch.zeros_like(rows_ND)
         if kept:
-            pair_NN = (weight_N[:, None] + weight_N).mul_(kept[0])
-            _accumulate(grad_ND, pair_NN, operand_ND)
+            count = _kept_rows(len(rows_ND), rows_ND.device)
+            pieces = (each.split(count) for each in (grad_ND, weight_N[:, None], kept[0]))
+            for grad_ID, weight_I1, exp_IN in zip(*pieces, strict=True):
+                _accumulate(grad_ID, (weight_I1 + weight_N).mul_(exp_IN), operand_ND)
             return grad_ND, None, None
         block = _block(rows_ND.device)
         work, weights = rows_ND.new_empty(block * block), rows_ND.new_empty(block * block)

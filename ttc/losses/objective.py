@@ -195,9 +195,10 @@ class Objective(nn.Module):
         if labels.dim() != 1:
             raise ValueError(f"labels have shape {list(labels.shape)}; give [samples] or [samples, 1]")
         labels = labels.long()
-        if self.validate:
-            outside = labels[(labels < 0) | (labels >= self.num_classes)]
-            if len(outside):
+        if self.validate and len(labels):
+            low, high = labels.aminmax()
+            if low < 0 or high >= self.num_classes:
+                outside = labels[(labels < 0) | (labels >= self.num_classes)]
                 raise ValueError(
                     f"labels hold {sorted(set(outside.tolist()))}, outside 0..{self.num_classes - 1}; "
                     "relabel the classes or set num_classes"
