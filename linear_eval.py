@@ -26,6 +26,7 @@ from torch import Tensor
 
 from ttc import distributed, flags, from_flags, ledger, runtime
 from ttc.cli import Parser
+from ttc.datasets import Dataset
 from ttc.evaluation import Evaluation
 from ttc.folds import stratified_folds
 from ttc.heads import prototype_classifier
@@ -71,7 +72,23 @@ def section(head: str, layer: str) -> tuple[str, str]:
     return (layer, "") if head == "linear" else (f"{head} {layer}", f"{head} ")
 
 
-def evaluate(evaluation: Evaluation, splits: dict[str, Tensor], args: argparse.Namespace) -> Results:
+def draw_rows(dataset: Dataset, args: argparse.Namespace) -> dict[str, list[tuple[int, Tensor]]]:
+    """Return, by probe, the seed of every draw and the rows that are learned from."""
+    return {
+        probe: [
+            (seed, probe_rows(dataset, probe, fraction=args.probe_fraction, seed=seed))
+            for seed in range(args.seed, args.seed + (1 if probe == "all" else args.probe_seeds))
+        ]
+        for probe in args.probes
+    }
+
+
+def evaluate(
+    evaluation: Evaluation,
+    splits: dict[str, Tensor],
+    learned: dict[str, list[tuple[int, Tensor]]],
+    args: argparse.Namespace,
+) -> Results:
     """Measure every head on the test rows.
 
     Predictions are kept of the first draw of each probe on the first layer, and of the method's own heads.
@@ -84,10 +101,9 @@ def evaluate(evaluation: Evaluation, splits: dict[str, Tensor], args: argparse.N
     for head, layer in itertools.product([each for each in args.head if each in FITTED], args.layers):
         name, prefix = section(head, layer)
         results[name] = {}
-        for probe in args.probes:
+        for probe, drawn in learned.items():
             draws = []
-            for seed in range(args.seed, args.seed + (1 if probe == "all" else args.probe_seeds)):
-                chosen = probe_rows(run.dataset, probe, fraction=args.probe_fraction, seed=seed)
+            for seed, chosen in drawn:
                 predict = evaluation.fit(head, layer, chosen, splits["val"], seed)
                 kept = prefix + probe if layer == args.layers[0] and seed == args.seed else None
                 draws.append(evaluation.measure(layer, predict, splits, name=kept, bootstrap=args.bootstrap))
@@ -170,12 +186,11 @@ def main() -> int:
     before = module_digest(run.network)
 
     # 5. features
-    wanted = [run.dataset.indices("train"), *splits.values()]
-    if args.folds is not None and run.step:
+    learned = {} if args.folds is not None else draw_rows(run.dataset, args)
+    wanted = [*splits.values(), *(chosen for drawn in learned.values() for _, chosen in drawn)]
+    if args.folds is not None and not run.step:
         # What an encoder was trained on says nothing about how well it knows other samples.
-        wanted = wanted[1:]
-    if args.folds is None and "fraction" in args.probes:
-        wanted.append(run.dataset.indices("pool"))
+        wanted.append(run.dataset.indices("train"))
     rows = torch.cat(wanted).unique()
     both = embed_shared(run.network, run.dataset, run.views, rows, views=0, num_workers=args.num_workers)
     features = dict(zip(("encoder", "projection"), (each[:, 0] for each in both), strict=True))
@@ -195,7 +210,7 @@ def main() -> int:
             seed=args.seed,
             num_workers=args.num_workers,
         )
-        results = cross_validate(evaluation, args) if args.folds else evaluate(evaluation, splits, args)
+        results = cross_validate(evaluation, args) if args.folds else evaluate(evaluation, splits, learned, args)
         if module_digest(run.network) != before:
             raise ValueError(f"--checkpoint {args.checkpoint}: the frozen encoder has changed; the result is refused")
 

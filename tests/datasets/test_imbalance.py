@@ -29,6 +29,14 @@ def test_hash_order_does_not_depend_on_the_listing_order() -> None:
     assert [ids[k] for k in hash_order(ids, 0, "subset")] == [mixed[k] for k in hash_order(mixed, 0, "subset")]
 
 
+def test_equal_hashes_are_ordered_by_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    short = lambda content, digest_size: hashlib.blake2b(content, digest_size=1)  # noqa: E731  # 256 values, 300 ids
+    monkeypatch.setattr("ttc.datasets.imbalance.blake2b", short)
+    ids = [f"img/{k}" for k in np.random.default_rng(1).permutation(300)]
+    expected = sorted(ids, key=lambda i: (hashlib.blake2b(f"3:split:{i}".encode(), digest_size=1).digest(), i))
+    assert [ids[k] for k in hash_order(ids, 3, "split")] == expected
+
+
 def test_hash_order_changes_with_seed_and_purpose() -> None:
     ids = [f"img/{k}" for k in range(100)]
     orders = {tuple(hash_order(ids, seed, purpose)) for seed in (0, 1) for purpose in ("split", "subset")}

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
+from ttc.metrics import intervals
 from ttc.metrics.classification import classification_metrics
 from ttc.metrics.intervals import bootstrap_counts
 
@@ -161,3 +162,14 @@ def test_several_classes(seed):
 def test_bad_input_is_refused(labels, scores, predictions, options, message):
     with pytest.raises(ValueError, match=message):
         classification_metrics(labels, scores, predictions, **options)
+
+
+def test_kept_draws_are_the_drawn_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels, others = np.arange(40) % 3, np.arange(40) % 2
+    first = np.concatenate(list(bootstrap_counts(labels, 30, 1)))
+    first_of_others = np.concatenate(list(bootstrap_counts(others, 30, 1)))
+    assert (np.concatenate(list(bootstrap_counts(labels, 30, 1))) == first).all()
+    assert (np.concatenate(list(bootstrap_counts(labels, 30, 2))) != first).any()
+    monkeypatch.setattr(intervals, "_KEPT_BYTES", 0)
+    assert (np.concatenate(list(bootstrap_counts(labels, 30, 1))) == first).all()
+    assert (np.concatenate(list(bootstrap_counts(others, 30, 1))) == first_of_others).all()

@@ -13,6 +13,7 @@ import torch
 
 from tests.processes import ROOT, Result, run
 from ttc.metrics.representation import representation_metrics
+from ttc.pretrained import embed_shared, load_pretrained
 
 sys.path.insert(0, str(ROOT))
 FAST = ("--probe-fraction", 0.1, "--probe-seeds", 2, "--bootstrap", 50)
@@ -195,3 +196,15 @@ def test_positive_class_out_of_range(pretrained_run: Path, tmp_path: Path) -> No
 
 def test_neither_checkpoint_nor_embeddings(tmp_path: Path) -> None:
     assert run("compute_metrics", folder=tmp_path).code == 2
+
+
+def test_features_do_not_depend_on_the_rows_beside_them(pretrained_run: Path) -> None:
+    """So that linear_eval.py may embed what it needs, and no more."""
+    run = load_pretrained(str(pretrained_run / "checkpoints" / "last.pt"), None, 0, torch.device("cpu"))
+    rows = torch.arange(len(run.dataset.ids))
+    everything = embed_shared(run.network, run.dataset, run.views, rows, views=0)
+    shuffled = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))]
+    for count in (1, 2, 257, 600):
+        some = embed_shared(run.network, run.dataset, run.views, shuffled[:count], views=0)
+        for found, expected in zip(some, everything, strict=True):
+            assert torch.equal(found, expected[shuffled[:count]]), count

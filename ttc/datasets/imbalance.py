@@ -26,7 +26,11 @@ def hash_order(ids: Sequence[str], seed: int, purpose: str) -> list[int]:
         Positions into `ids`, sorted by the 64-bit blake2b hash of `seed:purpose:id`; equal hashes by id.
     """
     prefix = f"{seed}:{purpose}:".encode()
-    keys = [(blake2b(prefix + i.encode(errors="surrogateescape"), digest_size=8).digest(), i) for i in ids]
+    keys = [blake2b(prefix + i.encode(errors="surrogateescape"), digest_size=8).digest() for i in ids]
+    if len(set(keys)) < len(keys):
+        pairs = list(zip(keys, ids, strict=True))
+        return sorted(range(len(pairs)), key=pairs.__getitem__)
+    # Several times faster than pairs, and the same order where no two hashes are equal.
     return sorted(range(len(keys)), key=keys.__getitem__)
 
 

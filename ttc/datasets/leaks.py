@@ -86,9 +86,10 @@ def warn_about_equal_pixels(images: TensorImages, ids: Sequence[str], splits: Se
         return
     rows_of: dict[bytes, set[str]] = {}
     duplicates = []
+    pixels = images.data.numpy()
     # One split after the other, so that every later copy is counted once.
     for row in sorted(range(len(ids)), key=lambda row: splits[row]):
-        key = blake2b(images.data[row].numpy().tobytes(), digest_size=16).digest()
+        key = blake2b(pixels[row].tobytes(), digest_size=16).digest()
         known = rows_of.setdefault(key, {splits[row]})
         if splits[row] not in known:
             duplicates.append(ids[row])

@@ -56,9 +56,9 @@ def _draw_part(
     wanted: int,
     seed: int,
 ) -> list[int]:
-    units: dict[str, list[int]] = defaultdict(list)
+    units: dict[str, list[int]] = {}
     for row in rows:
-        units[ids[row] if groups is None else groups[row]].append(row)
+        units.setdefault(ids[row] if groups is None else groups[row], []).append(row)
     names = list(units)
     strata: dict[str, list[list[int]]] = defaultdict(list)
     for position in hash_order(names, seed, "split"):
@@ -85,6 +85,8 @@ def _fill(units: Sequence[Sequence[int]], quota: int) -> list[int]:
 
 
 def _most_frequent(labels: Sequence[str]) -> str:
+    if len(labels) == 1:
+        return labels[0]
     counts = Counter(labels)
     return min(counts, key=lambda label: (-counts[label], label))
 

@@ -110,8 +110,8 @@ def fit_temperature(labels_N: Ints, probabilities_NK: Floats) -> float | None:
     low, high = 0.0, 1.0
     while slope(high) < 0.0:
         low, high = high, 2.0 * high
-    for _ in range(200):
-        middle = 0.5 * (low + high)
+    # Until no floating-point number is left between the two.
+    while low < (middle := 0.5 * (low + high)) < high:
         low, high = (middle, high) if slope(middle) < 0.0 else (low, middle)
     return 1.0 / high
 

@@ -155,7 +155,11 @@ def _statistics(labels_N: Ints, scores_NK: Floats, predictions_N: Ints) -> Calla
     classes = scores_NK.shape[1]
     ranked = [1] if classes == 2 else list(range(classes))
     complete = len(np.unique(labels_N)) == classes
-    rankings = [curves.ranking_curves(labels_N == label, scores_NK[:, label]) for label in ranked] if complete else []
+    readings = {"auroc": curves.area} | ({"auprc": curves.average_precision} if classes == 2 else {})
+    rankings = [
+        curves.ranking_statistics(labels_N == label, scores_NK[:, label], readings)
+        for label in (ranked if complete else ())
+    ]
 
     def evaluate(counts_RN: Floats) -> dict[str, Floats]:
         confusion = intervals.weighted_confusion(labels_N, predictions_N, counts_RN, classes)
@@ -168,9 +172,9 @@ def _statistics(labels_N: Ints, scores_NK: Floats, predictions_N: Ints) -> Calla
             found["f1"] = intervals.f1(confusion)
         if rankings:
             drawn = [ranking(counts_RN) for ranking in rankings]
-            found["auroc"] = np.mean([curves.area(each) for each in drawn], axis=0)
+            found["auroc"] = np.mean([each["auroc"] for each in drawn], axis=0)
             if classes == 2:
-                found["auprc"] = curves.average_precision(drawn[0])
+                found["auprc"] = drawn[0]["auprc"]
         return found
 
     return evaluate

@@ -189,13 +189,7 @@ def _ranking(positive_N: NDArray[np.bool_], scores_N: Floats, prevalences: Seque
         readings[f"deployment/{prevalence:g}/auprc"] = partial(curves.average_precision, prevalence=prevalence)
     if positive_N.all() or not positive_N.any():
         return partial(_undefined, tuple(readings))
-    ranking = curves.ranking_curves(positive_N, scores_N)
-
-    def evaluate(counts_RN: Floats) -> dict[str, Floats]:
-        drawn = ranking(counts_RN)
-        return {name: read(drawn) for name, read in readings.items()}
-
-    return evaluate
+    return curves.ranking_statistics(positive_N, scores_N, readings)
 
 
 def _undefined(names: Sequence[str], counts_RN: Floats) -> dict[str, Floats]:

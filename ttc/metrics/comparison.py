@@ -40,10 +40,10 @@ def compare_scores(
     numerator and denominator, so that it is never 0; equal classifiers have p = 1.
     """
     labels_N = positive_N.astype(np.int64)
-    rankings = [curves.ranking_curves(positive_N, each) for each in scores]
+    rankings = [curves.ranking_statistics(positive_N, each, {"auroc": curves.area}) for each in scores]
 
     def statistics(counts_RN: Floats) -> dict[str, Floats]:
-        areas = [curves.area(ranking(counts_RN)) for ranking in rankings]
+        areas = [ranking(counts_RN)["auroc"] for ranking in rankings]
         confusions = [intervals.weighted_confusion(labels_N, each.astype(np.int64), counts_RN, 2) for each in decisions]
         shares = [intervals.balanced_accuracy(confusion) for confusion in confusions]
         return {"auroc": np.stack(areas, axis=1), "balanced_accuracy": np.stack(shares, axis=1)}

@@ -5,13 +5,16 @@ Shape suffixes: R draws, N samples, T thresholds (distinct scores, highest first
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ttc.metrics.intervals import Floats
+
+_BLOCK_BYTES = 2**18
+"""Size of an array of a block of draws; a dozen of them are in use at a time."""
 
 
 @dataclass(frozen=True)
@@ -45,14 +48,43 @@ def ranking_curves(positive_N: NDArray[np.bool_], scores_N: Floats) -> Callable[
     Tied scores share one threshold. Each draw must pick at least one positive and one negative sample.
     """
     order_N = np.argsort(-scores_N, kind="stable")
-    first_of_tie = np.flatnonzero(np.diff(scores_N[order_N], prepend=np.inf))
+    last_of_tie = np.flatnonzero(np.diff(scores_N[order_N], append=-np.inf))
+    tied = len(last_of_tie) < len(scores_N)
     positive_sorted_N = positive_N[order_N].astype(np.float64)
 
     def evaluate(counts_RN: Floats) -> Curves:
-        sorted_RN = counts_RN[:, order_N]
-        hits_RT = np.add.reduceat(sorted_RN * positive_sorted_N, first_of_tie, axis=1)
-        false_RT = np.add.reduceat(sorted_RN, first_of_tie, axis=1) - hits_RT
-        return Curves(hits_RT.cumsum(axis=1), false_RT.cumsum(axis=1))
+        sorted_RN = counts_RN.take(order_N, axis=1)
+        found_RN, called_RN = (sorted_RN * positive_sorted_N).cumsum(axis=1), sorted_RN.cumsum(axis=1)
+        alarms_RN = called_RN - found_RN
+        if not tied:
+            return Curves(found_RN, alarms_RN)
+        return Curves(*(each.take(last_of_tie, axis=1) for each in (found_RN, alarms_RN)))
+
+    return evaluate
+
+
+def ranking_statistics(
+    positive_N: NDArray[np.bool_], scores_N: Floats, readings: Mapping[str, Callable[[Curves], Floats]]
+) -> Callable[[Floats], dict[str, Floats]]:
+    """Return a function from counts [R, N] to what is read off the curves of the draws, [R] by name.
+
+    The curves are made for a few draws at a time, which stay in the processor's cache.
+
+    Args:
+        positive_N: [N] whether a sample is positive; both kinds occur.
+        scores_N: [N] scores.
+        readings: from curves to a value per draw, by name.
+    """
+    ranking = ranking_curves(positive_N, scores_N)
+    size = max(1, _BLOCK_BYTES // (8 * len(scores_N)))
+
+    def evaluate(counts_RN: Floats) -> dict[str, Floats]:
+        values = {name: np.empty(len(counts_RN)) for name in readings}
+        for first in range(0, len(counts_RN), size):
+            drawn = ranking(counts_RN[first : first + size])
+            for name, read in readings.items():
+                values[name][first : first + size] = read(drawn)
+        return values
 
     return evaluate
 

@@ -81,4 +81,5 @@ def save(figure: Figure, path_png: Path) -> None:
     """Save a figure as PNG and, beside it, as PDF."""
     path_png = Path(path_png)
     figure.savefig(path_png.with_suffix(".png"), dpi=150)
+    figure.set_layout_engine("none")  # the places are found; finding them again takes as long as drawing
     figure.savefig(path_png.with_suffix(".pdf"), metadata={"CreationDate": None})

@@ -7,7 +7,8 @@ Shape suffixes: R draws, N samples, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import TypedDict
 
 import numpy as np
@@ -26,6 +27,8 @@ class Estimate(TypedDict):
 
 
 _CHUNK_BYTES = 32 * 2**20
+_KEPT_BYTES = 128 * 2**20
+_COUNT = np.uint32
 
 
 def bootstrap_counts(labels_N: Ints, draws: int, seed: int) -> Iterator[Floats]:
@@ -39,12 +42,29 @@ def bootstrap_counts(labels_N: Ints, draws: int, seed: int) -> Iterator[Floats]:
     Yields:
         [R, N] counts, in chunks of a few MiB; the R of all chunks sum to `draws`.
     """
+    labels_N = np.ascontiguousarray(labels_N, dtype=np.int64)
+    small = draws * len(labels_N) * np.dtype(_COUNT).itemsize <= _KEPT_BYTES
+    drawn: Iterable[NDArray[np.uint32]] = (
+        _kept_draws(labels_N.tobytes(), draws, seed) if small else _draw(labels_N, draws, seed)
+    )
+    for counts_RN in drawn:
+        yield counts_RN.astype(np.float64)
+
+
+@lru_cache(maxsize=1)
+def _kept_draws(labels: bytes, draws: int, seed: int) -> list[NDArray[np.uint32]]:
+    """Keep the draws of the last call: an evaluation asks for the same ones for every probe."""
+    return list(_draw(np.frombuffer(labels, dtype=np.int64), draws, seed))
+
+
+def _draw(labels_N: Ints, draws: int, seed: int) -> Iterator[NDArray[np.uint32]]:
+    """Draw what `bootstrap_counts` yields."""
     generator = np.random.default_rng(seed)
     groups = [np.flatnonzero(labels_N == label) for label in np.unique(labels_N)]
     chunk = max(1, _CHUNK_BYTES // (8 * len(labels_N)))
     for first in range(0, draws, chunk):
         size = min(chunk, draws - first)
-        counts_RN = np.zeros((size, len(labels_N)))
+        counts_RN = np.zeros((size, len(labels_N)), dtype=_COUNT)
         for group in groups:
             picks = generator.integers(len(group), size=(size, len(group)))
             flat = (picks + len(group) * np.arange(size)[:, None]).ravel()

@@ -12,6 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from ttc.metrics.shares import ALONE, Share
@@ -105,6 +106,14 @@ def _tie_width(squared_norm_B: torch.Tensor, squared_distance_B: torch.Tensor) -
     return 1e-12 * scale_B + 1e-14 * scale_B.sqrt() + 1e-28
 
 
+def _smallest(scores_BM: torch.Tensor, count: int) -> torch.Tensor:
+    """Return the `count` smallest scores of each row, [B, count], in no order; count < M."""
+    if scores_BM.device.type == "cpu":
+        # Three times as fast as topk, which also keeps track of the columns.
+        return torch.from_numpy(np.partition(scores_BM.numpy(), count - 1, axis=1)[:, :count])
+    return scores_BM.topk(count, dim=1, largest=False, sorted=False).values
+
+
 def _neighbour_sums(
     scores_BM: torch.Tensor,
     norms_B: torch.Tensor,
@@ -116,19 +125,17 @@ def _neighbour_sums(
     """Sum the shares of own views (nearest row) and of the own class (K nearest rows) over a block."""
     # One more than K shows whether the K-th distance is tied with one outside the selection.
     selected = min(neighbours + 1, scores_BM.shape[1] - 1)
-    near_BK, index_BK = scores_BM.topk(selected, dim=1, largest=False, sorted=False)
+    near_BK = _smallest(scores_BM, selected)
     nearest_B = near_BK.amin(dim=1)
     first, last = own_class
-    own_BK = (index_BK >= first) & (index_BK < last)
-    own_class_B = own_BK.sum(dim=1)
     if selected > neighbours:
-        edge_B2, edge_index_B2 = near_BK.topk(2, dim=1)
-        own_class_B = own_class_B - own_BK.gather(1, edge_index_B2[:, :1]).squeeze(1).long()
-        kth_B = edge_B2[:, 1]
+        edge_B, kth_B = near_BK.topk(2, dim=1).values.unbind(1)
         width_B = _tie_width(norms_B, (kth_B + norms_B).clamp_min(0))
-        tied_B = edge_B2[:, 0] - kth_B <= width_B
+        tied_B = edge_B - kth_B <= width_B
     else:
-        tied_B = torch.zeros_like(own_class_B, dtype=torch.bool)
+        kth_B = near_BK.amax(dim=1)
+        tied_B = torch.zeros_like(kth_B, dtype=torch.bool)
+    own_class_B = (scores_BM[:, first:last] <= kth_B[:, None]).sum(dim=1)
     share_B = own_class_B.double() / neighbours
 
     limit_B = nearest_B + _tie_width(norms_B, (nearest_B + norms_B).clamp_min(0))
