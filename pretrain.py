@@ -114,7 +114,7 @@ def build_state(
     # The objective's own check would wait for the device in every step, and raise before LossMonitor saves the batch.
     objective.validate = False
     projection_dim = args.projection_dim if objective.space == "projection" else None
-    network = synchronise(PretrainNetwork(encoder, projection_dim), device)
+    network = synchronise(PretrainNetwork(encoder, projection_dim, batchnorm=args.projection_batchnorm), device)
     network.to(device, memory_format=torch.channels_last)
     objective.attach(network)
     return TrainingState(
@@ -130,6 +130,7 @@ def build_state(
             dataset=dataset,
             augmentation=from_flags.augmentation(args, dataset),
             seed=args.seed,
+            projection_batchnorm=args.projection_batchnorm,
         ),
         arguments=given.values,
     )

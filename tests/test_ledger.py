@@ -30,6 +30,12 @@ def test_digest_depends_on_what_matters_and_not_on_the_order() -> None:
     assert ledger.arguments_digest({**ARGUMENTS, "epochs": 3}) != digest
 
 
+@pytest.mark.parametrize("off", [None, False])
+def test_a_new_flag_that_is_off_leaves_the_digest_alone(off: object) -> None:
+    assert ledger.arguments_digest({**ARGUMENTS, "new": off}) == ledger.arguments_digest(ARGUMENTS)
+    assert ledger.arguments_digest({**ARGUMENTS, "new": 0}) != ledger.arguments_digest(ARGUMENTS)
+
+
 def test_derived_values_count_as_not_given() -> None:
     entries = {"lr": {"value": 0.1, "source": "default"}, "encoder": {"value": "resnet50", "source": "derived"}}
     assert ledger.given_arguments(entries) == {"lr": 0.1, "encoder": None}

@@ -179,6 +179,16 @@ def test_the_head_has_the_papers_form() -> None:
     torch.testing.assert_close(z.norm(dim=1), torch.ones(6))
 
 
+def test_the_head_can_normalise_its_hidden_units() -> None:
+    network = PretrainNetwork(build_encoder(EncoderSpec("convnet-w4", 1, 8)), 5, batchnorm=True)
+    assert network.projection is not None
+    hidden: list[torch.Tensor] = []
+    normalisation = network.projection[1]  # type: ignore[index]  # a Sequential
+    normalisation.register_forward_hook(lambda module, inputs, output: hidden.append(output.clone()))
+    network(torch.randn(64, 1, 8, 8))
+    torch.testing.assert_close(hidden[0].mean(0), torch.zeros(16), atol=1e-5, rtol=0)
+
+
 def test_without_a_head_the_features_are_returned() -> None:
     network = PretrainNetwork(build_encoder(EncoderSpec("convnet-w4", 1, 8)), None)
     features, z = network(torch.randn(6, 1, 8, 8))

@@ -197,6 +197,10 @@ def _text(value: object) -> str:
     return "/".join(map(str, value)) if isinstance(value, list) else "default" if value is None else str(value)
 
 
+def _differ(value: object, other: object) -> bool:
+    return value != other and not (ledger.is_off(value) and ledger.is_off(other))
+
+
 def _refuse_other_settings(runs: Sequence[Run], groups: Sequence[str]) -> None:
     """Raise ValueError when runs of one group were trained or evaluated with other settings than COMPARED."""
     first: dict[tuple[str, str], tuple[Run, Mapping[str, object]]] = {}
@@ -208,7 +212,7 @@ def _refuse_other_settings(runs: Sequence[Run], groups: Sequence[str]) -> None:
             differ = sorted(
                 name
                 for name in (values.keys() | expected.keys()) - ledger.NOT_IN_DIGEST
-                if values.get(name) != expected.get(name)
+                if _differ(values.get(name), expected.get(name))
             )
             if differ:
                 flags = shorten(f"--{name.replace('_', '-')}" for name in differ)

@@ -30,6 +30,7 @@ class Description:
         augmentation: fields of Augmentation.
         split_digest: sha256 of the split table.
         seed: of the run.
+        projection_batchnorm: whether the head normalises its hidden units over the batch.
     """
 
     method: str
@@ -45,6 +46,7 @@ class Description:
     augmentation: dict[str, object]
     split_digest: str
     seed: int
+    projection_batchnorm: bool = False
 
     @staticmethod
     def of(
@@ -56,6 +58,7 @@ class Description:
         dataset: Dataset,
         augmentation: Augmentation,
         seed: int,
+        projection_batchnorm: bool = False,
     ) -> Description:
         """Describe a run that is about to start; see the class for the arguments."""
         return Description(
@@ -72,12 +75,13 @@ class Description:
             augmentation=asdict(augmentation),
             split_digest=dataset.split_digest(),
             seed=seed,
+            projection_batchnorm=projection_batchnorm,
         )
 
     def network(self) -> PretrainNetwork:
         """Build the network with fresh weights."""
         spec = EncoderSpec(**self.encoder)  # type: ignore[arg-type]  # the values of as_dict
-        return PretrainNetwork(build_encoder(spec), self.projection_dim)
+        return PretrainNetwork(build_encoder(spec), self.projection_dim, batchnorm=self.projection_batchnorm)
 
     def view_generator(self) -> ViewGenerator:
         """Build what makes the views."""

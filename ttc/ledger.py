@@ -82,8 +82,13 @@ def complete(result: Mapping[str, object], arguments: Mapping[str, object]) -> d
 
 def arguments_digest(arguments: Mapping[str, object]) -> str:
     """Return the sha256 of the arguments that matter, the same for any order of the flags."""
-    kept = {name: value for name, value in arguments.items() if name not in NOT_IN_DIGEST}
+    kept = {name: value for name, value in arguments.items() if name not in NOT_IN_DIGEST and not is_off(value)}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
+def is_off(value: object) -> bool:
+    """Tell whether a flag was not used: such flags are left out, so that a new one leaves earlier results comparable."""
+    return value is None or value is False
 
 
 def given_arguments(entries: Mapping[str, Mapping[str, object]]) -> dict[str, object]:

@@ -167,25 +167,28 @@ def _weights_of_file(path: Path) -> dict[str, Tensor]:
 class PretrainNetwork(nn.Module):
     """Encoder and projection head: what the contrastive methods train, and what DDP wraps.
 
-    The head is F -> F -> D with one ReLU and no BatchNorm, unit length at the end. Methods on features have no head.
+    The head is F -> F -> D with one ReLU, unit length at the end. Methods on features have no head.
 
-    Source: METHODS section 5 (projector 2048-2048-128).
+    Source: METHODS section 5 (projector 2048-2048-128 without BatchNorm).
     """
 
-    def __init__(self, encoder: nn.Module, projection_dim: int | None) -> None:
+    def __init__(self, encoder: nn.Module, projection_dim: int | None, *, batchnorm: bool = False) -> None:
         """Join the encoder and a new head.
 
         Args:
             encoder: module with `feature_dim`.
             projection_dim: D, or None for a network without a head.
+            batchnorm: normalise the head's hidden units over the batch, as SimCLR does and the paper does not.
         """
         super().__init__()
         self.encoder = encoder
         self.feature_dim = int(encoder.feature_dim)  # type: ignore[arg-type]  # every encoder of build_encoder has it
         self.projection: nn.Module | None = None
         if projection_dim is not None:
+            hidden = [nn.BatchNorm1d(self.feature_dim)] if batchnorm else []
             self.projection = nn.Sequential(
                 nn.Linear(self.feature_dim, self.feature_dim),
+                *hidden,
                 nn.ReLU(True),
                 nn.Linear(self.feature_dim, projection_dim),
             )

@@ -33,6 +33,11 @@ def add_model(parser: Parser) -> None:
         help="length of the embeddings that the contrastive loss compares",
     )
     add(
+        "--projection-batchnorm",
+        action="store_true",
+        help="BatchNorm in the projection head, as in SimCLR; the paper's head has none",
+    )
+    add(
         "--weights",
         metavar="FILE|imagenet",
         help="weights to start from; leave it out to train from scratch, as in the paper",

@@ -151,7 +151,7 @@ class _SymmetricLogSumExp(torch.autograd.Function):
         grad_ND = torch.zeros_like(rows_ND)
         if kept:
             count = _kept_rows(len(rows_ND), rows_ND.device)
-            pieces = (each.split(count) for each in (grad_ND, weight_N[:, None], kept[0]))
+            pieces = (torch.split(each, count) for each in (grad_ND, weight_N[:, None], kept[0]))
             for grad_ID, weight_I1, exp_IN in zip(*pieces, strict=True):
                 _accumulate(grad_ID, (weight_I1 + weight_N).mul_(exp_IN), operand_ND)
             return grad_ND, None, None
