@@ -87,7 +87,7 @@ def write_files(
 ) -> None:
     """Write a figure per layer and the embeddings of the last layer, which is the space of the paper's metrics."""
     for layer, (values, labels) in layers.items():
-        if len(labels) < 2:
+        if scatter == "none" or len(labels) < 2:
             continue
         save_embedding_figure(
             folder / f"{layer}.png",

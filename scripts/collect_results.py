@@ -4,7 +4,7 @@ A run needs result.json, linear_eval/result.json and metrics/metrics.json. Runs 
 share a row (mean +- standard deviation); runs on other data or another ratio form a group of rows of their own. Runs
 that were trained, split or evaluated differently in anything but the method and its settings are refused. `--output
 NAME` writes the table as NAME.csv, NAME.md and NAME.tex, and one line per run and metric as NAME-ledger.csv. From such
-a ledger `--from-csv` makes the table again, without the runs.
+a ledger `--from-csv` makes the table again, without the runs, and with more runs it grows.
 """
 
 from __future__ import annotations
@@ -25,7 +25,23 @@ def build_parser() -> Parser:
     """Describe the command line."""
     parser = Parser("Collect runs into one table.", "python scripts/collect_results.py runs/quickstart/*/")
     parser.add_argument("runs", nargs="*", metavar="RUN", help="run folders that were probed and measured")
-    parser.add_argument("--from-csv", metavar="FILE", help="make the table from a ledger that --output wrote before")
+    parser.add_argument(
+        "--from-csv",
+        metavar="FILE",
+        help="make the table from a ledger that --output wrote before; run folders given too are added to it",
+    )
+    parser.add_argument(
+        "--results",
+        metavar="FOLDER",
+        help="the ledger names runs relative to this folder; the default is the nearest one that they all lie in",
+    )
+    parser.add_argument(
+        "--compare",
+        nargs="+",
+        default=[],
+        metavar="FLAG",
+        help="further flags of pretrain.py, without dashes, in which rows may differ, such as batch-size encoder",
+    )
     parser.add_argument(
         "--allow-missing", action="store_true", help="show '-' for what an unfinished run lacks, instead of refusing it"
     )
@@ -61,15 +77,19 @@ def main() -> int:
     start_logging(main=True)
     if (args.readme is None) != (args.block is None):
         parser.refuse("--readme and --block go together")
-    if bool(args.runs) == (args.from_csv is not None):
-        parser.refuse("give either run folders or --from-csv")
+    if not args.runs and args.from_csv is None:
+        parser.refuse("give run folders, --from-csv or both")
 
     # 2. ledger
-    if args.from_csv is not None:
-        lines = ledger_lines.from_csv(Path(args.from_csv))
-    else:
+    lines = [] if args.from_csv is None else ledger_lines.from_csv(Path(args.from_csv))
+    if args.runs:
         runs = read_runs([Path(run) for run in args.runs], args.allow_missing)
-        lines = collect.lines_of(runs, [column.metric for column in COLUMNS], everything=args.all_metrics)
+        compared = collect.COMPARED | {flag.replace("-", "_") for flag in args.compare}
+        wanted = [column.metric for column in COLUMNS]
+        found = collect.lines_of(
+            runs, wanted, everything=args.all_metrics, compared=compared, root=args.results and Path(args.results)
+        )
+        lines = ledger_lines.update(lines, found)
     if len(commits := {line.commit[:12] for line in lines if line.commit}) > 1:
         log.warning("the runs were evaluated by %d commits: %s", len(commits), ", ".join(sorted(commits)))
     if any(line.dirty == "true" for line in lines):

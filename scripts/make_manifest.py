@@ -12,6 +12,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Iterable
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import product
 from pathlib import Path
@@ -27,7 +28,8 @@ from ttc.manifest import RESULT_FILES, Cell
 from ttc.samplers import SAMPLERS
 
 RECIPES = "scripts/recipes"
-UNTRAINED = ("simclr", "--epochs", "0")
+UNTRAINED = "untrained"
+UNTRAINED_FLAGS = ("--method", "simclr", "--epochs", "0")
 """The method only decides about the head, which an untrained encoder's probe does not use."""
 
 
@@ -48,7 +50,7 @@ def build_parser() -> Parser:
     add(
         "--methods",
         nargs="+",
-        required=True,
+        default=[],
         metavar="METHOD[:SEEDS]",
         help="values of pretrain.py's --method, and untrained; with a number of seeds of its own where you name one",
     )
@@ -60,6 +62,13 @@ def build_parser() -> Parser:
         default=[],
         metavar="METHOD=FLAGS",
         help="further flags of pretrain.py for one method, such as kcl='--method-settings k=6'",
+    )
+    add(
+        "--variants",
+        nargs="+",
+        default=[],
+        metavar="NAME[:SEEDS]=FLAGS",
+        help="further rows with all their flags, such as supcon-t0.2='--method supcon --temperature 0.2'",
     )
     add(
         "--data-root",
@@ -104,45 +113,74 @@ def recipe_file(name: str) -> str:
     return path
 
 
-def seeds_of(method: str, default: int) -> tuple[str, int]:
-    """Split METHOD[:SEEDS].
+def seeds_of(flag: str, kind: str, text: str, default: int) -> tuple[str, int]:
+    """Split NAME[:SEEDS]; kind says what the name is.
 
     Raises:
-        ValueError: the method is unknown, or the number is none.
+        ValueError: the number is none.
     """
-    name, colon, number = method.partition(":")
-    if name not in (*METHODS, "untrained"):
-        raise ValueError(f"--methods {name} is unknown; use untrained, {', '.join(METHODS)}")
+    name, colon, number = text.partition(":")
     if colon and (not number.isdecimal() or not int(number)):
-        raise ValueError(f"--methods {method}: write METHOD:SEEDS with a number of at least 1")
+        raise ValueError(f"{flag} {text}: write {kind}:SEEDS with a number of at least 1")
     return name, int(number) if colon else default
 
 
+@dataclass(frozen=True)
+class Row:
+    """What is repeated over seeds: its name, the number of seeds, and the flags that a recipe gets."""
+
+    name: str
+    seeds: int
+    words: tuple[str, ...]
+
+
+def rows_of(args: argparse.Namespace) -> list[Row]:
+    """Return samplers x methods, then the variants.
+
+    Raises:
+        ValueError: a method is not known, or a number of seeds is none.
+    """
+    methods = dict(seeds_of("--methods", "METHOD", method, args.seeds) for method in args.methods)
+    if unknown := [name for name in methods if name not in (*METHODS, UNTRAINED)]:
+        raise ValueError(f"--methods {unknown[0]} is unknown; use {UNTRAINED}, {', '.join(METHODS)}")
+    own = pairs("--method-flags", args.method_flags, methods)
+    rows = []
+    for sampler, (method, seeds) in product(args.samplers, methods.items()):
+        if method != UNTRAINED:
+            batches = () if sampler == "shuffle" else ("--batch-sampler", sampler)
+            name = f"{method}-{sampler}" if batches else method
+            words = ("--method", method, *batches, *shlex.split(own.get(method, "")))
+        elif sampler == args.samplers[0]:
+            name, words = method, (*UNTRAINED_FLAGS, *shlex.split(own.get(method, "")))
+        else:
+            continue
+        rows.append(Row(name, seeds, words))
+    for text in args.variants:
+        name, _, flags = text.partition("=")
+        rows.append(Row(*seeds_of("--variants", "NAME", name, args.seeds), tuple(shlex.split(flags))))
+    if not rows:
+        raise ValueError("--methods and --variants name no row; give methods, variants or both")
+    return rows
+
+
 def cross(args: argparse.Namespace) -> list[Cell]:
-    """Return a line for every recipe, sampler, method and seed.
+    """Return a line for every recipe, row and seed.
 
     Raises:
         ValueError: a name is not known, or the steps do not begin with pretrain.
     """
     recipes = {Path(name).stem: recipe_file(name) for name in args.recipes}
-    methods = dict(seeds_of(method, args.seeds) for method in args.methods)
     steps = {step: tuple(shlex.split(text)) for step, text in pairs("--steps", args.steps, RESULT_FILES).items()}
     if next(iter(steps)) != "pretrain":
         raise ValueError(f"--steps {args.steps[0]}: the first step is pretrain; put it first")
-    own = pairs("--method-flags", args.method_flags, methods)
     roots = dict.fromkeys(recipes, *[root for root in args.data_root if "=" not in root][-1:])
     roots |= pairs("--data-root", [root for root in args.data_root if "=" in root], recipes)
     cells = []
-    for (recipe, path), sampler, method in product(recipes.items(), args.samplers, methods):
-        batches = () if sampler == "shuffle" else ("--batch-sampler", sampler)
-        if method == "untrained" and sampler != args.samplers[0]:
-            continue
-        kind = f"{method}-{sampler}" if batches and method != "untrained" else method
-        chosen = UNTRAINED if method == "untrained" else (method, *batches)
+    for (recipe, path), row in product(recipes.items(), rows_of(args)):
         place = ("--data-root", roots[recipe]) if roots[recipe] else ()
-        for seed in range(methods[method]):
-            words = (f"@{path}", *place, "--seed", str(seed), "--method", *chosen, *shlex.split(own.get(method, "")))
-            run = f"{kind}-seed{seed}"
+        for seed in range(row.seeds):
+            words = (f"@{path}", *place, "--seed", str(seed), *row.words)
+            run = f"{row.name}-seed{seed}"
             name, folder = (f"{recipe}-{run}", f"{recipe}/{run}") if len(recipes) > 1 else (run, run)
             cells.append(Cell(name, folder, {**steps, "pretrain": (*words, *steps["pretrain"])}))
     return cells

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import statistics
 from pathlib import Path
 
@@ -122,6 +123,42 @@ def test_ratios_are_groups_of_rows(tmp_path: Path) -> None:
 def test_rows_of_one_method_are_told_apart_by_what_differs(tmp_path: Path) -> None:
     folders = [make_run(tmp_path / f"t{value}", temperature=value) for value in (0.07, 0.5)]
     assert [row.run for row in build_rows(lines_of(*folders))] == ["supmin temperature=0.07", "supmin temperature=0.5"]
+
+
+def test_rows_may_differ_in_the_flags_that_are_to_be_compared(tmp_path: Path) -> None:
+    folders = [make_run(tmp_path / f"r{rate}", lr=rate) for rate in (0.1, 0.2)]
+    refused = collected(tmp_path, *folders)
+    assert refused.code == 1
+    assert "--lr of pretrain" in refused.stderr
+    done = collected(tmp_path, *folders, "--compare", "lr")
+    assert [line.split()[1] for line in done.stdout.splitlines() if line.startswith("supmin")][:2] == [
+        "lr=0.1",
+        "lr=0.2",
+    ]
+
+
+def test_a_ledger_grows_and_newer_runs_replace_older_ones(tmp_path: Path) -> None:
+    old = [make_run(tmp_path / "runs" / "a" / f"s{seed}", seed=seed, accuracy=0.6) for seed in (0, 1)]
+    first = collected(tmp_path, *old, "--results", tmp_path / "runs", "--output", tmp_path / "t")
+    assert first.code == 0, first.stderr
+    for folder in old:
+        shutil.rmtree(folder)
+    new = [make_run(tmp_path / "runs" / "a" / f"s{seed}", seed=seed, accuracy=0.9) for seed in (1, 2)]
+    ledger_file = tmp_path / "t-ledger.csv"
+    words = ("--from-csv", ledger_file, "--results", tmp_path / "runs", "--output", tmp_path / "t")
+    second = collected(tmp_path, *new, *words)
+    assert second.code == 0, second.stderr
+    lines = [line for line in ledger_lines.from_csv(ledger_file) if line.metric == "encoder/minority/balanced_accuracy"]
+    assert [(line.folder, line.seed, line.value) for line in lines] == [
+        ("a/s0", 0, 0.6), ("a/s1", 1, 0.9), ("a/s2", 2, 0.9),
+    ]  # fmt: skip
+
+
+def test_a_run_outside_of_the_results_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    refused = collected(tmp_path, make_run(tmp_path / "a"), "--results", tmp_path / "elsewhere")
+    assert refused.code == 1
+    assert "lies outside of --results" in refused.stderr
 
 
 @pytest.mark.parametrize(

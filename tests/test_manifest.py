@@ -126,6 +126,19 @@ def test_lines_are_crossed_and_left_out(tmp_path: Path) -> None:
     assert cells["50-untrained-seed0"].steps["pretrain"][-4:] == ("--epochs", "0", "--epochs", "1")
 
 
+def test_variants_are_rows_of_their_own(tmp_path: Path) -> None:
+    variants = ("cold:2=--method supcon --temperature 0.02", "joint=@scripts/recipes/joint-balanced.args")
+    made = make("--recipes", "fashion-mix5-99", "--seeds", 1, "--variants", *variants, folder=tmp_path)
+    assert made.code == 0, made.stderr
+    cells = {cell.name: shlex.join(cell.steps["pretrain"]) for cell in manifest.read_manifest(tmp_path / "m.csv")}
+    recipe = "@scripts/recipes/fashion-mix5-99.args"
+    assert cells == {
+        "cold-seed0": f"{recipe} --seed 0 --method supcon --temperature 0.02",
+        "cold-seed1": f"{recipe} --seed 1 --method supcon --temperature 0.02",
+        "joint-seed0": f"{recipe} --seed 0 @scripts/recipes/joint-balanced.args",
+    }
+
+
 @pytest.mark.parametrize(
     ("words", "part"),
     [
@@ -137,6 +150,8 @@ def test_lines_are_crossed_and_left_out(tmp_path: Path) -> None:
         (["--recipes", "plants-99", "--methods", "supmin", "--method-flags", "ce=x"], "--method-flags ce is not known"),
         (["--recipes", "plants-99", "--methods", "supmin", "--data-root", "x=/y"], "--data-root x is not known"),
         (["--recipes", "plants-99", "--methods", "supmin", "--skip", "*"], "leaves no line"),
+        (["--recipes", "plants-99"], "--methods and --variants name no row"),
+        (["--recipes", "plants-99", "--variants", "a:0=--lr 1"], "write NAME:SEEDS"),
     ],
 )
 def test_manifests_that_cannot_be_made_are_refused(words: list[str], part: str, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,33 +87,53 @@ def _read_json(path: Path) -> dict[str, dict[str, object]]:
     return found
 
 
-def lines_of(runs: Sequence[Run], wanted: Sequence[str], *, everything: bool = False) -> list[Line]:
+def lines_of(
+    runs: Sequence[Run],
+    wanted: Sequence[str],
+    *,
+    everything: bool = False,
+    compared: frozenset[str] = COMPARED,
+    root: Path | None = None,
+) -> list[Line]:
     """Return one line per run and metric, in the order of the runs.
 
     Args:
         runs: what `read_run` read.
         wanted: metrics that every run gets a line for, without a value where it has none.
         everything: also the other metrics that a run has.
+        compared: training flags in which the rows of one group may differ.
+        root: folder that the names of the runs are relative to; the nearest common one by default.
 
     Raises:
-        ValueError: runs that do not belong in one table; the message names two of them and the flags that differ.
+        ValueError: a run outside of `root`, or runs that do not belong in one table; the message names two of them and the flags that differ.
     """
-    places = places_of(runs)
-    _refuse_other_settings(runs, [group for group, _ in places])
+    places = places_of(runs, compared)
+    _refuse_other_settings(runs, [group for group, _ in places], compared)
+    folders = _relative([run.path.resolve() for run in runs], root)
     lines = []
-    for run, (group, name) in zip(runs, places, strict=True):
-        found = dict(_found(run))
+    for run, place, folder in zip(runs, places, folders, strict=True):
+        found, shared = dict(_found(run)), _short(_shared(run.training, compared))
         for metric in [*wanted, *(sorted(found.keys() - set(wanted)) if everything else ())]:
-            lines.append(_line(run, group, name, metric, found.get(metric)))
+            lines.append(_line(run, place, folder, shared, metric, found.get(metric)))
     check(lines)
     return lines
 
 
-def places_of(runs: Sequence[Run]) -> list[tuple[str, str]]:
+def _relative(paths: Sequence[Path], root: Path | None) -> list[str]:
+    """Return paths relative to a folder, the nearest one that all lie in by default."""
+    if not paths:
+        return []
+    top = Path(os.path.commonpath([path.parent for path in paths])) if root is None else root.resolve()
+    if outside := [path for path in paths if not path.is_relative_to(top)]:
+        raise ValueError(f"{outside[0]} lies outside of --results {root}; name a folder that all runs lie in")
+    return [path.relative_to(top).as_posix() for path in paths]
+
+
+def places_of(runs: Sequence[Run], compared: frozenset[str] = COMPARED) -> list[tuple[str, str]]:
     """Return the group and the row of the table that each run belongs to."""
     groups = _distinguish([_group_name(run.training) for run in runs], runs, GROUPED)
     rows = [f"{group}\n{_row_name(run.training)}" for group, run in zip(groups, runs, strict=True)]
-    names = [name.partition("\n")[2] for name in _distinguish(rows, runs, COMPARED)]
+    names = [name.partition("\n")[2] for name in _distinguish(rows, runs, compared)]
     return list(zip(groups, names, strict=True))
 
 
@@ -126,7 +147,14 @@ def _found(run: Run) -> Iterator[tuple[str, tuple[str, ledger.Measure]]]:
             yield (f"{step}/" if step in OPTIONAL else "") + metric, (step, measure)
 
 
-def _line(run: Run, group: str, name: str, metric: str, found: tuple[str, ledger.Measure] | None) -> Line:
+def _line(
+    run: Run,
+    place: tuple[str, str],
+    folder: str,
+    shared: str,
+    metric: str,
+    found: tuple[str, ledger.Measure] | None,
+) -> Line:
     step, measure = found or (None, ledger.Measure(value=None, low=None, high=None, split=None, n=None))
     evaluation, git = "", dict[str, object]()
     if step is not None:
@@ -135,9 +163,9 @@ def _line(run: Run, group: str, name: str, metric: str, found: tuple[str, ledger
         git = record["git"] if isinstance(record, dict) else git
     dirty = git.get("dirty")
     return Line(
-        group=group,
-        run=name,
-        folder=run.path.name,
+        group=place[0],
+        run=place[1],
+        folder=folder,
         seed=int(str(run.training["seed"])),
         metric=metric,
         value=measure["value"],
@@ -145,7 +173,7 @@ def _line(run: Run, group: str, name: str, metric: str, found: tuple[str, ledger
         high=measure["high"],
         split=measure["split"] or "",
         n=measure["n"],
-        shared=_short(_shared(run.training)),
+        shared=shared,
         training=_short(run.training),
         evaluation=evaluation,
         commit=str(git.get("commit") or ""),
@@ -157,8 +185,8 @@ def _short(arguments: Mapping[str, object]) -> str:
     return ledger.arguments_digest(arguments)[:12]
 
 
-def _shared(training: Mapping[str, object]) -> dict[str, object]:
-    return {name: value for name, value in training.items() if name not in COMPARED}
+def _shared(training: Mapping[str, object], compared: frozenset[str]) -> dict[str, object]:
+    return {name: value for name, value in training.items() if name not in compared}
 
 
 def _group_name(training: Mapping[str, object]) -> str:
@@ -201,11 +229,11 @@ def _differ(value: object, other: object) -> bool:
     return value != other and not (ledger.is_off(value) and ledger.is_off(other))
 
 
-def _refuse_other_settings(runs: Sequence[Run], groups: Sequence[str]) -> None:
-    """Raise ValueError when runs of one group were trained or evaluated with other settings than COMPARED."""
+def _refuse_other_settings(runs: Sequence[Run], groups: Sequence[str], compared: frozenset[str]) -> None:
+    """Raise ValueError when runs of one group were trained or evaluated with other settings than those compared."""
     first: dict[tuple[str, str], tuple[Run, Mapping[str, object]]] = {}
     for run, group in zip(runs, groups, strict=True):
-        for step, values in {"pretrain": _shared(run.training), **run.evaluations}.items():
+        for step, values in {"pretrain": _shared(run.training, compared), **run.evaluations}.items():
             if not step:
                 continue
             other, expected = first.setdefault((group, step), (run, values))

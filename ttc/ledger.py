@@ -87,7 +87,7 @@ def arguments_digest(arguments: Mapping[str, object]) -> str:
 
 
 def is_off(value: object) -> bool:
-    """Tell whether a flag was not used: such flags are left out, so that a new one leaves earlier results comparable."""
+    """Tell whether a flag was not used; left out of digests, so that a new flag keeps earlier results comparable."""
     return value is None or value is False
 
 

@@ -16,7 +16,7 @@ class Line:
     Attributes:
         group: data of the run, for people.
         run: name of the row: the method and what else sets the row apart.
-        folder: name of the run folder.
+        folder: the run folder, relative to the nearest folder that all runs of the table lie in.
         seed: of the run.
         metric: as in `ledger.measures`.
         value: None where it is not defined, or was not measured.
@@ -87,6 +87,23 @@ def to_csv(lines: Sequence[Line]) -> str:
     writer.writeheader()
     writer.writerows(asdict(line) for line in lines)
     return file.getvalue()
+
+
+def update(lines: Sequence[Line], newer: Sequence[Line]) -> list[Line]:
+    """Add the lines of further runs; runs that are in both are taken from the newer ones, in the older ones' place.
+
+    Raises:
+        ValueError: lines that must not share a table.
+    """
+    runs: dict[str, list[Line]] = {}
+    for each in (lines, newer):
+        again: dict[str, list[Line]] = {}
+        for line in each:
+            again.setdefault(line.folder, []).append(line)
+        runs |= again
+    merged = [line for of_run in runs.values() for line in of_run]
+    check(merged)
+    return merged
 
 
 def from_csv(path: Path) -> list[Line]:

@@ -177,9 +177,9 @@ def add_metrics(parser: Parser) -> None:
     )
     add(
         "--scatter",
-        choices=("pca", "tsne"),
+        choices=("pca", "tsne", "none"),
         default="pca",
-        help="the figure's flat picture; tsne shows clusters but takes a minute",
+        help="the figure's flat picture; tsne shows clusters but takes a minute; none draws no figure, for sweeps",
     )
     add(
         "--projector",
