@@ -46,7 +46,11 @@ def build_parser() -> Parser:
         "--allow-missing", action="store_true", help="show '-' for what an unfinished run lacks, instead of refusing it"
     )
     parser.add_argument(
-        "--all-metrics", action="store_true", help="put every metric of the runs in the ledger, not the table's alone"
+        "--also",
+        nargs="+",
+        default=[],
+        metavar="PATTERN",
+        help="put further metrics of the runs in the ledger than the table's: names with * and ?; '*' for all",
     )
     parser.add_argument("--output", metavar="NAME", help="also write NAME.csv, NAME.md, NAME.tex and NAME-ledger.csv")
     parser.add_argument("--readme", metavar="FILE", help="Markdown file whose block is replaced")
@@ -87,7 +91,7 @@ def main() -> int:
         compared = collect.COMPARED | {flag.replace("-", "_") for flag in args.compare}
         wanted = [column.metric for column in COLUMNS]
         found = collect.lines_of(
-            runs, wanted, everything=args.all_metrics, compared=compared, root=args.results and Path(args.results)
+            runs, wanted, also=args.also, compared=compared, root=args.results and Path(args.results)
         )
         lines = ledger_lines.update(lines, found)
     if len(commits := {line.commit[:12] for line in lines if line.commit}) > 1:

@@ -30,6 +30,7 @@ sys.path.insert(0, str(ROOT))
 
 from ttc import manifest, runtime, warm
 from ttc.cli import Parser, whole
+from ttc.ledger_lines import from_csv
 from ttc.manifest import Cell, Entry, Status
 from ttc.runlog import log, start_logging
 
@@ -138,6 +139,11 @@ def build_parser() -> Parser:
     add("--output", metavar="FOLDER", help="folder of all results; the default is runs/ and the manifest's name")
     add("--jobs", type=whole(1), default=1, metavar="N", help="lines at a time; the cores or devices you have")
     add("--only", nargs="+", default=[], metavar="PATTERN", help="names of lines, with * and ?; the default is all")
+    add(
+        "--ledger",
+        metavar="FILE",
+        help="leave out lines whose run is in this ledger already, such as docs/results/study-ledger.csv",
+    )
     add("--line", type=whole(0), metavar="I", help="only this line, counted from 0; for job arrays")
     add("--data-root", metavar="PATH", help="where the images lie here, if not where the manifest says")
     add(
@@ -168,6 +174,11 @@ def main() -> int:
             raise ValueError(f"--line {args.line}: {args.manifest} has the lines 0 to {len(cells) - 1}")
         cells = [cells[args.line]]
     cells = manifest.choose(cells, args.only)
+    if args.ledger is not None:
+        known = {line.folder for line in from_csv(Path(args.ledger))}
+        left = [cell for cell in cells if cell.folder not in known]
+        log.info("%d of %d lines are in %s; %d are left", len(cells) - len(left), len(cells), args.ledger, len(left))
+        cells = left
     results = manifest.results_folder(args.output, path, ROOT)
     more = [] if args.data_root is None else ["--data-root", str(Path(args.data_root).resolve())]
     # The steps run in the project's folder, which is what the recipes' and the results' names refer to.

@@ -219,7 +219,7 @@ def test_files_and_block(sweep: list[Path], tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
     readme.write_text("before\n<!-- t: begin -->\nold\n<!-- t: end -->\nafter\n")
     names = [folder.name for folder in sweep]
-    result = collected(tmp_path, *names, "--output", "t", "--readme", "README.md", "--block", "t", "--all-metrics")
+    result = collected(tmp_path, *names, "--output", "t", "--readme", "README.md", "--block", "t", "--also", "*")
     assert result.code == 0, result.stderr
     table = (tmp_path / "t.md").read_text()
     assert readme.read_text() == f"before\n<!-- t: begin -->\n{table}<!-- t: end -->\nafter\n"

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from ttc import ledger
@@ -91,7 +92,7 @@ def lines_of(
     runs: Sequence[Run],
     wanted: Sequence[str],
     *,
-    everything: bool = False,
+    also: Sequence[str] = (),
     compared: frozenset[str] = COMPARED,
     root: Path | None = None,
 ) -> list[Line]:
@@ -100,12 +101,13 @@ def lines_of(
     Args:
         runs: what `read_run` read.
         wanted: metrics that every run gets a line for, without a value where it has none.
-        everything: also the other metrics that a run has.
+        also: patterns (`*`, `?`) of further metrics, of those that a run has.
         compared: training flags in which the rows of one group may differ.
         root: folder that the names of the runs are relative to; the nearest common one by default.
 
     Raises:
-        ValueError: a run outside of `root`, or runs that do not belong in one table; the message names two of them and the flags that differ.
+        ValueError: a run outside of `root`, or runs that do not belong in one table; the message names two of them
+            and the flags that differ.
     """
     places = places_of(runs, compared)
     _refuse_other_settings(runs, [group for group, _ in places], compared)
@@ -113,7 +115,8 @@ def lines_of(
     lines = []
     for run, place, folder in zip(runs, places, folders, strict=True):
         found, shared = dict(_found(run)), _short(_shared(run.training, compared))
-        for metric in [*wanted, *(sorted(found.keys() - set(wanted)) if everything else ())]:
+        more = {name for name in found if any(fnmatchcase(name, pattern) for pattern in also)}
+        for metric in [*wanted, *sorted(more - set(wanted))]:
             lines.append(_line(run, place, folder, shared, metric, found.get(metric)))
     check(lines)
     return lines

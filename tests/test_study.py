@@ -1,0 +1,165 @@
+"""Studies: which run is which, paired differences against closed forms and scipy, ranks by hand."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from tests.processes import ROOT, run
+from ttc import study, study_figures, study_tables
+from ttc.ledger_lines import Line
+from ttc.manifest import Cell, read_manifest
+from ttc.study import Entry
+
+METRIC = "encoder/fraction/balanced_accuracy"
+
+
+def cell(task: str = "mix5", majority: int = 99, run: str = "supmin-balanced-seed3") -> Cell:
+    recipe = f"study-fashion-{task}-{majority}"
+    words = (f"@scripts/recipes/{recipe}.args", "--seed", "3")
+    return Cell(f"{recipe}-{run}", f"{recipe}/{run}", {"pretrain": words})
+
+
+def line(folder: str, metric: str, value: float | None) -> Line:
+    return Line("g", "r", folder, 0, metric, value, None, None, "test", 1, "", "", "", "", "")
+
+
+def entry(row: str, value: float | None, task: str = "a", seed: int = 0, share: int = 1) -> Entry:
+    return Entry(task, share, row, seed, {METRIC: value})
+
+
+def test_lines_of_the_manifest_say_which_run_they_are() -> None:
+    assert study.place_of(cell()) == ("mix5", 1, "supmin-balanced", 3)
+    with pytest.raises(ValueError, match="is none of a study"):
+        study.place_of(Cell("x", "x", {"pretrain": ("@scripts/recipes/plants-99.args",)}))
+
+
+def test_only_runs_of_the_ledger_count() -> None:
+    cells = [cell(run="supcon-seed0"), cell(run="supcon-seed1")]
+    lines = [
+        line(cells[1].folder, METRIC, 0.5),
+        line(cells[1].folder, "x", None),
+        line("other/supcon-seed0", METRIC, 1),
+    ]
+    assert study.entries_of(cells, lines) == [Entry("mix5", 1, "supcon", 1, {METRIC: 0.5, "x": None})]
+
+
+def test_paired_difference_uses_the_pairs_that_both_have() -> None:
+    a = [entry("a", value, seed=seed) for seed, value in enumerate((0.7, 0.8, 0.6))] + [entry("a", 9.0, share=5)]
+    b = [entry("b", value, seed=seed) for seed, value in enumerate((0.6, 0.5))] + [entry("b", None, seed=2)]
+    found = study.paired(a + b, "a", "b", 1, METRIC)
+    assert found is not None
+    assert (found.pairs, found.positive) == (2, 2)
+    assert math.isclose(found.mean, 0.2)
+    assert found.error is not None
+    assert math.isclose(found.error, 0.1)  # the deviation of 0.1 and 0.3 is sqrt(0.02), divided by sqrt(2)
+    assert found.p == 0.5  # two of the four sign patterns are as far from zero
+    assert study.paired(a, "a", "b", 1, METRIC) is None
+
+
+@pytest.mark.parametrize("count", [3, 8, 40])
+def test_sign_flip_test_agrees_with_scipy(count: int) -> None:
+    print(f"seed {count}")
+    values = np.random.default_rng(count).normal(0.4, 1.0, count)
+    expected = stats.permutation_test(
+        (values,), np.mean, permutation_type="samples", n_resamples=200_000 if count > 20 else np.inf
+    ).pvalue
+    exact = 2**count <= 10_000
+    assert study.sign_flip_test(values.tolist()) == pytest.approx(expected, abs=1e-12 if exact else 0.015)
+
+
+def test_ranks_by_hand() -> None:
+    values = {"a": (0.9, 0.9), "b": (0.8, 0.9), "c": (0.1, 0.2)}
+    entries = [entry(row, value, seed=seed) for row, each in values.items() for seed, value in enumerate(each)]
+    entries.append(entry("a", 1.0, seed=7))  # a block without the other rows
+    found = study.ranks(entries, ["a", "b", "c"], 1, METRIC)
+    assert found is not None
+    assert found.blocks == 2
+    assert found.mean == {"a": 1.25, "b": 1.75, "c": 3.0}
+    # Demsar's table 5: q = 2.343 for three rows.
+    assert found.critical == pytest.approx(2.343 * (3 * 4 / (6 * 2)) ** 0.5, abs=2e-3)
+    assert study.ranks(entries, ["a"], 1, METRIC) is None
+
+
+def test_collapsed_runs_are_counted() -> None:
+    cosines = (1.0, 0.995, 0.5, None)
+    entries = [Entry("a", 1, "supcon", seed, {study.COSINE: value}) for seed, value in enumerate(cosines)]
+    assert study.collapsed(entries) == (2, 3)
+
+
+# The page and its figures.
+
+
+def sweep_entries() -> list[Entry]:
+    generator = np.random.default_rng(0)
+    rows = ("untrained", *study_tables.MAIN, *(f"{method}-balanced" for method in study_tables.MAIN), "joint-balanced")
+    return [
+        Entry(
+            task, share, row, seed, {metric: float(generator.uniform(0.4, 0.9)) for metric, *_ in study_tables.METRICS}
+        )
+        for task in ("mix5", "shirt")
+        for share in (1, 5)
+        for row in rows
+        for seed in (0, 1, 2)
+    ]
+
+
+def test_tables_show_means_and_mark_what_is_sure() -> None:
+    entries = [Entry("a", 1, "supcon", seed, {METRIC: 0.5 + seed / 250, study.COSINE: 1.0}) for seed in range(6)]
+    entries += [Entry("a", 1, "supmin", seed, {METRIC: 0.6, study.COSINE: 0.1}) for seed in range(6)]
+    text = study_tables.differences(entries, (1,))
+    # All six pairs point one way: 2 of the 64 sign patterns are as far from zero.
+    assert "| 1 % | supmin - supcon | - | **+9.0 ± 0.3** (6 of 6, p = 0.031) |" in text
+    assert study_tables.collapse(entries, (1,)).splitlines()[2:] == ["| supcon | 6 of 6 |"]
+    assert "| supmin | 6 | 60.0 ± 0.0 |" in study_tables.all_rows(entries, 1)
+
+
+def test_ablations_join_the_usual_value() -> None:
+    entries = [Entry("mix5", 1, "supmin", seed, {METRIC: 0.7, study.COSINE: 0.5}) for seed in (0, 1)]
+    entries.append(Entry("shirt", 1, "supmin", 0, {METRIC: 0.1}))
+    varied = [
+        Entry("mix5", 1, f"supmin-{name}", 0, {METRIC: value, study.COSINE: 0.5})
+        for name, value in (("batch-1024", 0.8), ("batch-64", 0.6), ("rare-8", 0.9), ("sampler-stratified", 0.5))
+    ]
+    lines = [line.split(" | ") for line in study_tables.ablations(entries, varied).splitlines()[2:]]
+    assert [(line[0][2:], line[2], line[3], line[5]) for line in lines] == [
+        ("batch size", "64", "1", "60.0"),
+        ("batch size", "256 (usual)", "2", "70.0 ± 0.0"),
+        ("batch size", "1024", "1", "80.0"),
+        ("rare images in each batch, at least", "shuffled (usual)", "2", "70.0 ± 0.0"),
+        ("rare images in each batch, at least", "stratified", "1", "50.0"),
+        ("rare images in each batch, at least", "8", "1", "90.0"),
+    ]
+
+
+def test_figures_are_drawn(tmp_path: Path) -> None:
+    entries = sweep_entries()
+    varied = [Entry("mix5", 1, "supmin-temperature-0.5", 0, dict(entries[0].values))]
+    study_figures.draw_shares(tmp_path / "shares.png", entries, (1, 5, 50))
+    study_figures.draw_ablations(tmp_path / "ablations.png", entries, varied)
+    assert {path.name for path in tmp_path.iterdir()} == {"shares.png", "shares.pdf", "ablations.png", "ablations.pdf"}
+
+
+def test_every_row_of_the_ablations_belongs_to_a_factor() -> None:
+    cells = read_manifest(ROOT / "scripts" / "manifests" / "study-ablations.csv")
+    entries = [Entry(*study.place_of(each), {METRIC: 0.5}) for each in cells]
+    points = [study.factor_points(factor, [], entries) for factor in study.FACTORS]
+    assert sum(len(runs) for each in points for values in each.values() for runs in values.values()) == len(cells)
+
+
+def test_the_page_is_what_its_ledgers_say(tmp_path: Path) -> None:
+    page = tmp_path / "study.md"
+    page.write_text((ROOT / "docs" / "study.md").read_text())
+    made = run("scripts.write_study_page", "--page", page, "--images", tmp_path, folder=tmp_path)
+    assert made.code == 0, made.stderr
+    assert page.read_text() == (ROOT / "docs" / "study.md").read_text(), "stale; run python scripts/write_study_page.py"
+
+
+def test_nothing_to_write_is_said(tmp_path: Path) -> None:
+    refused = run("scripts.write_study_page", "--results", tmp_path, "--page", tmp_path / "x.md", folder=tmp_path)
+    assert refused.code == 1
+    assert "study-ledger.csv holds no run of the study" in refused.stderr
