@@ -1,8 +1,9 @@
 """Compare two runs on the same test samples: python scripts/compare.py RUN_A RUN_B.
 
-Reads the two predictions.csv (of linear_eval.py, finetune.py or predict.py), matches the samples by id, and tests the
-difference A - B: AUROC by DeLong's paired test and by the paired stratified bootstrap, balanced accuracy by the
-bootstrap. Both runs are seen on the same draws. Prints a table and one line of JSON; `--output FILE` writes the JSON.
+Reads the two predictions.csv (of linear_eval.py or finetune.py), matches the samples by id, and tests the difference
+A - B: AUROC by DeLong's paired test and by the paired stratified bootstrap, balanced accuracy by the bootstrap. Both
+runs are seen on the same draws. Where samples share a group (patient, site), groups are taken as independent. Of more
+than two classes, one is tested against the rest. Prints a table and one line of JSON; `--output FILE` writes the JSON.
 """
 
 from __future__ import annotations
@@ -32,9 +33,10 @@ class Predictions:
     Attributes:
         path: the file.
         name: of the probe.
-        test: rows of the test split by sample id, with the columns label and score.
+        test: rows of the test split by sample id, with the columns label, score and group.
         threshold: of the decisions.
         positive_class: whose scores they are.
+        classes: how many classes the run told apart.
     """
 
     path: Path
@@ -42,6 +44,7 @@ class Predictions:
     test: pandas.DataFrame
     threshold: float
     positive_class: int
+    classes: int
 
 
 def build_parser() -> Parser:
@@ -62,9 +65,10 @@ def build_parser() -> Parser:
     )
     parser.add_argument(
         "--positive-class",
-        type=whole(0, 1),
+        type=whole(0),
         metavar="LABEL",
-        help="class whose probability the scores are; the default is what the result.json beside them says, else 1",
+        help="of more than two classes, the one that is tested against the rest; of two, whose probability the scores "
+        "are; the default is what the result.json beside them says, else 1",
     )
     parser.add_argument("--bootstrap", type=whole(100), default=2000, metavar="DRAWS", help="draws; more are steadier")
     parser.add_argument("--seed", type=whole(0), default=0, help="seed of the draws")
@@ -84,46 +88,80 @@ def predictions_file(run: str) -> Path:
     return found[0] / "predictions.csv"
 
 
-def load(run: str, probe: str | None, rule: str, positive_class: int | None) -> Predictions:
-    """Read the predictions of a run and choose its threshold.
+def read_table(path: Path) -> pandas.DataFrame:
+    """Read a file of predictions.
 
     Raises:
-        ValueError: no predictions of two classes, several probes to choose from, or samples that occur twice.
+        ValueError: it is none.
     """
-    path = predictions_file(run)
     try:
-        table = pandas.read_csv(path, dtype={"id": str}, keep_default_na=False)
+        table = pandas.read_csv(path, dtype={"id": str, "group": str}, keep_default_na=False)
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read ({error}); evaluate the run again in a new folder") from None
-    if missing := {"id", "label", "score", "split"} - set(table.columns):
-        raise ValueError(f"{path} lacks the column {sorted(missing)[0]}; compare predictions of two classes")
-    names = list(table["probe"].unique()) if "probe" in table else [""]
+    needed = {"id", "label", "split"} | ({"score"} if "score_0" not in table else set())
+    if missing := needed - set(table.columns):
+        raise ValueError(
+            f"{path} lacks the column {sorted(missing)[0]}; compare what linear_eval.py or finetune.py wrote"
+        )
+    return table
+
+
+def choose_probe(table: pandas.DataFrame, probe: str | None, path: Path) -> tuple[str, pandas.DataFrame]:
+    """Return the name and the predictions of one probe.
+
+    Raises:
+        ValueError: it is not there, or there are several to choose from.
+    """
+    if "probe" not in table and probe is None:
+        return "", table
+    names = list(table["probe"].unique()) if "probe" in table else []
     if probe is not None and probe not in names:
         raise ValueError(f"--probe {probe} is not in {path}; choose from {shorten(names)}")
     if probe is None and len(names) > 1:
         raise ValueError(f"{path} holds several probes; choose one with --probe: {shorten(names, 10)}")
-    chosen = names[0] if probe is None else probe
-    table = table[table["probe"] == chosen] if "probe" in table else table
-    table = table.set_index("id")
-    test, val = table[table["split"] == "test"], table[table["split"] == "val"]
-    if test.empty or test.index.has_duplicates:
-        raise ValueError(f"{path} must hold every test sample once; evaluate the run again in a new folder")
+    chosen = probe or names[0]
+    return chosen, table[table["probe"] == chosen]
+
+
+def load(run: str, probe: str | None, rule: str, positive_class: int | None) -> Predictions:
+    """Read the predictions of a run and choose its threshold.
+
+    Raises:
+        ValueError: no predictions, several probes to choose from, or samples that occur twice.
+    """
+    path = predictions_file(run)
+    name, table = choose_probe(read_table(path), probe, path)
     result = path.parent / "result.json"
     stored = json.loads(result.read_text()).get("positive_class", 1) if result.is_file() else 1
     positive = stored if positive_class is None else positive_class
+    classes = sum(column.startswith("score_") for column in table.columns) or 2
+    if positive >= classes:
+        raise ValueError(f"--positive-class {positive} is not in {path}, which has the classes 0 to {classes - 1}")
+    if classes > 2:
+        table = table.assign(score=table[f"score_{positive}"])
+    elif result.is_file() and positive != stored:
+        raise ValueError(f"--positive-class {positive}: the scores in {path} are of class {stored}; leave it out")
+    table = table.assign(group=table.get("group", "")).set_index("id")
+    test, val = table[table["split"] == "test"], table[table["split"] == "val"]
+    if test.empty or test.index.has_duplicates:
+        raise ValueError(f"{path} must hold every test sample once; evaluate the run again in a new folder")
     known = ((val["label"] == positive).to_numpy(), val["score"].to_numpy(float)) if len(val) else None
     threshold = choose_thresholds(known)[rule]
     if threshold is None:
         raise ValueError(f"--threshold {rule}: the validation predictions of {path} allow none; use half")
-    return Predictions(path, chosen, test, threshold, positive)
+    return Predictions(path, name, test, threshold, positive, classes)
 
 
-def aligned(first: Predictions, second: Predictions) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return whether each sample is positive, and its two scores.
+def aligned(first: Predictions, second: Predictions) -> tuple[np.ndarray, list[np.ndarray], list[str] | None]:
+    """Return whether each sample is positive, its two scores, and its group where the data have groups.
 
     Raises:
-        ValueError: the runs were not tested on the same samples with the same labels.
+        ValueError: the runs were not tested on the same samples with the same labels and groups.
     """
+    if first.classes != second.classes:
+        raise ValueError(
+            f"{first.path} has {first.classes} classes, {second.path} {second.classes}; compare runs of equal classes"
+        )
     if first.positive_class != second.positive_class:
         raise ValueError(
             f"the scores are of class {first.positive_class} in {first.path}, of class {second.positive_class} in "
@@ -136,22 +174,33 @@ def aligned(first: Predictions, second: Predictions) -> tuple[np.ndarray, np.nda
             f"{differ[0]}); compare runs with the same data, seed and split"
         )
     other = second.test.loc[first.test.index]
-    if (first.test["label"] != other["label"]).any():
-        raise ValueError(
-            f"{first.path} and {second.path} give a sample different labels; compare runs of the same classes"
-        )
+    for column in ("label", "group"):
+        if (first.test[column] != other[column]).any():
+            raise ValueError(
+                f"{first.path} and {second.path} give a sample different {column}s; compare runs on the same data and "
+                "classes"
+            )
     positive = (first.test["label"] == first.positive_class).to_numpy()
     if positive.all() or not positive.any():
         raise ValueError(f"{first.path} has test samples of one class only; a comparison needs both")
-    return positive, first.test["score"].to_numpy(float), other["score"].to_numpy(float)
+    groups = first.test["group"].tolist()
+    scores = [each["score"].to_numpy(float) for each in (first.test, other)]
+    return positive, scores, groups if any(groups) else None
 
 
 def as_text(runs: list[Predictions], result: dict) -> str:
     """Lay the comparison out for a terminal of 100 columns."""
     lines = [
-        f"{mark}: {run.path} {run.name}, threshold {run.threshold:.4g}" for mark, run in zip("AB", runs, strict=True)
+        f"{mark}: {run.path} {run.name}, threshold {run.threshold:.4g}, n = {len(run.test)}"
+        for mark, run in zip("AB", runs, strict=True)
     ]
     lines.append(f"{result['n']} test samples: {result['positives']} positive, {result['negatives']} negative")
+    if runs[0].classes > 2:
+        lines.append(
+            f"class {runs[0].positive_class} is positive, the other {runs[0].classes - 1} classes are negative"
+        )
+    if result["groups"] is not None:
+        lines.append(f"intervals and p take the {result['groups']} groups (patients, sites) as independent")
     lines.append(f"{'':<28}{'A':>9}{'B':>9}{'A - B':>9}{'95 % interval':>20}{'p':>10}")
     for name, title in (("auroc", "AUROC"), ("balanced_accuracy", "balanced accuracy")):
         for method in ("delong", "bootstrap"):
@@ -178,17 +227,19 @@ def main() -> int:
         load(run, probe, args.threshold, args.positive_class)
         for run, probe in zip(args.runs, [probes[0], probes[-1]], strict=True)
     ]
-    positive, *scores = aligned(*runs)
+    positive, scores, groups = aligned(*runs)
     decisions = [each >= run.threshold for each, run in zip(scores, runs, strict=True)]
     result: dict = {
         "runs": [str(run.path) for run in runs],
         "probes": [run.name for run in runs],
         "threshold_rule": args.threshold,
         "thresholds": [run.threshold for run in runs],
+        "test_samples": [len(run.test) for run in runs],
+        "classes": runs[0].classes,
         "positive_class": runs[0].positive_class,
         "bootstrap": args.bootstrap,
         "seed": args.seed,
-        **compare_scores(positive, scores, decisions, bootstrap=args.bootstrap, seed=args.seed),
+        **compare_scores(positive, scores, decisions, groups=groups, bootstrap=args.bootstrap, seed=args.seed),
     }
     sys.stderr.write(as_text(runs, result) + "\n")
     text = json.dumps(result, allow_nan=False)

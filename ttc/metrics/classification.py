@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypedDict
 
 import numpy as np
@@ -38,6 +38,7 @@ def classification_metrics(
     predictions: ArrayLike | None = None,
     *,
     positive_class: int = 1,
+    groups: Sequence[str] | None = None,
     bootstrap: int = 2000,
     seed: int = 0,
 ) -> ClassificationMetrics:
@@ -50,6 +51,7 @@ def classification_metrics(
         predictions: [n] predicted labels. By default the positive class where its score is at least 0.5,
             or for K > 2 the column with the highest score.
         positive_class: Label of the class that AUROC, AUPRC and F1 are about (two classes only).
+        groups: [n] group (patient, site) of each sample, which the bootstrap then draws as a whole, or None.
         bootstrap: Draws of the stratified bootstrap; 0 leaves the intervals out.
         seed: Seed of the draws.
 
@@ -85,7 +87,8 @@ def classification_metrics(
         scores_N = np.stack([-scores_N, scores_N], axis=1)
 
     points = _point_values(labels_N, scores_N, predictions_N)
-    draws = intervals.bootstrap(_statistics(labels_N, scores_N, predictions_N), labels_N, bootstrap, seed)
+    statistics, groups_N = _statistics(labels_N, scores_N, predictions_N), intervals.numbered(groups, len(labels_N))
+    draws = intervals.bootstrap(statistics, labels_N, bootstrap, seed, groups_N)
     estimates = {name: intervals.estimate(value, draws.get(name)) for name, value in points.items()}
     counts = np.bincount(labels_N, minlength=classes).tolist()
     if classes == 2 and positive_class == 0:

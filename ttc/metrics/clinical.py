@@ -39,7 +39,9 @@ def clinical_metrics(
         probabilities: [N, K] class probabilities.
         validation: labels and probabilities of the validation split, which thresholds and temperature are chosen on;
             None where there is none.
-        groups: [N] group (site, device, patient) of each sample for the table by group, or None.
+        groups: [N] group (site, device, patient) of each sample, for the table by group, or None. All intervals are
+            then those of samples that share a group: the bootstrap draws whole groups, DeLong's variance is
+            Obuchowski's.
         positive_class: the class that the metrics of two classes are about.
         deploy_prevalence: shares of the positive class, in (0, 1), that PPV, NPV and AUPRC are also given for.
         bootstrap: draws of the stratified bootstrap; 0 leaves the intervals out.
@@ -47,6 +49,8 @@ def clinical_metrics(
 
     Returns:
         JSON-safe; an estimate is {"value", "low", "high"} with a 95 % interval, None where not defined.
+        - "intervals": "draws", and what was taken as independent: "resampled" ("samples" or "groups") and how many
+          "units" there are;
         - all of `classification_metrics`: decisions at 0.5, or the most probable of K > 2 classes;
         - "brier", "ece", and "brier_scaled", "ece_scaled" after temperature scaling: estimates;
         - "details": "temperature", "reliability", "reliability_scaled" (see `calibration.Bin`) and "groups" (a row
@@ -63,13 +67,20 @@ def clinical_metrics(
     Raises:
         ValueError: wrong shapes, labels out of range, or probabilities that are none.
 
-    Note: the intervals take samples as independent. Several images of one patient make them too narrow.
+    Note: without groups the intervals take samples as independent; several images of one patient make them too
+    narrow. With fewer than about 20 groups they are rough.
     """
     labels_N, probabilities_NK = _checked(labels, probabilities, "probabilities")
+    groups_N = intervals.numbered(groups, len(labels_N))
     result: dict[str, object] = {
+        "intervals": {
+            "draws": bootstrap,
+            "resampled": "samples" if groups_N is None else "groups",
+            "units": len(labels_N) if groups_N is None else int(groups_N.max()) + 1,
+        },
         **classification_metrics(
-            labels_N, probabilities_NK, positive_class=positive_class, bootstrap=bootstrap, seed=seed
-        )
+            labels_N, probabilities_NK, positive_class=positive_class, groups=groups, bootstrap=bootstrap, seed=seed
+        ),
     }
     known = None if validation is None else _checked(*validation, "validation probabilities")
     binary = probabilities_NK.shape[1] == 2
@@ -85,7 +96,7 @@ def clinical_metrics(
         thresholds = choose_thresholds(None if known is None else (known[0] == 1, known[1][:, 1]))
         threshold = thresholds["youden"]
         details["thresholds"], details["confusion"] = thresholds, _confusions(positive_N, scores_N, thresholds)
-        result["auroc_delong"] = delong(positive_N, scores_N)
+        result["auroc_delong"] = delong(positive_N, scores_N, groups_N)
         statistics.append(_decisions(positive_N, scores_N, thresholds, deploy_prevalence))
         statistics.append(_ranking(positive_N, scores_N, deploy_prevalence))
     details["groups"] = None if groups is None else group_rows(labels_N, probabilities_NK, groups, threshold)
@@ -93,7 +104,7 @@ def clinical_metrics(
     def together(counts_RN: Floats) -> dict[str, Floats]:
         return {name: values for each in statistics for name, values in each(counts_RN).items()}
 
-    draws = intervals.bootstrap(together, labels_N, bootstrap, seed)
+    draws = intervals.bootstrap(together, labels_N, bootstrap, seed, groups_N)
     for name, values in together(np.ones((1, len(labels_N)))).items():
         _place(result, name, intervals.estimate(float(values[0]), draws.get(name)))
     return {**result, "details": details}
@@ -208,7 +219,7 @@ def _place(result: dict[str, object], path: str, estimate: Estimate) -> None:
 def group_rows(
     labels_N: Ints, probabilities_NK: Floats, groups: Sequence[str], threshold: float | None
 ) -> list[dict[str, object]]:
-    """Return a row per group, the largest group first; intervals of the AUROC only, which need no bootstrap.
+    """Return a row per group, the largest group first; intervals of the AUROC only, of samples as independent.
 
     Args:
         labels_N: [N] classes; of two, 1 is the positive one.
@@ -220,8 +231,6 @@ def group_rows(
         Rows with "group", "n", "accuracy", and for two classes "positives", "auroc" (DeLong), "sensitivity" and
         "specificity".
     """
-    if len(groups) != len(labels_N):
-        raise ValueError(f"groups has {len(groups)} entries for {len(labels_N)} labels")
     names_N, rows = np.asarray(groups), []
     names, sizes = np.unique(names_N, return_counts=True)
     for number in np.argsort(-sizes, kind="stable").tolist():

@@ -4,6 +4,7 @@ Shape suffixes: N samples, P positive samples, M negative samples.
 
 Source: DeLong, DeLong and Clarke-Pearson, "Comparing the areas under two or more correlated receiver operating
 characteristic curves", Biometrics 44 (1988); by midranks as in Sun and Xu, IEEE Signal Processing Letters 21 (2014).
+With groups: Obuchowski, "Nonparametric analysis of clustered ROC curve data", Biometrics 53 (1997).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from ttc.metrics.intervals import Floats
+from ttc.metrics.intervals import Floats, Ints
 
 _Z = NormalDist().inv_cdf(0.975)
 
@@ -40,43 +41,48 @@ class DeLongTest(TypedDict):
     p: float | None
 
 
-def delong(positive_N: NDArray[np.bool_], scores_N: Floats) -> DeLong:
+def delong(positive_N: NDArray[np.bool_], scores_N: Floats, groups_N: Ints | None = None) -> DeLong:
     """Return the AUROC with DeLong's variance and the normal interval, cut to [0, 1].
 
     Args:
         positive_N: [N] whether a sample is positive.
         scores_N: [N] finite scores, higher = more likely positive.
+        groups_N: [N] number of each sample's group (patient, site), for Obuchowski's variance; None takes samples as
+            independent.
 
     Returns:
-        All None where a class has no sample; variance and interval None where one has a single sample.
+        All None where a class has no sample; variance and interval None where one has a single sample or group.
     """
     if positive_N.all() or not positive_N.any():
         return {"value": None, "variance": None, "low": None, "high": None}
     over_P, under_M = placements(positive_N, scores_N)
-    value, variance = float(over_P.mean()), _variance(over_P, under_M)
+    value, variance = float(over_P.mean()), _variance(positive_N, over_P, under_M, groups_N)
     if variance is None:
         return {"value": value, "variance": None, "low": None, "high": None}
     margin = _Z * math.sqrt(variance)
     return {"value": value, "variance": variance, "low": max(0.0, value - margin), "high": min(1.0, value + margin)}
 
 
-def delong_test(positive_N: NDArray[np.bool_], first_N: Floats, second_N: Floats) -> DeLongTest:
+def delong_test(
+    positive_N: NDArray[np.bool_], first_N: Floats, second_N: Floats, groups_N: Ints | None = None
+) -> DeLongTest:
     """Test whether two scores of the same samples have the same AUROC.
 
     Args:
         positive_N: [N] whether a sample is positive.
         first_N: [N] finite scores of the first run.
         second_N: [N] those of the second run.
+        groups_N: [N] number of each sample's group, see `delong`.
 
     Returns:
         The difference, its variance and normal interval, the statistic and the two-sided p-value. The test is not
-        defined (None) where the difference cannot vary: equal rankings, or a class with a single sample.
+        defined (None) where the difference cannot vary: equal rankings, or a class with a single sample or group.
     """
     if positive_N.all() or not positive_N.any():
         return {"difference": None, "variance": None, "low": None, "high": None, "z": None, "p": None}
     pairs = zip(placements(positive_N, first_N), placements(positive_N, second_N), strict=True)
     over_P, under_M = (first - second for first, second in pairs)
-    difference, variance = float(over_P.mean()), _variance(over_P, under_M)
+    difference, variance = float(over_P.mean()), _variance(positive_N, over_P, under_M, groups_N)
     if not variance:
         return {"difference": difference, "variance": variance, "low": None, "high": None, "z": None, "p": None}
     error = math.sqrt(variance)
@@ -105,8 +111,26 @@ def placements(positive_N: NDArray[np.bool_], scores_N: Floats) -> tuple[Floats,
     return over_P, under_M
 
 
-def _variance(over_P: Floats, under_M: Floats) -> float | None:
-    """Return the variance of the mean placement, None with a single sample of a class."""
-    if min(len(over_P), len(under_M)) < 2:
+def _variance(positive_N: NDArray[np.bool_], over_P: Floats, under_M: Floats, groups_N: Ints | None) -> float | None:
+    """Return the variance of the mean placement, None with a single sample, or group, of a class.
+
+    With groups, the deviations of a group's samples are summed up before they are squared, and those of its positive
+    and negative samples vary together. With one sample per group this is DeLong's variance.
+    """
+    if groups_N is None:
+        if min(len(over_P), len(under_M)) < 2:
+            return None
+        return float(over_P.var(ddof=1) / len(over_P) + under_M.var(ddof=1) / len(under_M))
+    units = int(groups_N.max()) + 1
+    owners = groups_N[positive_N], groups_N[~positive_N]
+    holding = [len(np.unique(each)) for each in owners]
+    if min(holding) < 2:
         return None
-    return float(over_P.var(ddof=1) / len(over_P) + under_M.var(ddof=1) / len(under_M))
+    over_U, under_U = (
+        np.bincount(own, each - each.mean(), units) / len(each)
+        for own, each in zip(owners, (over_P, under_M), strict=True)
+    )
+    scales = [count / (count - 1) for count in (*holding, units)]
+    parts = (over_U @ over_U, under_U @ under_U, 2.0 * over_U @ under_U)
+    # The covariance is an estimate of its own, which may outweigh the variances of a few groups.
+    return max(0.0, float(np.dot(scales, parts)))

@@ -2,12 +2,12 @@
 
 A draw is held as the number of times that it picks each sample: every metric is then a weighted one.
 
-Shape suffixes: R draws, N samples, K classes.
+Shape suffixes: R draws, N samples, K classes, U units that are drawn (samples or groups).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import TypedDict
 
@@ -31,49 +31,94 @@ _KEPT_BYTES = 128 * 2**20
 _COUNT = np.uint32
 
 
-def bootstrap_counts(labels_N: Ints, draws: int, seed: int) -> Iterator[Floats]:
-    """Yield how often each draw picks each sample, resampled with replacement within each class.
+def numbered(groups: Sequence[str] | None, samples: int) -> Ints | None:
+    """Give each group a number, in the order of their first samples.
 
     Args:
-        labels_N: [N] class numbers; each class keeps its number of samples in every draw.
+        groups: group (patient, site) of each sample, or None.
+        samples: N.
+
+    Returns:
+        [N] from 0, or None.
+
+    Raises:
+        ValueError: there is not one group per sample.
+    """
+    if groups is None:
+        return None
+    if len(groups) != samples:
+        raise ValueError(f"groups has {len(groups)} entries for {samples} labels")
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault(group, len(numbers)) for group in groups], dtype=np.int64)
+
+
+def bootstrap_counts(labels_N: Ints, draws: int, seed: int, groups_N: Ints | None = None) -> Iterator[Floats]:
+    """Yield how often each draw picks each sample.
+
+    Samples are resampled with replacement within each class. With groups it is whole groups, since samples of one
+    patient are no independent observations; they are resampled among those that hold the same classes. Every draw then
+    has every class, and classes keep their number of samples (without groups) or of groups.
+
+    Args:
+        labels_N: [N] class numbers.
         draws: Number of draws, >= 1.
         seed: Seed of the draws.
+        groups_N: [N] number of each sample's group, from 0 and without gaps; None takes samples as independent.
 
     Yields:
         [R, N] counts, in chunks of a few MiB; the R of all chunks sum to `draws`.
+
+    Source: Field and Welsh, "Bootstrapping clustered data", JRSS B 69 (2007): the cluster bootstrap.
     """
-    labels_N = np.ascontiguousarray(labels_N, dtype=np.int64)
-    small = draws * len(labels_N) * np.dtype(_COUNT).itemsize <= _KEPT_BYTES
+    strata_U = np.ascontiguousarray(labels_N if groups_N is None else _held_classes(labels_N, groups_N), dtype=np.int64)
+    small = draws * len(strata_U) * np.dtype(_COUNT).itemsize <= _KEPT_BYTES
     drawn: Iterable[NDArray[np.uint32]] = (
-        _kept_draws(labels_N.tobytes(), draws, seed) if small else _draw(labels_N, draws, seed)
+        _kept_draws(strata_U.tobytes(), draws, seed) if small else _draw(strata_U, draws, seed)
     )
-    for counts_RN in drawn:
-        yield counts_RN.astype(np.float64)
+    for counts_RU in drawn:
+        if groups_N is None:
+            yield counts_RU.astype(np.float64)
+            continue
+        size = max(1, _CHUNK_BYTES // (8 * len(groups_N)))
+        for first in range(0, len(counts_RU), size):
+            yield counts_RU[first : first + size].take(groups_N, axis=1).astype(np.float64)
+
+
+def _held_classes(labels_N: Ints, groups_N: Ints) -> Ints:
+    """Return [U] one number per group, equal for groups that hold samples of the same classes."""
+    held_UK = np.zeros((int(groups_N.max()) + 1, int(labels_N.max()) + 1), dtype=np.bool_)
+    held_UK[groups_N, labels_N] = True
+    # Groups of class 0 alone come before those of class 1 alone, as samples do.
+    return np.unique(held_UK[:, ::-1], axis=0, return_inverse=True)[1].reshape(-1)
 
 
 @lru_cache(maxsize=1)
-def _kept_draws(labels: bytes, draws: int, seed: int) -> list[NDArray[np.uint32]]:
+def _kept_draws(strata: bytes, draws: int, seed: int) -> list[NDArray[np.uint32]]:
     """Keep the draws of the last call: an evaluation asks for the same ones for every probe."""
-    return list(_draw(np.frombuffer(labels, dtype=np.int64), draws, seed))
+    return list(_draw(np.frombuffer(strata, dtype=np.int64), draws, seed))
 
 
-def _draw(labels_N: Ints, draws: int, seed: int) -> Iterator[NDArray[np.uint32]]:
-    """Draw what `bootstrap_counts` yields."""
+def _draw(strata_U: Ints, draws: int, seed: int) -> Iterator[NDArray[np.uint32]]:
+    """Draw units with replacement within each stratum; yield counts [R, U] in chunks."""
     generator = np.random.default_rng(seed)
-    groups = [np.flatnonzero(labels_N == label) for label in np.unique(labels_N)]
-    chunk = max(1, _CHUNK_BYTES // (8 * len(labels_N)))
+    strata = [np.flatnonzero(strata_U == stratum) for stratum in np.unique(strata_U)]
+    chunk = max(1, _CHUNK_BYTES // (8 * len(strata_U)))
     for first in range(0, draws, chunk):
         size = min(chunk, draws - first)
-        counts_RN = np.zeros((size, len(labels_N)), dtype=_COUNT)
-        for group in groups:
-            picks = generator.integers(len(group), size=(size, len(group)))
-            flat = (picks + len(group) * np.arange(size)[:, None]).ravel()
-            counts_RN[:, group] = np.bincount(flat, minlength=size * len(group)).reshape(size, -1)
-        yield counts_RN
+        counts_RU = np.zeros((size, len(strata_U)), dtype=_COUNT)
+        for units in strata:
+            picks = generator.integers(len(units), size=(size, len(units)))
+            flat = (picks + len(units) * np.arange(size)[:, None]).ravel()
+            counts_RU[:, units] = np.bincount(flat, minlength=size * len(units)).reshape(size, -1)
+        yield counts_RU
 
 
 def bootstrap(
-    statistics: Callable[[Floats], Mapping[str, Floats]], labels_N: Ints, draws: int, seed: int
+    statistics: Callable[[Floats], Mapping[str, Floats]],
+    labels_N: Ints,
+    draws: int,
+    seed: int,
+    groups_N: Ints | None = None,
 ) -> dict[str, Floats]:
     """Compute statistics on every draw of the stratified bootstrap.
 
@@ -81,12 +126,15 @@ def bootstrap(
         statistics: from counts [R, N] to values [R] by name.
         labels_N: [N] class numbers.
         draws: Number of draws; 0 gives an empty dict.
-        seed: Seed of the draws; equal labels and seeds give equal draws.
+        seed: Seed of the draws; equal labels, groups and seeds give equal draws.
+        groups_N: [N] number of each sample's group, see `bootstrap_counts`.
 
     Returns:
-        Values [draws] by name.
+        Values [draws] by name; empty with a single group, which says nothing about others.
     """
-    chunks = [statistics(counts_RN) for counts_RN in bootstrap_counts(labels_N, draws, seed)]
+    if groups_N is not None and not groups_N.any():
+        return {}
+    chunks = [statistics(counts_RN) for counts_RN in bootstrap_counts(labels_N, draws, seed, groups_N)]
     return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in (chunks[0] if chunks else ())}
 
 
@@ -123,7 +171,7 @@ def accuracy(confusion_RKK: Floats) -> Floats:
 def balanced_accuracy(confusion_RKK: Floats) -> Floats:
     """Return the mean recall of the classes that have samples."""
     totals_RK = confusion_RKK.sum(axis=2)
-    present_K = totals_RK[0] > 0  # the same in each draw, since classes keep their size
+    present_K = totals_RK[0] > 0  # the same in each draw: every draw has every class
     recall_RK: Floats = np.diagonal(confusion_RKK, axis1=1, axis2=2)[:, present_K] / totals_RK[:, present_K]
     return np.asarray(recall_RK.mean(axis=1))
 

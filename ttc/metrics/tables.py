@@ -84,6 +84,7 @@ Results = Mapping[str, Mapping[str, Mapping[str, object]]]
 """By section (layer or head) and probe: "train_samples", a summary per metric (mean, std, low, high), "details"."""
 
 _MOST_GROUPS = 10
+_FEW_GROUPS = 20
 
 
 def format_probes(results: Results, positive_name: str) -> list[str]:
@@ -104,7 +105,7 @@ def format_probes(results: Results, positive_name: str) -> list[str]:
         "ece_scaled": "ECE sc.",
     }
     return [
-        f"positive class: {_shorten(positive_name, 40)}; percent, mean over draws [95 % interval of the test sample]",
+        f"positive class: {_shorten(positive_name, 28)}; percent, mean over draws [95 % interval{_units(results)}]",
         *_rows(results, (), first, 16),
         "sens@90: sensitivity at 90 % specificity; spec@90: the reverse; ECE sc.: after temperature scaling",
         *_rows(results, (), second, 9, intervals=False),
@@ -133,6 +134,15 @@ def format_clinical(results: Results, prevalences: Sequence[float]) -> list[str]
             if isinstance(details, Mapping) and details["groups"] is not None:
                 return [*lines, f"by group, {section} {probe}, first draw:", *_group_lines(details["groups"])]
     return lines
+
+
+def _units(results: Results) -> str:
+    """Say what the intervals take as independent where it is not the single sample."""
+    for summary in (each for probes in results.values() for each in probes.values()):
+        made = summary.get("intervals")
+        if isinstance(made, Mapping) and made["draws"] and made["resampled"] == "groups":
+            return f" over {made['units']} groups{', rough' if made['units'] < _FEW_GROUPS else ''}"
+    return ""
 
 
 def _rows(
