@@ -29,10 +29,10 @@ from ttc.heads_io import Heads, load_heads
 from ttc.metrics.thresholds import RULES, choose_thresholds
 from ttc.models import PretrainNetwork
 from ttc.new_images import encode, read_images
+from ttc.predictions import read_predictions
 from ttc.pretrained import build_stored, load_network
 from ttc.probe import PROBES, FittedProbe, module_digest
 from ttc.runlog import log, start_logging
-from ttc.sweep_figures import read_predictions
 
 
 def build_parser() -> Parser:
@@ -86,7 +86,7 @@ def threshold(text: str) -> float | str:
 def threshold_by(rule: str, path: Path, probe: str, positive_class: int) -> float:
     """Return the threshold that a rule chooses on the validation predictions of a probe."""
     predictions = read_predictions(path, probe, positive_class, "val") if path.is_file() else None
-    chosen = None if predictions is None else choose_thresholds((predictions[0] == 1, predictions[1]))[rule]
+    chosen = None if predictions is None else choose_thresholds((predictions.labels_N == 1, predictions.scores_N))[rule]
     if chosen is None:
         raise ValueError(f"--threshold {rule}: {path} has no validation scores to choose on; give a number")
     log.info("threshold: %.4f, by the rule %s on validation", chosen, rule)

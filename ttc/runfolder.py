@@ -163,3 +163,20 @@ def shorten(names: Iterable[object], most: int = 5) -> str:
     """Join names for a message, at most `most` of them."""
     every = [str(name) for name in names]
     return ", ".join(every[:most]) + (f" and {len(every) - most} more" if len(every) > most else "")
+
+
+def logged_curve(path: Path, key: str) -> list[tuple[float, float]]:
+    """Return (epochs, value) of the lines of a metrics.jsonl that have a number; a torn last line is skipped."""
+    entries = []
+    for line in path.read_text().splitlines():
+        try:
+            entries.append(json.loads(line))
+        except ValueError:
+            break
+    ends = [entry["step"] / entry["epoch"] for entry in entries if entry["epoch"]]
+    steps_per_epoch = ends[-1] if ends else 1.0
+    return [
+        (entry["step"] / steps_per_epoch, float(entry[key]))
+        for entry in entries
+        if isinstance(entry.get(key), int | float)
+    ]

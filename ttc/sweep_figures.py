@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ttc.collect import Run, places_of
 from ttc.ledger_lines import Line
 from ttc.metrics import curve_figures, figures
+from ttc.metrics.scatter_figure import save_scatter_figure
 from ttc.npz import array_names, read_arrays
+from ttc.predictions import Predictions, read_predictions
+from ttc.runfolder import logged_curve
 from ttc.runlog import log
 
 SCATTERED = ("projection/SAA/macro", "projection/CAC/macro", "encoder/{probe}/balanced_accuracy")
 """Metrics that the scatter needs in the ledger."""
 
-Predictions = tuple[NDArray[np.int64], NDArray[np.float64]]
+T = TypeVar("T")
+
+_WIDE = 8
+"""Most panels in a line."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +89,28 @@ def _rows(members: Sequence[Member]) -> dict[str, list[Member]]:
     several = len({member.group for member in members}) > 1
     out: dict[str, list[Member]] = {}
     for member in members:
-        out.setdefault(f"{member.row}\n{member.group}" if several else member.row, []).append(member)
+        out.setdefault(_name(member.row, member.group, several), []).append(member)
     return out
+
+
+def _name(row: str, group: str, several: bool) -> str:
+    return f"{row}\n{group}" if several else row
+
+
+def _laid_out(members: Sequence[Member], found: Mapping[str, T]) -> tuple[dict[str, T | None], int]:
+    """Return what was found for the rows in the order of the panels, None where there is no run, and panels in a line.
+
+    Several groups make a grid: one row of the table below the other, or, where there are too many, beside each other.
+    """
+    groups, rows = (list(dict.fromkeys(getattr(member, part) for member in members)) for part in ("group", "row"))
+    rows = [row for row in rows if any(_name(row, group, len(groups) > 1) in found for group in groups)]
+    if len(groups) == 1 or min(len(groups), len(rows)) > _WIDE:
+        return dict(found), 5
+    if len(rows) <= _WIDE:
+        names, columns = [_name(row, group, True) for group in groups for row in rows], len(rows)
+    else:
+        names, columns = [_name(row, group, True) for row in rows for group in groups], len(groups)
+    return {name: found.get(name) for name in names}, columns
 
 
 def _existing(member: Member, *names: str) -> Path | None:
@@ -94,16 +119,6 @@ def _existing(member: Member, *names: str) -> Path | None:
         return path
     log.warning("%s is missing; the run is left out of a figure", path)
     return None
-
-
-def read_predictions(path: Path, probe: str, positive_class: int, split: str = "test") -> Predictions | None:
-    """Read the predictions of a probe: labels (1 = positive class) and scores; None for more than two classes."""
-    with path.open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["split"] == split and row["probe"] == probe]
-    if not rows or "score" not in rows[0]:
-        return None
-    labels = np.array([int(row["label"]) == positive_class for row in rows], dtype=np.int64)
-    return labels, np.array([float(row["score"]) for row in rows])
 
 
 def _predictions(members: Sequence[Member], probe: str) -> dict[str, list[Predictions]]:
@@ -124,8 +139,10 @@ def _discrimination(members: Sequence[Member], lines: Sequence[Line], folder: Pa
     if not rows:
         return []
     bands = {name: curve_figures.roc_and_pr(predictions) for name, predictions in rows.items()}
-    prevalence = float(np.mean([labels.mean() for each in rows.values() for labels, _ in each]))
+    prevalence = float(np.mean([one.labels_N.mean() for each in rows.values() for one in each]))
     reading = "Blue: mean over seeds with the 95 % band of the bootstrap; grey: the other rows; dotted: chance."
+    if any(one.groups is not None for each in rows.values() for one in each):
+        reading += " The bootstrap draws whole groups."
     made = []
     for number, (kind, title, axes, chance) in enumerate(
         (
@@ -134,8 +151,8 @@ def _discrimination(members: Sequence[Member], lines: Sequence[Line], folder: Pa
         )
     ):
         path = folder / f"{kind}.png"
-        each = {name: pair[number] for name, pair in bands.items()}
-        curve_figures.save_band_figure(path, each, x_label=axes[0], y_label=axes[1], chance=chance)
+        each, columns = _laid_out(members, {name: pair[number] for name, pair in bands.items()})
+        curve_figures.save_band_figure(path, each, x_label=axes[0], y_label=axes[1], chance=chance, columns=columns)
         made.append(Figure(path, f"{title}, probe {probe}", f"Test samples, first draw of the probe. {reading}"))
     return made
 
@@ -144,7 +161,8 @@ def _reliability(members: Sequence[Member], lines: Sequence[Line], folder: Path,
     rows = _predictions(members, probe)
     if not rows:
         return []
-    curve_figures.save_reliability_figure(folder / "reliability.png", rows)
+    each, columns = _laid_out(members, rows)
+    curve_figures.save_reliability_figure(folder / "reliability.png", each, columns=columns)
     caption = (
         "Ten bins of equally many test samples, 95 % intervals; on the dotted line, probabilities can be believed."
     )
@@ -163,31 +181,15 @@ def _training(members: Sequence[Member], lines: Sequence[Line], folder: Path, pr
         for row, own in _rows(members).items():
             for member in own:
                 path = member.path / "metrics.jsonl"
-                points = _curve(path, key) if path.is_file() else []
+                points = logged_curve(path, key) if path.is_file() else []
                 if points:
                     rows.setdefault(row, []).append(([x for x, _ in points], [y for _, y in points]))
         if rows:
-            curve_figures.save_training_figure(folder / f"{name}.png", rows, label)
+            each, columns = _laid_out(members, rows)
+            curve_figures.save_training_figure(folder / f"{name}.png", each, label, columns=columns)
             caption += " Blue: the seeds of the row; grey: the other rows."
             made.append(Figure(folder / f"{name}.png", f"Training: {label}", caption))
     return made
-
-
-def _curve(path: Path, key: str) -> list[tuple[float, float]]:
-    """Return (epochs, value) of the lines of a metrics.jsonl that have a number; a torn last line is skipped."""
-    points: list[tuple[float, float]] = []
-    entries = []
-    for line in path.read_text().splitlines():
-        try:
-            entries.append(json.loads(line))
-        except ValueError:
-            break
-    ends = [entry["step"] / (entry["epoch"] or 1) for entry in entries if entry["epoch"]]
-    steps_per_epoch = ends[-1] if ends else 1.0
-    for entry in entries:
-        if isinstance(entry.get(key), int | float):
-            points.append((entry["step"] / steps_per_epoch, float(entry[key])))
-    return points
 
 
 def _embeddings(panel: str) -> Callable[[Sequence[Member], Sequence[Line], Path, str], list[Figure]]:
@@ -250,16 +252,15 @@ def _scatter(members: Sequence[Member], lines: Sequence[Line], folder: Path, pro
     for line in lines:
         if line.value is not None and line.metric in metrics:
             values[paths[line.group, line.run, line.seed], line.metric] = line.value
-    rows: dict[str, list[tuple[float, float, float]]] = {}
-    for name, own in _rows(members).items():
-        found = [tuple(values.get((member.path, metric), float("nan")) for metric in metrics) for member in own]
-        complete = [(x, other, 100 * y) for x, other, y in found if not np.isnan((x, other, y)).any()]
-        if complete:
-            rows[name.replace("\n", ", ")] = complete
+    rows: dict[tuple[str, str], list[tuple[float, float, float]]] = {}
+    for member in members:
+        x, other, y = (values.get((member.path, metric), float("nan")) for metric in metrics)
+        if not np.isnan((x, other, y)).any():
+            rows.setdefault((member.group, member.row), []).append((x, other, 100 * y))
     if not rows:
         return []
     labels = ("SAA, mean of the classes, %", "CAC, mean of the classes, %", f"balanced accuracy, probe {probe}, %")
-    curve_figures.save_scatter_figure(folder / "scatter.png", rows, labels)
+    save_scatter_figure(folder / "scatter.png", rows, labels)
     caption = "Does the arrangement of the embeddings tell the accuracy of a probe? One mark per run."
     return [Figure(folder / "scatter.png", "Accuracy against SAA and CAC", caption)]
 

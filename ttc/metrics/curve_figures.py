@@ -1,7 +1,7 @@
-"""Figures of classifiers and of training: ROC, precision and recall, reliability, curves over epochs, scatter.
+"""Figures of classifiers and of training: ROC, precision and recall, reliability, curves over epochs.
 
 With many runs, lines of many colours cannot be told apart: each row of the table gets a small panel of its own, in
-which all other rows are drawn in grey behind it.
+which all other rows are drawn in grey behind it. A row may be None, where a grid of panels has no run.
 
 Shape suffixes: N samples, B bootstrap draws, G grid points, T thresholds, K bins.
 """
@@ -11,19 +11,33 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ttc.metrics.figure_style import COLOURS, Floats, panel_grid, save
+from ttc.metrics.figure_style import COLOURS, Floats, no_run, panel_grid, save
+from ttc.metrics.intervals import bootstrap_counts, numbered
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _GRID_G = np.linspace(0, 1, 101)
-_MARKERS = "osD^vP*X"
 _OTHERS = "0.82"
+_COLUMNS = 5
+
+
+class Scored(Protocol):
+    """Predictions of one run: labels [N] (1 = positive), probabilities [N], and groups [N] or None."""
+
+    @property
+    def labels_N(self) -> ArrayLike: ...
+
+    @property
+    def scores_N(self) -> ArrayLike: ...
+
+    @property
+    def groups(self) -> Sequence[str] | None: ...
 
 
 @dataclass(frozen=True)
@@ -36,35 +50,30 @@ class Band:
     high_G: Floats
 
 
-def roc_and_pr(
-    predictions: Sequence[tuple[ArrayLike, ArrayLike]], draws: int = 200, seed: int = 0
-) -> tuple[Band, Band]:
+def roc_and_pr(predictions: Sequence[Scored], draws: int = 200, seed: int = 0) -> tuple[Band, Band]:
     """Compute the ROC and the precision-recall curve of one row of a table.
 
     Args:
-        predictions: (labels [N] 0 or 1, scores [N]) of each seed.
-        draws: B stratified bootstrap draws per seed.
+        predictions: of each seed.
+        draws: B stratified bootstrap draws per seed, of whole groups where there are groups.
         seed: of the draws.
 
     Returns:
         True-positive rate over false-positive rate, and precision over recall; curves are the mean over seeds, bands
         span the draws of all seeds, so that they hold both kinds of chance.
     """
-    generator = np.random.default_rng(seed)
     points, samples = [], []
-    for labels, scores in predictions:
-        positive_N, scores_N = np.asarray(labels) == 1, np.asarray(scores, dtype=np.float64)
-        order = np.argsort(-scores_N, kind="stable")
-        positive_N, scores_N = positive_N[order], scores_N[order]
+    for number, each in enumerate(predictions):
+        labels_N, scores_N = np.asarray(each.labels_N), np.asarray(each.scores_N, dtype=np.float64)
+        order_N = np.argsort(-scores_N, kind="stable")
+        positive_N = labels_N[order_N] == 1
         # Equal scores share a threshold: only the last sample of each tie is a point of the curve.
-        last_T = np.flatnonzero(np.append(np.diff(scores_N) != 0, True))
-        points.append(_curves(positive_N, np.ones(len(order)), last_T))
-        for _ in range(draws):
-            weight_N = np.zeros(len(order))
-            for members in (np.flatnonzero(positive_N), np.flatnonzero(~positive_N)):
-                drawn = generator.integers(len(members), size=len(members))
-                weight_N[members] = np.bincount(drawn, minlength=len(members))
-            samples.append(_curves(positive_N, weight_N, last_T))
+        last_T = np.flatnonzero(np.append(np.diff(scores_N[order_N]) != 0, True))
+        points.append(_curves(positive_N, np.ones(len(order_N)), last_T))
+        groups_N = numbered(each.groups, len(labels_N))
+        if draws and (groups_N is None or groups_N.any()):
+            for counts_BN in bootstrap_counts(labels_N, draws, seed + number, groups_N):
+                samples += [_curves(positive_N, counts_N[order_N], last_T) for counts_N in counts_BN]
     mean, low, high = np.mean(points, 0), *np.quantile(samples or points, (0.025, 0.975), axis=0)
     # Without any recall there is no precision.
     roc, pr = (Band(*(each[first:] for each in (_GRID_G, mean[first], low[first], high[first]))) for first in (0, 1))
@@ -83,7 +92,13 @@ def _curves(positive_N: np.ndarray, weight_N: Floats, last_T: np.ndarray) -> Flo
 
 
 def save_band_figure(
-    path_png: Path, bands: Mapping[str, Band], *, x_label: str, y_label: str, chance: float | None
+    path_png: Path,
+    bands: Mapping[str, Band | None],
+    *,
+    x_label: str,
+    y_label: str,
+    chance: float | None,
+    columns: int = _COLUMNS,
 ) -> None:
     """Draw one panel per row of the table: its curve with the band, the other rows behind it.
 
@@ -93,11 +108,15 @@ def save_band_figure(
         x_label: Of the horizontal axis.
         y_label: Of the vertical axis.
         chance: Height of the line of chance; None draws the diagonal.
+        columns: Panels in a line.
     """
-    figure, panels = panel_grid(len(bands), 1.9, 1.9, 5, share=True)
+    figure, panels = panel_grid(len(bands), 1.9, 1.9, columns, share=True)
     for axes, (name, band) in zip(panels, bands.items(), strict=True):
+        if band is None:
+            no_run(axes)
+            continue
         axes.plot([0, 1], [0, 1] if chance is None else [chance, chance], color="0.5", linewidth=0.8, linestyle=":")
-        for other in bands.values():
+        for other in filter(None, bands.values()):
             axes.plot(other.x_G, other.y_G, color=_OTHERS, linewidth=0.7, zorder=1)
         axes.fill_between(band.x_G, band.low_G, band.high_G, color=COLOURS[0], alpha=0.3, linewidth=0, zorder=2)
         axes.plot(band.x_G, band.y_G, color=COLOURS[0], linewidth=1.5, zorder=3)
@@ -108,17 +127,19 @@ def save_band_figure(
     save(figure, path_png)
 
 
-def reliability(predictions: Sequence[tuple[ArrayLike, ArrayLike]], bins: int = 10) -> tuple[Floats, Floats, Floats]:
+def reliability(predictions: Sequence[Scored], bins: int = 10) -> tuple[Floats, Floats, Floats]:
     """Compare predicted probabilities with what happened, in K bins of equally many samples.
 
     Args:
-        predictions: (labels [N] 0 or 1, probabilities [N]) of each seed; the seeds are pooled.
+        predictions: of each seed; the seeds are pooled.
         bins: K.
 
     Returns:
-        Mean probability [K], share of positives [K] and the 95 % Wilson interval of that share [2, K].
+        Mean probability [K], share of positives [K] and the 95 % Wilson interval of that share [2, K], which takes
+        samples as independent.
     """
-    labels_N, scores_N = (np.concatenate([np.asarray(each[part], float) for each in predictions]) for part in (0, 1))
+    labels_N = np.concatenate([np.asarray(each.labels_N, dtype=np.float64) for each in predictions])
+    scores_N = np.concatenate([np.asarray(each.scores_N, dtype=np.float64) for each in predictions])
     parts = np.array_split(np.argsort(scores_N, kind="stable"), min(bins, len(scores_N)))
     mean_K = np.array([scores_N[part].mean() for part in parts])
     share_K = np.array([labels_N[part].mean() for part in parts])
@@ -128,13 +149,19 @@ def reliability(predictions: Sequence[tuple[ArrayLike, ArrayLike]], bins: int = 
     return mean_K, share_K, np.stack([centre_K - reach_K, centre_K + reach_K])
 
 
-def save_reliability_figure(path_png: Path, rows: Mapping[str, Sequence[tuple[ArrayLike, ArrayLike]]]) -> None:
+def save_reliability_figure(
+    path_png: Path, rows: Mapping[str, Sequence[Scored] | None], *, columns: int = _COLUMNS
+) -> None:
     """Draw one reliability curve per row of the table, as `save_band_figure` does."""
-    found = {name: reliability(predictions) for name, predictions in rows.items()}
-    figure, panels = panel_grid(len(found), 1.9, 1.9, 5, share=True)
-    for axes, (name, (mean_K, share_K, interval_2K)) in zip(panels, found.items(), strict=True):
+    found = {name: None if each is None else reliability(each) for name, each in rows.items()}
+    figure, panels = panel_grid(len(found), 1.9, 1.9, columns, share=True)
+    for axes, (name, curve) in zip(panels, found.items(), strict=True):
+        if curve is None:
+            no_run(axes)
+            continue
+        mean_K, share_K, interval_2K = curve
         axes.plot([0, 1], [0, 1], color="0.5", linewidth=0.8, linestyle=":")
-        for other_mean, other_share, _ in found.values():
+        for other_mean, other_share, _ in filter(None, found.values()):
             axes.plot(other_mean, other_share, color=_OTHERS, linewidth=0.7, zorder=1)
         reach_2K = np.abs(interval_2K - share_K)
         axes.errorbar(
@@ -148,7 +175,11 @@ def save_reliability_figure(path_png: Path, rows: Mapping[str, Sequence[tuple[Ar
 
 
 def save_training_figure(
-    path_png: Path, rows: Mapping[str, Sequence[tuple[Sequence[float], Sequence[float]]]], y_label: str
+    path_png: Path,
+    rows: Mapping[str, Sequence[tuple[Sequence[float], Sequence[float]]] | None],
+    y_label: str,
+    *,
+    columns: int = _COLUMNS,
 ) -> None:
     """Draw a number of the training over epochs, one panel per row of the table, one line per seed.
 
@@ -156,63 +187,24 @@ def save_training_figure(
         path_png: File to write; a PDF is written beside it.
         rows: Row -> (epochs, values) of each seed.
         y_label: Name of the number.
+        columns: Panels in a line.
     """
-    figure, panels = panel_grid(len(rows), 2.1, 1.7, 5, share=True)
+    from matplotlib.ticker import MaxNLocator
+
+    figure, panels = panel_grid(len(rows), 2.1, 1.7, columns, share=True)
     for axes, (name, seeds) in zip(panels, rows.items(), strict=True):
-        for epochs, values in (pair for others in rows.values() for pair in others):
+        if seeds is None:
+            no_run(axes)
+            continue
+        for epochs, values in (pair for others in filter(None, rows.values()) for pair in others):
             axes.plot(epochs, values, color=_OTHERS, linewidth=0.6, zorder=1)
         for epochs, values in seeds:
             axes.plot(epochs, values, color=COLOURS[0], linewidth=1.2, zorder=2)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
         _plain(axes, name)
     figure.supxlabel("epoch", fontsize=9)
     figure.supylabel(y_label, fontsize=9)
     save(figure, path_png)
-
-
-def save_scatter_figure(
-    path_png: Path, rows: Mapping[str, Sequence[tuple[float, float, float]]], labels: tuple[str, str, str]
-) -> None:
-    """Draw two numbers of each run against a third, one mark per run and one colour and shape per row of the table.
-
-    Args:
-        path_png: File to write; a PDF is written beside it.
-        rows: Row -> (x of the left panel, x of the right panel, y) of each seed.
-        labels: Names of the three numbers.
-    """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9.5, 3.9 + 0.04 * len(rows)), layout="constrained")
-    panels = figure.subplots(1, 2, sharey=True)
-    for side, axes in enumerate(panels):
-        for number, (name, points) in enumerate(rows.items()):
-            if points:
-                axes.scatter(
-                    [point[side] for point in points],
-                    [point[2] for point in points],
-                    s=30,
-                    color=COLOURS[number % 7],  # the eighth, yellow, is too pale for small marks
-                    marker=_MARKERS[number // 7 % len(_MARKERS)],
-                    alpha=0.85,
-                    linewidths=0,
-                    label=name,
-                )
-        every = [point for points in rows.values() for point in points]
-        correlation = _rank_correlation([point[side] for point in every], [point[2] for point in every])
-        axes.set_xlabel(labels[side], fontsize=9)
-        axes.set_title(f"rank correlation {correlation:.2f}, {len(every)} runs", fontsize=9)
-        axes.tick_params(labelsize=8)
-        axes.spines[["top", "right"]].set_visible(False)
-    panels[0].set_ylabel(labels[2], fontsize=9)
-    handles, names = panels[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside right center", fontsize=8, frameon=False)
-    save(figure, path_png)
-
-
-def _rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
-    """Return Spearman's coefficient; NaN for fewer than three runs."""
-    from scipy.stats import spearmanr
-
-    return float(spearmanr(first, second).statistic) if len(first) > 2 else float("nan")
 
 
 def _plain(axes: Axes, title: str) -> None:

@@ -55,6 +55,12 @@ def panel_grid(count: int, width: float, height: float, most: int, *, share: boo
     return figure, panels[:count]
 
 
+def no_run(axes: Axes) -> None:
+    """Say that a place of a grid has no run."""
+    axes.axis("off")
+    axes.text(0.5, 0.5, "no run", transform=axes.transAxes, ha="center", va="center", fontsize=8, color="0.5")
+
+
 def class_legend(
     figure: Figure, labels_N: Ints, class_names: Sequence[str], *, prototypes: bool = False, between: bool = False
 ) -> None:

@@ -14,10 +14,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ttc.metrics.embedding_panels import draw_circle, draw_cosines, draw_scatter, first_view, some
-from ttc.metrics.figure_style import class_legend, panel_grid, save
+from ttc.metrics.figure_style import class_legend, no_run, panel_grid, save
 
 Embedded: TypeAlias = tuple[str, ArrayLike, ArrayLike, ArrayLike | None]
 """Title, embeddings [V, N, D], labels [N], and prototypes [C, D] or None."""
+
+_MOST_COLUMNS = 8
 
 
 def save_embedding_figure(
@@ -110,7 +112,7 @@ def save_grid_figure(
     Args:
         path_png: File to write; a PDF is written beside it.
         grid: (name of the row, its runs), all rows of the same length; None where there is no such run. A single
-            row is wrapped, eight panels in a line.
+            row is wrapped, eight panels in a line; more than eight methods and fewer rows change places.
         class_names: One name per class, the same in each run.
         panel: "circle", "pca" or "tsne".
         most_points: t-SNE draws at most so many samples of each class, evenly thinned out.
@@ -122,17 +124,22 @@ def save_grid_figure(
     if not runs:
         raise ValueError("a grid needs at least one run")
     columns = max(len(members) for _, members in grid)
-    figure, panels = panel_grid(len(grid) * columns, 1.7, 1.9, columns if len(grid) > 1 else 8, share=False)
-    for place, axes in enumerate(panels):
-        name, members = grid[place // columns]
-        run = members[place % columns]
-        axes.axis("off")
-        if place % columns == 0 and len(grid) > 1:
+    cells = [(name, run, run[0] if run else "") for name, members in grid for run in members]
+    if columns > _MOST_COLUMNS > len(grid) > 1:
+        # Turned over: a row per method, a column per ratio.
+        titles = [next(run[0] for _, members in grid if (run := members[place])) for place in range(columns)]
+        cells = [(titles[place], members[place], name) for place in range(columns) for name, members in grid]
+        columns = len(grid)
+    several = len(grid) > 1
+    figure, panels = panel_grid(len(cells), 1.7, 1.9, columns if several else _MOST_COLUMNS, share=False)
+    for place, (axes, (name, run, title)) in enumerate(zip(panels, cells, strict=True)):
+        if several and place % columns == 0:
             axes.text(-0.04, 0.5, name, transform=axes.transAxes, rotation=90, ha="right", va="center", fontsize=9)
         if run is None:
-            axes.text(0.5, 0.5, "no run", transform=axes.transAxes, ha="center", va="center", fontsize=8, color="0.5")
+            no_run(axes)
             continue
-        title, embeddings, labels, prototypes = run
+        axes.axis("off")
+        _, embeddings, labels, prototypes = run
         rows_ND, labels_N = first_view(embeddings, labels, class_names)
         if panel == "circle":
             draw_circle(axes, rows_ND, labels_N, prototypes)
