@@ -15,8 +15,8 @@ body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; m
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .55rem; text-align: right; white-space: nowrap; border-bottom: 1px solid #ddd; }
-th:first-child, td:first-child { text-align: left; } tr.group td { font-style: italic; background: #f4f4f4; }
+th, td { padding: .25rem .45rem; text-align: right; white-space: nowrap; border-bottom: 1px solid #ddd; }
+th { vertical-align: bottom; } th:first-child, td:first-child { text-align: left; } tr.group td { font-style: italic; background: #f4f4f4; }
 figure { margin: 1rem 0 2rem; } img { max-width: 100%; height: auto; }
 figcaption, .small { color: #555; font-size: 13px; max-width: 60rem; }
 pre { background: #f4f4f4; padding: .7rem; overflow-x: auto; font-size: 12px; }
@@ -70,7 +70,8 @@ def html_report(
 def _table(rows: Sequence[Row]) -> str:
     """Lay out the results, the best of each group in bold."""
     columns = [cell.column for cell in rows[0].cells]
-    heads = "".join(f"<th>{escape(head)}</th>" for head in ("run", "seeds", *(column.title for column in columns)))
+    names = ["run", "seeds", *(f"{escape(column.group)}<br>{escape(column.head)}" for column in columns)]
+    heads = "".join(f"<th>{name}</th>" for name in names)
     lines = [f"<div class='wide'><table><tr>{heads}</tr>"]
     several, group = len({row.group for row in rows}) > 1, None
     for row in rows:

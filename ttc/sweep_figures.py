@@ -24,8 +24,8 @@ SCATTERED = ("projection/SAA/macro", "projection/CAC/macro", "encoder/{probe}/ba
 
 T = TypeVar("T")
 
-_WIDE = 8
-"""Most panels in a line."""
+_WIDE = 9
+"""Most methods beside each other; where there are more, and fewer groups, they are below each other."""
 
 
 @dataclass(frozen=True)
@@ -104,9 +104,9 @@ def _laid_out(members: Sequence[Member], found: Mapping[str, T]) -> tuple[dict[s
     """
     groups, rows = (list(dict.fromkeys(getattr(member, part) for member in members)) for part in ("group", "row"))
     rows = [row for row in rows if any(_name(row, group, len(groups) > 1) in found for group in groups)]
-    if len(groups) == 1 or min(len(groups), len(rows)) > _WIDE:
+    if len(groups) == 1:
         return dict(found), 5
-    if len(rows) <= _WIDE:
+    if len(rows) <= max(_WIDE, len(groups)):
         names, columns = [_name(row, group, True) for group in groups for row in rows], len(rows)
     else:
         names, columns = [_name(row, group, True) for row in rows for group in groups], len(groups)

@@ -126,7 +126,7 @@ def test_rows_of_several_ratios_make_a_grid(tmp_path: Path) -> None:
     assert _laid_out(members, found) == (expected, 2)
     assert list(_laid_out(members, found)[0]) == list(expected)
     assert _laid_out(members[:2], {"supcon": 1}) == ({"supcon": 1}, 5)
-    many = [Member(tmp_path, group, f"method {number}", 0) for group in ("99:1", "50:50") for number in range(9)]
+    many = [Member(tmp_path, group, f"method {number}", 0) for group in ("99:1", "50:50") for number in range(10)]
     laid_out, columns = _laid_out(many, {f"{member.row}\n{member.group}": 0 for member in many})
     assert columns == 2
     assert list(laid_out)[:3] == ["method 0\n99:1", "method 0\n50:50", "method 1\n99:1"]

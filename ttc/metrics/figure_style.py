@@ -46,7 +46,8 @@ def panel_grid(count: int, width: float, height: float, most: int, *, share: boo
 
     rows = -(-count // most)
     columns = -(-count // rows)
-    figure = Figure(figsize=(max(4.5, width * columns), height * rows + 0.6), layout="constrained")
+    # Panels of a fixed shape leave gaps in the constrained layout.
+    figure = Figure(figsize=(max(4.5, width * columns), height * rows + 0.6), layout="compressed")
     panels = list(figure.subplots(rows, columns, squeeze=False, sharex=share, sharey=share).flat)
     for panel in panels[count:]:
         panel.axis("off")
@@ -86,6 +87,6 @@ def class_legend(
 def save(figure: Figure, path_png: Path) -> None:
     """Save a figure as PNG and, beside it, as PDF."""
     path_png = Path(path_png)
-    figure.savefig(path_png.with_suffix(".png"), dpi=150)
+    figure.savefig(path_png.with_suffix(".png"), dpi=150, bbox_inches="tight", pad_inches=0.06)
     figure.set_layout_engine("none")  # the places are found; finding them again takes as long as drawing
-    figure.savefig(path_png.with_suffix(".pdf"), metadata={"CreationDate": None})
+    figure.savefig(path_png.with_suffix(".pdf"), metadata={"CreationDate": None}, bbox_inches="tight", pad_inches=0.06)

@@ -19,7 +19,7 @@ from ttc.metrics.figure_style import class_legend, no_run, panel_grid, save
 Embedded: TypeAlias = tuple[str, ArrayLike, ArrayLike, ArrayLike | None]
 """Title, embeddings [V, N, D], labels [N], and prototypes [C, D] or None."""
 
-_MOST_COLUMNS = 8
+_MOST_COLUMNS = 9
 
 
 def save_embedding_figure(
@@ -112,7 +112,7 @@ def save_grid_figure(
     Args:
         path_png: File to write; a PDF is written beside it.
         grid: (name of the row, its runs), all rows of the same length; None where there is no such run. A single
-            row is wrapped, eight panels in a line; more than eight methods and fewer rows change places.
+            row is wrapped, nine panels in a line; more than nine methods and fewer rows change places.
         class_names: One name per class, the same in each run.
         panel: "circle", "pca" or "tsne".
         most_points: t-SNE draws at most so many samples of each class, evenly thinned out.
@@ -125,7 +125,7 @@ def save_grid_figure(
         raise ValueError("a grid needs at least one run")
     columns = max(len(members) for _, members in grid)
     cells = [(name, run, run[0] if run else "") for name, members in grid for run in members]
-    if columns > _MOST_COLUMNS > len(grid) > 1:
+    if columns > max(_MOST_COLUMNS, len(grid)) and len(grid) > 1:
         # Turned over: a row per method, a column per ratio.
         titles = [next(run[0] for _, members in grid if (run := members[place])) for place in range(columns)]
         cells = [(titles[place], members[place], name) for place in range(columns) for name, members in grid]
