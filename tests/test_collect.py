@@ -99,6 +99,7 @@ def test_mean_deviation_and_best(sweep: list[Path]) -> None:
     assert "| supmin | 3 | **81.0 ± 1.0** |" in markdown
     assert r"supmin & 3 & \textbf{81.0 $\pm$ 1.0}" in as_latex(rows)
     assert max(map(len, as_text(rows).splitlines())) <= 100
+    assert "probe i AUC: AUROC of this probe, %" in " ".join(as_text(rows).split())
 
 
 def test_a_single_row_has_no_best(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import statistics
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -171,7 +172,7 @@ def _sections(rows: Sequence[Row]) -> list[tuple[str | None, list[Row]]]:
 
 
 def as_text(rows: Sequence[Row]) -> str:
-    """Lay the table out for a terminal of 100 columns; columns that do not fit continue below."""
+    """Lay the table out for a terminal of 100 columns; columns that do not fit, and their meaning, continue below."""
     columns = _columns(rows)
     name_width = max(len(row.run) for row in rows) + 1
     widths = [max(6, *(len(row.cells[number].text()) + 1 for row in rows)) for number in range(len(columns))]
@@ -191,7 +192,8 @@ def as_text(rows: Sequence[Row]) -> str:
             for row in members:
                 cells = "".join(f"{row.cells[number].text():>{widths[number]}}" for number in part)
                 lines.append(f"{row.run:<{name_width}}{row.seeds:>3}{cells}")
-    return "\n".join(line.rstrip() for line in lines) + "\n"
+    meaning = textwrap.wrap(f"{_meanings(columns)}. Mean+-standard deviation over n seeds.", WIDTH)
+    return "\n".join(line.rstrip() for line in [*lines, *meaning]) + "\n"
 
 
 def as_markdown(rows: Sequence[Row]) -> str:
@@ -209,8 +211,11 @@ def as_markdown(rows: Sequence[Row]) -> str:
 
 def legend(columns: Sequence[Column]) -> str:
     """Say in one paragraph what the columns mean."""
-    meanings = "; ".join(f"{column.title}: {column.meaning}" for column in columns)
-    return f"{meanings}. Mean ± standard deviation over seeds; the best mean of a column in bold."
+    return f"{_meanings(columns)}. Mean ± standard deviation over seeds; the best mean of a column in bold."
+
+
+def _meanings(columns: Sequence[Column]) -> str:
+    return "; ".join(f"{column.title}: {column.meaning}" for column in columns)
 
 
 def as_latex(rows: Sequence[Row]) -> str:
