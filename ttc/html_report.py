@@ -16,7 +16,8 @@ h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .45rem; text-align: right; white-space: nowrap; border-bottom: 1px solid #ddd; }
-th { vertical-align: bottom; } th:first-child, td:first-child { text-align: left; } tr.group td { font-style: italic; background: #f4f4f4; }
+th { vertical-align: bottom; } th:first-child, td:first-child { text-align: left; }
+tr.group td { font-style: italic; background: #f4f4f4; }
 figure { margin: 1rem 0 2rem; } img { max-width: 100%; height: auto; }
 figcaption, .small { color: #555; font-size: 13px; max-width: 60rem; }
 pre { background: #f4f4f4; padding: .7rem; overflow-x: auto; font-size: 12px; }

@@ -228,7 +228,8 @@ def embedding_grid(
                 raise ValueError(f"{own[0].path} has the classes {its_names}, other runs {names}; draw them separately")
             names = names or its_names
             line.append(found)
-        grid.append((group, line))
+        if any(line):
+            grid.append((group, line))
     filled = [place for place in range(len(rows)) if any(line[place] is not None for _, line in grid)]
     return [(group, [line[place] for place in filled]) for group, line in grid], names
 

@@ -134,7 +134,8 @@ def save_grid_figure(
     figure, panels = panel_grid(len(cells), 1.7, 1.9, columns if several else _MOST_COLUMNS, share=False)
     for place, (axes, (name, run, title)) in enumerate(zip(panels, cells, strict=True)):
         if several and place % columns == 0:
-            axes.text(-0.04, 0.5, name, transform=axes.transAxes, rotation=90, ha="right", va="center", fontsize=9)
+            shown = name.replace(", ", "\n")  # a long name would reach into the next row
+            axes.text(-0.04, 0.5, shown, transform=axes.transAxes, rotation=90, ha="right", va="center", fontsize=9)
         if run is None:
             no_run(axes)
             continue
