@@ -1,7 +1,7 @@
 """Figures of classifiers and of training: ROC, precision and recall, reliability, curves over epochs.
 
 With many runs, lines of many colours cannot be told apart: each row of the table gets a small panel of its own, in
-which all other rows are drawn in grey behind it. A row may be None, where a grid of panels has no run.
+which all other rows are drawn in grey behind it. A row may be None, where a grid of panels has nothing to show.
 
 Shape suffixes: N samples, B bootstrap draws, G grid points, T thresholds, K bins.
 """
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ttc.metrics.figure_style import COLOURS, Floats, no_run, panel_grid, save
+from ttc.metrics.figure_style import COLOURS, Floats, no_data, panel_grid, save
 from ttc.metrics.intervals import bootstrap_counts, numbered
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def save_band_figure(
     figure, panels = panel_grid(len(bands), 1.9, 1.9, columns, share=True)
     for axes, (name, band) in zip(panels, bands.items(), strict=True):
         if band is None:
-            no_run(axes)
+            no_data(axes)
             continue
         axes.plot([0, 1], [0, 1] if chance is None else [chance, chance], color="0.5", linewidth=0.8, linestyle=":")
         for other in filter(None, bands.values()):
@@ -157,7 +157,7 @@ def save_reliability_figure(
     figure, panels = panel_grid(len(found), 1.9, 1.9, columns, share=True)
     for axes, (name, curve) in zip(panels, found.items(), strict=True):
         if curve is None:
-            no_run(axes)
+            no_data(axes)
             continue
         mean_K, share_K, interval_2K = curve
         axes.plot([0, 1], [0, 1], color="0.5", linewidth=0.8, linestyle=":")
@@ -194,7 +194,7 @@ def save_training_figure(
     figure, panels = panel_grid(len(rows), 2.1, 1.7, columns, share=True)
     for axes, (name, seeds) in zip(panels, rows.items(), strict=True):
         if seeds is None:
-            no_run(axes)
+            no_data(axes)
             continue
         for epochs, values in (pair for others in filter(None, rows.values()) for pair in others):
             axes.plot(epochs, values, color=_OTHERS, linewidth=0.6, zorder=1)

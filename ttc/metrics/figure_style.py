@@ -56,10 +56,10 @@ def panel_grid(count: int, width: float, height: float, most: int, *, share: boo
     return figure, panels[:count]
 
 
-def no_run(axes: Axes) -> None:
-    """Say that a place of a grid has no run."""
+def no_data(axes: Axes) -> None:
+    """Say that a place of a grid has nothing to show."""
     axes.axis("off")
-    axes.text(0.5, 0.5, "no run", transform=axes.transAxes, ha="center", va="center", fontsize=8, color="0.5")
+    axes.text(0.5, 0.5, "no data", transform=axes.transAxes, ha="center", va="center", fontsize=8, color="0.5")
 
 
 def class_legend(

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ttc.metrics.embedding_panels import draw_circle, draw_cosines, draw_scatter, first_view, some
-from ttc.metrics.figure_style import class_legend, no_run, panel_grid, save
+from ttc.metrics.figure_style import class_legend, no_data, panel_grid, save
 
 Embedded: TypeAlias = tuple[str, ArrayLike, ArrayLike, ArrayLike | None]
 """Title, embeddings [V, N, D], labels [N], and prototypes [C, D] or None."""
@@ -137,7 +137,7 @@ def save_grid_figure(
             shown = name.replace(", ", "\n")  # a long name would reach into the next row
             axes.text(-0.04, 0.5, shown, transform=axes.transAxes, rotation=90, ha="right", va="center", fontsize=9)
         if run is None:
-            no_run(axes)
+            no_data(axes)
             continue
         axes.axis("off")
         _, embeddings, labels, prototypes = run
