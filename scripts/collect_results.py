@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from ttc import collect, ledger_lines, runtime
+from ttc import collect, flags, ledger_lines, runtime
 from ttc.checkpoint import write_text
 from ttc.cli import Parser
 from ttc.result_tables import COLUMNS, as_csv, as_latex, as_markdown, as_text, build_rows, replace_block
@@ -35,13 +35,7 @@ def build_parser() -> Parser:
         metavar="FOLDER",
         help="the ledger names runs relative to this folder; the default is the nearest one that they all lie in",
     )
-    parser.add_argument(
-        "--compare",
-        nargs="+",
-        default=[],
-        metavar="FLAG",
-        help="further flags of pretrain.py, without dashes, in which rows may differ, such as batch-size encoder",
-    )
+    flags.add_compare(parser)
     parser.add_argument(
         "--allow-missing", action="store_true", help="show '-' for what an unfinished run lacks, instead of refusing it"
     )
@@ -88,10 +82,13 @@ def main() -> int:
     lines = [] if args.from_csv is None else ledger_lines.from_csv(Path(args.from_csv))
     if args.runs:
         runs = read_runs([Path(run) for run in args.runs], args.allow_missing)
-        compared = collect.COMPARED | {flag.replace("-", "_") for flag in args.compare}
         wanted = [column.metric for column in COLUMNS]
         found = collect.lines_of(
-            runs, wanted, also=args.also, compared=compared, root=args.results and Path(args.results)
+            runs,
+            wanted,
+            also=args.also,
+            compared=collect.compared_with(args.compare),
+            root=args.results and Path(args.results),
         )
         lines = ledger_lines.update(lines, found)
     if len(commits := {line.commit[:12] for line in lines if line.commit}) > 1:

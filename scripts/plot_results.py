@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from ttc import collect, runtime, sweep_figures
+from ttc import collect, flags, runtime, sweep_figures
 from ttc.cli import Parser
 from ttc.probe import PROBES
 from ttc.runlog import log, start_logging
@@ -31,6 +31,7 @@ def build_parser() -> Parser:
         metavar="NAME,NAME",
         help="what to draw; leave out tsne when it takes too long",
     )
+    flags.add_compare(parser)
     parser.add_argument("--probe", choices=PROBES, default="fraction", help="whose predictions and accuracy are drawn")
     return parser
 
@@ -41,8 +42,10 @@ def main() -> int:
     start_logging(main=True)
     folders = [Path(run) for run in args.runs]
     runs = [collect.read_run(folder)[0] for folder in folders]
-    lines = collect.lines_of(runs, [metric.format(probe=args.probe) for metric in sweep_figures.SCATTERED])
-    members = sweep_figures.members_of(runs)
+    compared = collect.compared_with(args.compare)
+    wanted = [metric.format(probe=args.probe) for metric in sweep_figures.SCATTERED]
+    lines = collect.lines_of(runs, wanted, compared=compared)
+    members = sweep_figures.members_of(runs, compared)
     for figure in sweep_figures.draw(members, lines, Path(args.output), args.probe, sweep_figures.kinds(args.figures)):
         log.info("%s: %s", figure.path, figure.title)
     return 0

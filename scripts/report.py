@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from ttc import collect, ledger, runtime, sweep_figures
+from ttc import collect, flags, ledger, runtime, sweep_figures
 from ttc.checkpoint import write_text
 from ttc.cli import Parser
 from ttc.html_report import html_report
@@ -36,6 +36,7 @@ def build_parser() -> Parser:
         metavar="NAME,NAME",
         help="what to draw; leave out tsne when it takes too long",
     )
+    flags.add_compare(parser)
     parser.add_argument("--probe", choices=PROBES, default="fraction", help="whose predictions and accuracy are drawn")
     return parser
 
@@ -93,8 +94,9 @@ def main() -> int:
         runs.append(run)
     wanted = [column.metric for column in COLUMNS]
     needed = [metric.format(probe=args.probe) for metric in sweep_figures.SCATTERED]
-    lines = collect.lines_of(runs, [*wanted, *(metric for metric in needed if metric not in wanted)])
-    members = sweep_figures.members_of(runs)
+    compared = collect.compared_with(args.compare)
+    lines = collect.lines_of(runs, [*wanted, *(m for m in needed if m not in wanted)], compared=compared)
+    members = sweep_figures.members_of(runs, compared)
     figures = sweep_figures.draw(
         members, lines, output.with_name(f"{output.stem}-figures"), args.probe, sweep_figures.kinds(args.figures)
     )

@@ -22,6 +22,12 @@ COMPARED = frozenset(
 )  # fmt: skip
 """Training flags in which the rows of one group of a table may differ."""
 
+
+def compared_with(flags: Sequence[str]) -> frozenset[str]:
+    """Return COMPARED and further flags, written with or without dashes."""
+    return COMPARED | {flag.removeprefix("--").replace("-", "_") for flag in flags}
+
+
 GROUPED = frozenset(
     ("dataset", "classes", "positive_classes", "one_vs_rest", "class_ratios", "train_samples", "image_size")
 )

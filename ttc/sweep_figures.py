@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from ttc.collect import Run, places_of
+from ttc.collect import COMPARED, Run, places_of
 from ttc.ledger_lines import Line
 from ttc.metrics import curve_figures, figures
 from ttc.metrics.scatter_figure import save_scatter_figure
@@ -53,9 +53,9 @@ class Member:
     seed: int
 
 
-def members_of(runs: Sequence[Run]) -> list[Member]:
-    """Return the runs of a sweep with their places in the table."""
-    places = places_of(runs)
+def members_of(runs: Sequence[Run], compared: frozenset[str] = COMPARED) -> list[Member]:
+    """Return the runs of a sweep with their places in the table; rows may differ in the flags of `compared`."""
+    places = places_of(runs, compared)
     return [
         Member(run.path, group, row, int(str(run.training["seed"])))
         for run, (group, row) in zip(runs, places, strict=True)

@@ -5,6 +5,7 @@ from ttc.flags.data import add_augmentation, add_data
 from ttc.flags.evaluation import (
     add_checkpoint,
     add_clinical,
+    add_compare,
     add_evaluation_output,
     add_evaluation_set,
     add_heads,
@@ -20,6 +21,7 @@ __all__ = [
     "add_benchmark",
     "add_checkpoint",
     "add_clinical",
+    "add_compare",
     "add_data",
     "add_evaluation_output",
     "add_evaluation_set",

@@ -186,3 +186,14 @@ def add_metrics(parser: Parser) -> None:
         action="store_true",
         help="also write embeddings with image sprites for TensorBoard's projector",
     )
+
+
+def add_compare(parser: Parser) -> None:
+    """Add in what the rows of one table or figure may differ."""
+    parser.add_argument(
+        "--compare",
+        nargs="+",
+        default=[],
+        metavar="FLAG",
+        help="further flags of pretrain.py, without dashes, in which rows may differ, such as batch-size encoder",
+    )
