@@ -112,8 +112,18 @@ class TrainingState:
             The file that was read, or None for a fresh start.
 
         Raises:
-            ValueError: the checkpoint cannot be used or belongs to another run.
+            ValueError: the checkpoint cannot be used, belongs to another run, or is another one for other ranks.
         """
+        path = self._find(folder, source)
+        steps = distributed.gather(torch.tensor([self.step], device=next(self.network.parameters()).device)).tolist()
+        if len(set(steps)) > 1:
+            raise ValueError(
+                f"the processes read checkpoints of different steps ({shorten(steps)}) from {path or folder}; "
+                f"use an --output that all hosts share"
+            )
+        return path
+
+    def _find(self, folder: Path, source: str) -> Path | None:
         if source in ("auto", "never"):
             found = checkpoint.load_latest(folder, self.kind)
         else:
@@ -155,4 +165,7 @@ class TrainingState:
                 f"checkpoint {path} is of a run with {then} process(es), not {now}; start as many, "
                 f"or accept other rounding with --resume {path}"
             )
-        _log.warning("%s is of a run with %d process(es), not %d: results will agree up to rounding", path, then, now)
+        if distributed.rank() == 0:
+            _log.warning(
+                "%s is of a run with %d process(es), not %d: results will agree up to rounding", path, then, now
+            )

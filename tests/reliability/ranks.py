@@ -16,28 +16,41 @@ from tests.processes import ROOT, Result, Running, free_port, run
 
 
 @contextmanager
-def ranks(size: int, *words: object, folder: Path) -> Iterator[list[Running]]:
-    """Start so many ranks; this process keeps the store, as an agent does, so that it outlives each of them."""
+def agent(size: int) -> Iterator[dict[str, str]]:
+    """Keep the store, as an agent does, so that it outlives each rank; yield the ranks' variables but their number."""
     port = free_port()
     store = dist.TCPStore("127.0.0.1", int(port), is_master=True, wait_for_workers=False, timeout=timedelta(seconds=60))
-    env = {
+    yield {
         "WORLD_SIZE": str(size),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": port,
         "TORCHELASTIC_USE_AGENT_STORE": "True",
         "TORCHELASTIC_RESTART_COUNT": "0",
     }
-    started = [
-        Running("pretrain", *words, folder=folder, env={**env, "RANK": str(rank), "LOCAL_RANK": str(rank)})
-        for rank in range(size)
-    ]
-    try:
-        yield started
-    finally:
-        for each in started:
-            each.process.kill()
-            each.process.join()
-        del store
+    del store
+
+
+def start_rank(rank: int, env: dict[str, str], *words: object, folder: Path) -> Running:
+    """Start one rank below an agent."""
+    return Running("pretrain", *words, folder=folder, env={**env, "RANK": str(rank), "LOCAL_RANK": str(rank)})
+
+
+@contextmanager
+def ranks(size: int, *words: object, folder: Path) -> Iterator[list[Running]]:
+    """Start so many ranks, and end those that are left."""
+    with agent(size) as env:
+        started = [start_rank(rank, env, *words, folder=folder) for rank in range(size)]
+        try:
+            yield started
+        finally:
+            end(started)
+
+
+def end(running: list[Running]) -> None:
+    """Kill what is left of the ranks."""
+    for each in running:
+        each.process.kill()
+        each.process.join()
 
 
 def finish(size: int, *words: object, folder: Path) -> list[Result]:
