@@ -5,11 +5,23 @@ from __future__ import annotations
 import os
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.reliability.ranks import agent, end, finish, message, ranks, start_rank, torchrun, wait_for
+from tests.reliability.figures import record
+from tests.reliability.ranks import (
+    agent,
+    end,
+    finish,
+    kill_again_and_again,
+    message,
+    ranks,
+    start_rank,
+    torchrun,
+    wait_for,
+)
 from tests.reliability.runs import assert_same_state
 from tests.smoke.runs import metrics
 from ttc import checkpoint, runtime
@@ -121,19 +133,27 @@ def test_restarted_ranks_find_each_other_and_speak(late: int, tmp_path: Path) ->
 @pytest.mark.slow
 def test_torchrun_restarts_continue_by_themselves(tmp_path: Path) -> None:
     """One worker is killed twice; the agent starts both anew, and they go on where the checkpoint is."""
-    finish(2, *WORDS, "--epochs", 12, folder=tmp_path)
+    # Long enough that it is far from its end when a worker is killed, however late this process gets its turn.
+    words = (*WORDS, "--epochs", 40)
+    finish(2, *words, folder=tmp_path)
     (tmp_path / "run").rename(tmp_path / "whole")
     log = tmp_path / "log"
-    words = ("--standalone", "--nproc-per-node", 2, "--max-restarts", 2, "pretrain.py", *WORDS, "--epochs", 12)
-    launcher = torchrun(*words, folder=tmp_path, log=log)
-    for lines, rank in ((20, 1), (60, 0)):
-        wait_for(tmp_path / "run" / "metrics.jsonl", lines, launcher)
-        os.kill(worker(launcher.pid, rank), signal.SIGKILL)
-        time.sleep(1)
-    assert launcher.wait(300) == 0, log.read_text()
+    restarts = ("--standalone", "--nproc-per-node", 2, "--max-restarts", 2)
+    launcher = torchrun(*restarts, "pretrain.py", *words, folder=tmp_path, log=log)
+    try:
+        victims = [partial(worker, launcher.pid, rank) for rank in (1, 0)]
+        kill_again_and_again(victims, tmp_path / "run" / "metrics.jsonl", log, launcher)
+        assert launcher.wait(300) == 0, log.read_text()
+    finally:
+        launcher.kill()
     assert log.read_text().count("continuing from") == 2
     assert_same_state(tmp_path / "whole" / "checkpoints" / "last.pt", tmp_path / LAST)
     assert metrics(tmp_path / "whole") == metrics(tmp_path / "run")
+    record(
+        "ranks: killed under torchrun --max-restarts 2, started again",
+        "bash scripts/test.sh --all tests/reliability/test_stopping.py",
+        {"ranks": 2},
+    )
 
 
 @pytest.mark.slow
