@@ -59,6 +59,28 @@ def test_stops_between_log_steps_change_no_line(
     assert scalars(whole / "run") == scalars(broken / "run"), stops
 
 
+def test_stops_during_fine_tuning_change_no_line(pretrained_run: Path, tmp_path: Path) -> None:
+    words = ("--checkpoint", pretrained_run / "checkpoints" / "last.pt", "--epochs", 2, "--log-every-steps", 3)
+    words += ("--batch-size", 128, "--bootstrap", 0, "--output", "run")
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    for folder in (whole, broken):
+        folder.mkdir()
+    done = run("finetune", *words, folder=whole)
+    assert done.code == 0, done.stderr
+    starts = 0
+    while not (broken / "run" / "result.json").exists():
+        starts += 1
+        done = run("finetune", *words, *AT_ONCE, folder=broken)
+        assert done.code in (0, 75), done.stderr
+        assert starts < 20
+    assert starts == 8, "four steps an epoch"
+    lines = [(folder / "run" / "metrics.jsonl").read_bytes() for folder in (whole, broken)]
+    assert lines[0] == lines[1]
+    assert scalars(whole / "run") == scalars(broken / "run")
+    tables = [(folder / "run" / "predictions.csv").read_bytes() for folder in (whole, broken)]
+    assert tables[0] == tables[1]
+
+
 @pytest.mark.parametrize(
     ("part", "value"),
     [
