@@ -35,13 +35,18 @@ SECTIONS = {
         "Interrupted at random steps",
         "Every method, on image files, with one and two processes, without and with workers: killed (SIGKILL) or "
         "stopped (SIGTERM) three times at random steps on a random rank, then compared with a run that nobody "
-        "disturbed: every tensor of the checkpoint, every line of metrics.jsonl, every step in TensorBoard.",
+        "disturbed: every tensor of the checkpoint, every line of metrics.jsonl, every number in TensorBoard, with a "
+        "line after each or after each fourth step.",
     ),
-    "ranks": ("One rank fails", "All ranks end, and one message says why."),
+    "ranks": (
+        "One rank fails",
+        "All ranks end, and one message says why. Under torchrun with --max-restarts they start again and go on.",
+    ),
     "hosts": (
         "One host is lost",
         "Two agents of torchrun on two addresses, or in two network namespaces joined by a virtual cable. The run "
-        "fails with one message, and continued on both hosts it ends as a run that nobody disturbed.",
+        "fails with one message, and continued on both hosts it ends as a run that nobody disturbed; so does one whose "
+        "workers torchrun has started again.",
     ),
     "inputs": (
         "Bad input",
