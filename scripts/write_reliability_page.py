@@ -46,8 +46,8 @@ SECTIONS = {
         "One host is lost",
         "Two agents of torchrun on two addresses, or in two network namespaces joined by a virtual cable. The run "
         "fails with one message, and continued on both hosts it ends as a run that nobody disturbed; so does one whose "
-        "workers torchrun has started again. torchrun's own agent on a host that is cut off waits for the network or for "
-        "the scheduler to end it; the processes of the run do not.",
+        "workers torchrun has started again. torchrun's own agent on a host that is cut off waits for the network or "
+        "for the scheduler to end it; the processes of the run do not.",
     ),
     "inputs": (
         "Bad input",
