@@ -111,7 +111,8 @@ def main() -> int:
     entries: dict[str, Entry] = json.loads(kept.read_text()) if kept.exists() else {}
     for path in new:
         entries.update(json.loads(path.read_text()))
-    kept.write_text(json.dumps(dict(sorted(entries.items())), indent=1) + "\n")
+    entries = dict(sorted(entries.items()))  # the order of the columns too is that of a second run
+    kept.write_text(json.dumps(entries, indent=1) + "\n")
     (ROOT / "docs" / "reliability.md").write_text(render(entries))
     return 0
 
