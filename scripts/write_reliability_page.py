@@ -34,7 +34,7 @@ SECTIONS = {
     "exactness": (
         "Interrupted at random steps",
         "Every method, on image files, with one and two processes, without and with workers: killed (SIGKILL) or "
-        "stopped (SIGTERM) three times at random steps on a random rank, then compared with a run that nobody "
+        "stopped (SIGTERM) up to three times at random steps on a random rank, then compared with a run that nobody "
         "disturbed: every tensor of the checkpoint, every line of metrics.jsonl, every number in TensorBoard, with a "
         "line after each or after each fourth step.",
     ),
