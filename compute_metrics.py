@@ -123,8 +123,7 @@ def main() -> int:
         folder = RunFolder(from_flags.evaluation_folder(args, "metrics"), result="metrics.json")
         source = args.checkpoint or args.embeddings
         identity = {**given.values, "input_sha256": from_flags.file_digest(source)}
-        distributed.first_rank_first(lambda: folder.claim(identity), world.device)
-        if folder.finished:
+        if distributed.from_first_rank(lambda: folder.claim(identity)):
             log.info("%s holds the finished result of this command; nothing to do", folder.path)
             sys.stdout.write(folder.result.read_text())
             return 0

@@ -189,8 +189,7 @@ def main() -> int:
     folder = RunFolder(from_flags.evaluation_folder(args, "from_scratch" if args.from_scratch else "finetune"))
     identity = {**given.values, "checkpoint_sha256": from_flags.file_digest(args.checkpoint)}
     if not args.dry_run:
-        distributed.first_rank_first(lambda: folder.claim(identity, resume=args.resume), world.device)
-        if folder.finished:
+        if distributed.from_first_rank(lambda: folder.claim(identity, resume=args.resume)):
             log.info("%s holds the finished result of this command; nothing to do", folder.path)
             if world.main:
                 sys.stdout.write(folder.result.read_text())

@@ -168,8 +168,7 @@ def main() -> int:
     # 3. run folder
     folder = RunFolder(from_flags.evaluation_folder(args, "linear_eval"))
     identity = {**given.values, "checkpoint_sha256": from_flags.file_digest(args.checkpoint)}
-    distributed.first_rank_first(lambda: folder.claim(identity), world.device)
-    if folder.finished:
+    if distributed.from_first_rank(lambda: folder.claim(identity)):
         log.info("%s holds the finished result of this command; nothing to do", folder.path)
         sys.stdout.write(folder.result.read_text())
         return 0

@@ -192,8 +192,7 @@ def main() -> int:
     folder = RunFolder(Path(args.output or f"runs/{args.dataset}-{args.method}-seed{args.seed}"))
     start_logging(world.main)
     if not args.dry_run:
-        distributed.first_rank_first(lambda: folder.claim(given.values, resume=args.resume), world.device)
-        if folder.finished:
+        if distributed.from_first_rank(lambda: folder.claim(given.values, resume=args.resume)):
             log.info("%s holds the finished run of this command; nothing to do", folder.path)
             return 0
         start_logging(world.main, folder.path)

@@ -34,14 +34,20 @@ SECTIONS = {
     "exactness": (
         "Interrupted at random steps",
         "Every method, on image files, with one and two processes, without and with workers: killed (SIGKILL) or "
-        "stopped (SIGTERM) three times at random steps on a random rank, then compared with a run that nobody "
-        "disturbed: every tensor of the checkpoint, every line of metrics.jsonl, every step in TensorBoard.",
+        "stopped (SIGTERM) up to three times at random steps on a random rank, then compared with a run that nobody "
+        "disturbed: every tensor of the checkpoint, every line of metrics.jsonl, every number in TensorBoard, with a "
+        "line after each or after each fourth step.",
     ),
-    "ranks": ("One rank fails", "All ranks end, and one message says why."),
+    "ranks": (
+        "One rank fails",
+        "All ranks end, and one message says why. Under torchrun with --max-restarts they start again and go on.",
+    ),
     "hosts": (
         "One host is lost",
         "Two agents of torchrun on two addresses, or in two network namespaces joined by a virtual cable. The run "
-        "fails with one message, and continued on both hosts it ends as a run that nobody disturbed.",
+        "fails with one message, and continued on both hosts it ends as a run that nobody disturbed; so does one whose "
+        "workers torchrun has started again. torchrun's own agent on a host that is cut off waits for the network or "
+        "for the scheduler to end it; the processes of the run do not.",
     ),
     "inputs": (
         "Bad input",
@@ -105,7 +111,8 @@ def main() -> int:
     entries: dict[str, Entry] = json.loads(kept.read_text()) if kept.exists() else {}
     for path in new:
         entries.update(json.loads(path.read_text()))
-    kept.write_text(json.dumps(dict(sorted(entries.items())), indent=1) + "\n")
+    entries = dict(sorted(entries.items()))  # the order of the columns too is that of a second run
+    kept.write_text(json.dumps(entries, indent=1) + "\n")
     (ROOT / "docs" / "reliability.md").write_text(render(entries))
     return 0
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ttc import checkpoint
 from ttc.augment import PRESETS, ViewGenerator
 from ttc.datasets import Dataset, DatasetSettings, load_dataset
 from ttc.monitor import CollapseWatch, LossMonitor, class_views
@@ -23,16 +24,14 @@ def add(monitor: LossMonitor, step: int, loss: float, features: Tensor | None = 
 
 def test_losses_are_averaged_since_the_last_read(tmp_path: Path) -> None:
     monitor = LossMonitor(tmp_path, collapse_value=4.0)
-    assert not monitor.pending
     assert monitor.read() == {}
     for step, loss in enumerate((1.0, 2.0, 6.0), 1):
         add(monitor, step, loss)
-    assert monitor.pending
     found = monitor.read()
     assert found["train/loss"] == pytest.approx(3.0)
     assert found["train/loss_over_collapse"] == pytest.approx(0.75)
     assert found["train/objective"] == pytest.approx(3.0)
-    assert not monitor.pending
+    assert monitor.read() == {}
     add(monitor, 4, 8.0)
     assert monitor.read()["train/loss"] == pytest.approx(8.0)
 
@@ -41,6 +40,46 @@ def test_without_a_collapse_value_there_is_no_ratio(tmp_path: Path) -> None:
     monitor = LossMonitor(tmp_path, collapse_value=None)
     add(monitor, 1, 1.0)
     assert "train/loss_over_collapse" not in monitor.read()
+
+
+def test_what_is_pending_passes_through_a_checkpoint(tmp_path: Path) -> None:
+    """Stopped after any step, and after several, the next process reads what one process would have read."""
+    losses = (0.1, 0.7, 1e-3, 5.3)
+    whole = LossMonitor(tmp_path, collapse_value=4.0)
+    for step, loss in enumerate(losses, 1):
+        add(whole, step, loss)
+    expected, path = whole.read(), tmp_path / "last.pt"
+    assert whole.pending() == {}
+    for stops in ({1}, {2}, {3}, {1, 2, 3}):
+        monitor = LossMonitor(tmp_path, collapse_value=4.0)
+        for step, loss in enumerate(losses, 1):
+            add(monitor, step, loss)
+            if step in stops:
+                checkpoint.save(path, "test", {"pending": monitor.pending()})
+                monitor = LossMonitor(tmp_path, collapse_value=4.0)
+                monitor.restore(checkpoint.load(path, "test")["pending"], torch.device("cpu"))
+        assert monitor.read() == expected
+        assert monitor.read() == {}
+
+
+def test_what_other_ranks_left_is_averaged(tmp_path: Path) -> None:
+    rows = torch.tensor([[[1.0, 10.0], [2.0, 20.0]], [[3.0, 30.0], [6.0, 60.0]]])
+    monitor = LossMonitor(tmp_path, collapse_value=None)
+    monitor.restore({"names": ["objective"], "steps": [1, 2], "rows": rows}, torch.device("cpu"))
+    assert monitor.read() == {"train/loss": 3.0, "train/objective": 30.0}
+
+
+def test_a_bad_step_is_never_handed_on_and_is_found_behind_restored_ones(tmp_path: Path) -> None:
+    before = LossMonitor(tmp_path, collapse_value=None)
+    add(before, 1, 1.0)
+    add(before, 2, 2.0)
+    monitor = LossMonitor(tmp_path, collapse_value=None)
+    monitor.restore(before.pending(), torch.device("cpu"))
+    add(monitor, 3, 1.0)
+    add(monitor, 4, float("nan"))
+    with pytest.raises(ValueError, match="the loss of step 4 is not a finite number"):
+        monitor.pending()
+    assert json.loads((tmp_path / "bad_step.json").read_text())["sample_ids"] == [4, 5, 4]
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])

@@ -19,6 +19,8 @@ from typing import Any, TypeAlias
 
 import torch
 
+from ttc import distributed
+
 State: TypeAlias = dict[str, Any]
 """What a checkpoint holds; its values are checked by `torch.load(weights_only=True)`, not by a type."""
 
@@ -176,7 +178,7 @@ def load_latest(folder: Path, kind: str) -> tuple[State, Path] | None:
             except ValueError as error:
                 problems.append(error)
                 continue
-            if problems:
+            if problems and distributed.rank() == 0:
                 _log.warning("%s; going back to %s (step %s)", problems[0], path, state.get("step"))
             return state, path
     if problems:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -39,16 +40,11 @@ class LossMonitor:
 
     folder: Path
     collapse_value: float | None
+    _names: list[str] = field(default_factory=list)
     _steps: list[int] = field(default_factory=list)
-    _losses: list[Tensor] = field(default_factory=list)
-    _terms: list[dict[str, Tensor]] = field(default_factory=list)
+    _rows: list[Tensor] = field(default_factory=list)
     _gradients: dict[str, Tensor] = field(default_factory=dict)
     _batches: list[tuple[Tensor, Tensor]] = field(default_factory=list)
-
-    @property
-    def pending(self) -> bool:
-        """Whether steps were added since the last `read`."""
-        return bool(self._steps)
 
     def add(self, step: int, loss: Tensor, terms: dict[str, Tensor], ids: Tensor, features: Tensor) -> None:
         """Remember a step.
@@ -56,15 +52,25 @@ class LossMonitor:
         Args:
             step: number of the step, from 1.
             loss: scalar on the device.
-            terms: scalars on the device.
+            terms: scalars on the device; their names are the same from one `read` to the next.
             ids: [B] int64 sample ids of this rank.
             features: [B, V, F] encoder outputs; only their norms are kept.
+
+        Raises:
+            ValueError: what was restored has other terms.
         """
         norms = features.detach().float().norm(dim=-1).flatten()
-        self._steps.append(step)
         # A loss can come out finite although a row is not, where it leaves out rows that it cannot use.
-        self._losses.append(torch.where(norms.isfinite().all(), loss.detach(), torch.nan))
-        self._terms.append(terms)
+        loss = torch.where(norms.isfinite().all(), loss.detach(), torch.nan)
+        if not self._steps:
+            self._names = list(terms)
+        if self._names != list(terms):
+            raise ValueError(
+                f"step {step} has the terms {', '.join(terms)}, the losses in the checkpoint have "
+                f"{', '.join(map(str, self._names))}; continue from another checkpoint"
+            )
+        self._steps.append(step)
+        self._rows.append(torch.stack([loss.float(), *(value.float() for value in terms.values())]))
         self._batches.append((ids, norms))
 
     def add_gradients(self, values: dict[str, Tensor], rows: tuple[Tensor, ...]) -> None:
@@ -87,22 +93,63 @@ class LossMonitor:
         """
         if not self._steps:
             return {}
-        losses = distributed.mean(torch.stack(self._losses))
-        bad = (~torch.isfinite(losses)).nonzero().flatten().tolist()
-        if bad:
-            self._report(bad[0])
-        names = self._terms[-1]
-        values = {f"train/{name}": torch.stack([each[name].float() for each in self._terms]).mean() for name in names}
-        values |= {f"train/gradient_{name}": norm for name, norm in self._gradients.items()}
-        out = {"train/loss": float(losses.mean())}
+        loss, *terms = self._checked().mean(0).tolist()
+        out = {"train/loss": loss}
         if self.collapse_value is not None:
-            out["train/loss_over_collapse"] = out["train/loss"] / self.collapse_value
-        if values:
-            means = distributed.mean(torch.stack(list(values.values()))).tolist()
-            out.update(zip(values, means, strict=True))
-        for pending in (self._steps, self._losses, self._terms, self._gradients, self._batches):
-            pending.clear()
+            out["train/loss_over_collapse"] = loss / self.collapse_value
+        out |= {f"train/{name}": value for name, value in zip(self._names, terms, strict=True)}
+        if self._gradients:
+            norms = distributed.mean(torch.stack(list(self._gradients.values()))).tolist()
+            out |= {f"train/gradient_{name}": norm for name, norm in zip(self._gradients, norms, strict=True)}
+        for each in (self._steps, self._rows, self._gradients, self._batches):
+            each.clear()
         return out
+
+    def pending(self) -> dict[str, object]:
+        """Return what was added since the last `read`, for a checkpoint; waits for the device.
+
+        Every rank must call it. A run that is stopped between two log steps writes no numbers of its own: it hands on
+        the steps since the last one, so that the next line is the uninterrupted run's.
+
+        Returns:
+            Nothing, or "names" of the terms, "steps" [n], and "rows" [R, n, 1 + terms] float32 of all R ranks: loss
+            and terms of each step.
+
+        Raises:
+            ValueError: as `read`, so that no checkpoint holds what came of a bad step.
+        """
+        if not self._steps:
+            return {}
+        self._checked()
+        rows = distributed.gather(torch.stack(self._rows)[None])
+        return {"names": list(self._names), "steps": list(self._steps), "rows": rows.cpu()}
+
+    def restore(self, pending: Mapping[str, Any], device: torch.device) -> None:
+        """Take over what `pending` returned to a process before this one.
+
+        Args:
+            pending: as it was returned, by as many ranks or, with another rounding of the means, by more or fewer.
+            device: where the steps to come are added.
+
+        Raises:
+            LookupError, AttributeError, AssertionError: it is none; see `checkpoint.contents`.
+        """
+        if not pending:
+            return
+        names, steps, rows = list(pending["names"]), list(pending["steps"]), pending["rows"].to(device)
+        assert rows.shape[1:] == (len(steps), 1 + len(names)), f"pending losses of shape {tuple(rows.shape)}"
+        assert bool(rows[..., 0].isfinite().all()), "pending losses that are not finite"
+        mine = rows[distributed.rank()] if len(rows) == distributed.world_size() else rows.mean(0)
+        self._names, self._steps, self._rows = names, steps, list(mine)
+
+    def _checked(self) -> Tensor:
+        """Return loss and terms of each step, averaged over ranks: [n, 1 + terms]; every loss is a number."""
+        rows = distributed.mean(torch.stack(self._rows))
+        bad = (~torch.isfinite(rows[:, 0])).nonzero().flatten().tolist()
+        if bad:
+            # What was restored is known to be finite and has no batches here.
+            self._report(bad[0] - len(self._steps))
+        return rows
 
     def _report(self, index: int) -> None:
         ids, norms = self._batches[index]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ttc import distributed, ledger
+from ttc import checkpoint, distributed, ledger
 from ttc.monitor import CollapseWatch, LossMonitor
 from ttc.runfolder import RunFolder
 from ttc.runlog import Progress, RunLog, log
@@ -67,6 +67,8 @@ class Reporter:
         """
         self._end_a_collapsed_run()
         if resumed is not None:
+            with checkpoint.contents(resumed):
+                self.monitor.restore(self.state.pending, self.world.device)
             log.info("continuing from %s, step %d", resumed, self.state.step)
             return
         if not self.world.main:
@@ -152,8 +154,6 @@ class Reporter:
             wanted = before is not None and before()
         if not wanted:
             return False
-        if self.monitor.pending:
-            self.write(self._read())
         self._save()
         log.warning(
             "stopped by %s after step %d; the same command continues", reason or "another rank", self.state.step
@@ -163,6 +163,7 @@ class Reporter:
     def _save(self, keep_as: str | None = None) -> None:
         # First what was logged up to this step: a run that continues from here never logs it again.
         self.run_log.flush()
+        self.state.pending = self.monitor.pending()
         self.state.save(self.folder / "checkpoints", keep_as)
 
     def _read(self) -> dict[str, float]:

@@ -48,7 +48,7 @@ class RunFolder:
         """Whether the run's result is there."""
         return self.result.is_file()
 
-    def claim(self, values: Mapping[str, object], *, resume: str = "auto") -> None:
+    def claim(self, values: Mapping[str, object], *, resume: str = "auto") -> bool:
         """Make sure that the folder is empty or holds the run that `values` describe, and lock it.
 
         The lock is the operating system's: it goes with its process, however that ends. It is a record lock, which the
@@ -57,6 +57,10 @@ class RunFolder:
         Args:
             values: flag -> JSON value, as `save_arguments` will write them.
             resume: "auto" (continue the same run), "never" (the folder must hold no run) or a checkpoint's path.
+
+        Returns:
+            Whether the run is finished. Of several hosts only the one that claims must say so: to another one the file
+            system may not yet show the result.
 
         Raises:
             ValueError: the folder holds something else or is in use; nothing was changed.
@@ -85,6 +89,7 @@ class RunFolder:
         self._lock = lock
         for leftover in path.rglob(checkpoint.TEMPORARY):
             leftover.unlink()
+        return self.finished
 
     def _compare(self, known: Path, values: Mapping[str, object]) -> None:
         try:

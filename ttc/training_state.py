@@ -38,6 +38,7 @@ class TrainingState:
         epoch: epochs completed.
         seconds: training time of the processes before this one.
         latest: the newest numbers that were logged, for the result.
+        pending: losses since the last log step, of a run that was stopped between two; see `LossMonitor.pending`.
         kind: of its checkpoints.
         extra: what else the script keeps; tensors and plain values.
     """
@@ -52,6 +53,7 @@ class TrainingState:
     epoch: int = 0
     seconds: float = 0.0
     latest: dict[str, float] = field(default_factory=dict)
+    pending: dict[str, Any] = field(default_factory=dict)
     kind: str = KIND
     extra: dict[str, Any] = field(default_factory=dict)
     _started: float = field(default_factory=time.perf_counter)
@@ -92,6 +94,7 @@ class TrainingState:
             "epoch": self.epoch,
             "seconds": self.elapsed(),
             "latest": self.latest,
+            "pending": self.pending,
             "extra": self.extra,
             "rng": [each.clone() for each in rng],
             "args": dict(self.arguments),
@@ -109,8 +112,18 @@ class TrainingState:
             The file that was read, or None for a fresh start.
 
         Raises:
-            ValueError: the checkpoint cannot be used or belongs to another run.
+            ValueError: the checkpoint cannot be used, belongs to another run, or is another one for other ranks.
         """
+        path = self._find(folder, source)
+        steps = distributed.gather(torch.tensor([self.step], device=next(self.network.parameters()).device)).tolist()
+        if len(set(steps)) > 1:
+            raise ValueError(
+                f"the processes read checkpoints of different steps ({shorten(steps)}) from {path or folder}; "
+                f"use an --output that all hosts share"
+            )
+        return path
+
+    def _find(self, folder: Path, source: str) -> Path | None:
         if source in ("auto", "never"):
             found = checkpoint.load_latest(folder, self.kind)
         else:
@@ -139,6 +152,7 @@ class TrainingState:
         self.scaler.load_state_dict(state["scaler"])
         self.step, self.epoch, self.seconds = int(state["step"]), int(state["epoch"]), float(state["seconds"])
         self.latest, self.extra = dict(state["latest"]), dict(state.get("extra", {}))
+        self.pending = dict(state.get("pending", {}))
         if len(state["rng"]) == distributed.world_size():
             torch.set_rng_state(state["rng"][distributed.rank()])
 
@@ -151,4 +165,7 @@ class TrainingState:
                 f"checkpoint {path} is of a run with {then} process(es), not {now}; start as many, "
                 f"or accept other rounding with --resume {path}"
             )
-        _log.warning("%s is of a run with %d process(es), not %d: results will agree up to rounding", path, then, now)
+        if distributed.rank() == 0:
+            _log.warning(
+                "%s is of a run with %d process(es), not %d: results will agree up to rounding", path, then, now
+            )

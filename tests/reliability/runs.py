@@ -44,3 +44,12 @@ def assert_same_history(first: Path, second: Path, last: int) -> None:
     steps = [line["step"] for line in found]
     assert steps == sorted(steps)
     assert steps[-1] == last
+
+
+def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """Return what TensorBoard shows of a run: key -> steps and values."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder / "tb"), size_guidance={"scalars": 0})
+    events.Reload()
+    return {key: [(event.step, event.value) for event in events.Scalars(key)] for key in events.Tags()["scalars"]}

@@ -29,6 +29,7 @@ KEEP_EVERY, AHEAD = 20, 400
 
 WORDS = ("--method", "paco", "--batch-sampler", "balanced", "--batch-size", 64, "--epochs", 100_000)
 WORDS += ("--save-every-epochs", KEEP_EVERY, "--metrics-every-epochs", 50, "--output", "run")
+WORDS += ("--log-every-steps", 1)  # so that the log tells how many steps a kill cost
 
 
 def last_step(folder: Path) -> int:

@@ -13,7 +13,7 @@ import pytest
 from tests.processes import Result, Running
 from tests.reliability.data import image_folder
 from tests.reliability.figures import record
-from tests.reliability.ranks import message, ranks, torchrun, wait_for
+from tests.reliability.ranks import agent, message, ranks, start_rank, torchrun, wait_for
 from ttc import checkpoint
 
 WORDS = ("--epochs", 200, "--log-every-steps", 1, "--batch-size", 16, "--metrics-every-epochs", 0, "--output", "run")
@@ -87,6 +87,16 @@ def test_a_rank_that_hangs(tmp_path: Path) -> None:
         ended = running[0].wait(60)
     assert ended.code == 1
     assert "another process of the run has gone or does not answer" in message([ended])
+
+
+@pytest.mark.parametrize("there", [0, 1])
+def test_a_rank_that_never_comes(there: int, tmp_path: Path) -> None:
+    with agent(2) as env:
+        ended = start_rank(there, env, *WORDS, "--timeout-minutes", 0.05, folder=tmp_path).wait(60)
+    assert ended.code == 1
+    told = message([ended])
+    assert f"error (rank {there}): another process of the run has gone or does not answer" in told
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_checkpoint_that_cannot_be_written(tmp_path: Path) -> None:

@@ -5,11 +5,23 @@ from __future__ import annotations
 import os
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.reliability.ranks import finish, ranks, torchrun, wait_for
+from tests.reliability.figures import record
+from tests.reliability.ranks import (
+    agent,
+    end,
+    finish,
+    kill_again_and_again,
+    message,
+    ranks,
+    start_rank,
+    torchrun,
+    wait_for,
+)
 from tests.reliability.runs import assert_same_state
 from tests.smoke.runs import metrics
 from ttc import checkpoint, runtime
@@ -99,22 +111,49 @@ def test_a_second_signal_ends_at_once_and_leaves_the_checkpoint(name: str, tmp_p
     assert f"continuing from run/checkpoints/last.pt, step {step}" in results[0].stderr
 
 
+@pytest.mark.parametrize("late", [0, 1])
+def test_restarted_ranks_find_each_other_and_speak(late: int, tmp_path: Path) -> None:
+    """One store for all restarts, as torchrun has it, full of what the dead left; one rank comes later each time."""
+    words = (*WORDS, "--epochs", 40, "--timeout-minutes", 0.5)
+    with agent(2) as env:
+        for lines in (10, 40):
+            running = {1 - late: start_rank(1 - late, env, *words, folder=tmp_path)}
+            time.sleep(1.5)
+            running[late] = start_rank(late, env, *words, folder=tmp_path)
+            try:
+                wait_for(tmp_path / "run" / "metrics.jsonl", lines, running[0])
+                running[1].process.kill()
+                ended = running[0].wait(60)
+            finally:
+                end(list(running.values()))
+            assert ended.code == 1
+            assert "another process of the run has gone" in message([ended])
+
+
 @pytest.mark.slow
 def test_torchrun_restarts_continue_by_themselves(tmp_path: Path) -> None:
     """One worker is killed twice; the agent starts both anew, and they go on where the checkpoint is."""
-    finish(2, *WORDS, "--epochs", 12, folder=tmp_path)
+    # Long enough that it is far from its end when a worker is killed, however late this process gets its turn.
+    words = (*WORDS, "--epochs", 40)
+    finish(2, *words, folder=tmp_path)
     (tmp_path / "run").rename(tmp_path / "whole")
     log = tmp_path / "log"
-    agent = torchrun("--standalone", "--nproc-per-node", 2, "--max-restarts", 2, "pretrain.py", *WORDS, "--epochs", 12,
-                     folder=tmp_path, log=log)  # fmt: skip
-    for lines, rank in ((20, 1), (60, 0)):
-        wait_for(tmp_path / "run" / "metrics.jsonl", lines, agent)
-        os.kill(worker(agent.pid, rank), signal.SIGKILL)
-        time.sleep(1)
-    assert agent.wait(300) == 0, log.read_text()
+    restarts = ("--standalone", "--nproc-per-node", 2, "--max-restarts", 2)
+    launcher = torchrun(*restarts, "pretrain.py", *words, folder=tmp_path, log=log)
+    try:
+        victims = [partial(worker, launcher.pid, rank) for rank in (1, 0)]
+        kill_again_and_again(victims, tmp_path / "run" / "metrics.jsonl", log, launcher)
+        assert launcher.wait(300) == 0, log.read_text()
+    finally:
+        launcher.kill()
     assert log.read_text().count("continuing from") == 2
     assert_same_state(tmp_path / "whole" / "checkpoints" / "last.pt", tmp_path / LAST)
     assert metrics(tmp_path / "whole") == metrics(tmp_path / "run")
+    record(
+        "ranks: killed under torchrun --max-restarts 2, started again",
+        "bash scripts/test.sh --all tests/reliability/test_stopping.py",
+        {"ranks": 2},
+    )
 
 
 @pytest.mark.slow
@@ -122,19 +161,19 @@ def test_torchrun_restarts_continue_by_themselves(tmp_path: Path) -> None:
 def test_torchrun_passes_a_signal_on(name: str, tmp_path: Path) -> None:
     """Signalled like a terminal does it, agent and workers at once, so that the workers get it twice."""
     log = tmp_path / "log"
-    agent = torchrun("--standalone", "--nproc-per-node", 2, "--max-restarts", 2, "pretrain.py", *WORDS, "--epochs", 50,
-                     folder=tmp_path, log=log)  # fmt: skip
-    wait_for(tmp_path / "run" / "metrics.jsonl", 20, agent)
-    for process in (agent.pid, worker(agent.pid, 0), worker(agent.pid, 1)):
+    words = ("--standalone", "--nproc-per-node", 2, "--max-restarts", 2, "pretrain.py", *WORDS, "--epochs", 50)
+    launcher = torchrun(*words, folder=tmp_path, log=log)
+    wait_for(tmp_path / "run" / "metrics.jsonl", 20, launcher)
+    for process in (launcher.pid, worker(launcher.pid, 0), worker(launcher.pid, 1)):
         os.kill(process, getattr(signal, name))
-    assert agent.wait(60) != 0
+    assert launcher.wait(60) != 0
     assert f"stopped by {name} after step" in log.read_text()
     assert saved(tmp_path) == metrics(tmp_path / "run")[-1]["step"]
 
 
-def worker(agent: int, rank: int) -> int:
-    """Return the process of a rank below an agent."""
-    for child in Path(f"/proc/{agent}/task/{agent}/children").read_text().split():
+def worker(launcher: int, rank: int) -> int:
+    """Return the process of a rank below torchrun's agent."""
+    for child in Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split():
         if f"RANK={rank}" in Path(f"/proc/{child}/environ").read_text().split("\0"):
             return int(child)
     raise AssertionError(f"rank {rank} has no process")

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tests.processes import Running, run
+from tests.reliability.ranks import finish
 from tests.smoke.runs import arguments, assert_same_weights, metrics, wait_for_lines
 from ttc import checkpoint
 
@@ -72,9 +73,33 @@ def test_a_damaged_checkpoint_is_passed_over(uninterrupted: Path, tmp_path: Path
     last.write_bytes(last.read_bytes()[:-100])
     done = run("pretrain", *LONG, "--output", "run", folder=tmp_path)
     assert done.code == 0, done.stderr
-    assert "last.pt is damaged" in done.stderr
-    assert "previous.pt" in done.stderr
+    (told,) = (line for line in done.stderr.splitlines() if "damaged" in line)
+    assert "last.pt is damaged" in told
+    assert "going back to run/checkpoints/previous.pt (step " in told
     assert_same_weights(uninterrupted, tmp_path / "run")
+    assert metrics(uninterrupted) == metrics(tmp_path / "run")
+
+
+def test_several_processes_tell_once_that_a_checkpoint_is_damaged(tmp_path: Path) -> None:
+    words = ("--epochs", 3, "--batch-size", 64, "--metrics-every-epochs", 0, "--output", "run")
+    finish(2, *words, folder=tmp_path)
+    (tmp_path / "run" / "result.json").unlink()
+    last = tmp_path / "run" / "checkpoints" / "last.pt"
+    last.write_bytes(last.read_bytes()[:-100])
+    told = "".join(each.stderr for each in finish(2, *words, folder=tmp_path))
+    assert told.count("damaged") == 1, told
+    assert told.count("going back to") == 1, told
+
+
+def test_the_last_two_every_nth_and_the_final_checkpoint_are_kept(tmp_path: Path) -> None:
+    words = ("--epochs", 5, "--batch-size", 64, "--metrics-every-epochs", 0, "--save-every-epochs", 2)
+    done = run("pretrain", *words, "--output", "run", folder=tmp_path)
+    assert done.code == 0, done.stderr
+    folder = tmp_path / "run" / "checkpoints"
+    epochs = {"last": 5, "previous": 4, "epoch_0002": 2, "epoch_0004": 4, "epoch_0005": 5}
+    names = {f"{name}.pt{end}" for name in epochs for end in ("", ".sha256")}
+    assert {path.name for path in folder.iterdir()} == names
+    assert {name: checkpoint.load(folder / f"{name}.pt", "pretrain")["epoch"] for name in epochs} == epochs
 
 
 def test_leftovers_of_a_kill_during_the_set_up_do_not_block_the_folder(tmp_path: Path) -> None:

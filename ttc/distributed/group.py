@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import datetime
 import os
+import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 _count: Callable[[str, int], int] | None = None
@@ -51,11 +54,39 @@ def start(device: torch.device, timeout_minutes: float = 30.0) -> World:
         torch.cuda.set_device(device)
     if size > 1 and not dist.is_initialized():
         patience, backend = datetime.timedelta(minutes=timeout_minutes), "nccl" if device.type == "cuda" else "gloo"
-        store, _, _ = next(rendezvous("env://", timeout=patience))
+        store = _own_keys(next(rendezvous("env://", timeout=patience))[0], rank, size, patience)
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=patience)
         group = dist.new_group(backend="gloo", timeout=patience)
         _count, _cpu_group = store.add, group if isinstance(group, dist.ProcessGroup) else None
     return World(rank, size, local_rank, device)
+
+
+def _own_keys(store: Store, rank: int, size: int, patience: datetime.timedelta) -> Store:
+    """Return the store under a prefix that only this start of the processes uses.
+
+    torchrun keeps one store over all restarts: what a dead process wrote there, such as the address at which it
+    listened, would be taken for its successor's, and the run would end at a restart (pytorch issue 135712). The agents'
+    number of restarts is no such prefix, since each host counts for itself. So every process asks under a name that
+    was never used, and rank 0, which answers all that it finds, waits until the living have told that they heard it.
+    """
+    name = uuid.uuid4().hex
+    if rank != 0:
+        store.set(f"asks {rank}", name)
+        prefix = store.get(f"answer to {name}").decode()
+        store.set(f"{prefix} has {rank}", "")
+        return PrefixStore(prefix, store)
+    give_up, answered, missing = time.monotonic() + patience.total_seconds(), set[str](), set(range(1, size))
+    while missing:
+        for other in sorted(missing):
+            asking = store.get(f"asks {other}").decode() if store.check([f"asks {other}"]) else ""
+            if asking and asking not in answered:
+                store.set(f"answer to {asking}", name)
+                answered.add(asking)
+        missing -= {other for other in missing if store.check([f"{name} has {other}"])}
+        if missing and time.monotonic() > give_up:
+            raise dist.DistStoreError(f"ranks {sorted(missing)} did not come within {patience}")
+        time.sleep(0.01)
+    return PrefixStore(name, store)
 
 
 def stop() -> None:

@@ -1,0 +1,116 @@
+"""Stopped after any step, a run writes the lines of the uninterrupted one, however far apart its log steps are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.processes import run
+from tests.reliability.data import image_folder
+from tests.reliability.ranks import finish, ranks
+from tests.reliability.runs import assert_same_state, scalars
+from tests.smoke.runs import metrics
+from ttc import checkpoint
+
+STEPS, EPOCH = 12, 6
+LAST = Path("run", "checkpoints", "last.pt")
+WORDS = ("--epochs", STEPS // EPOCH, "--batch-size", 16, "--method", "bcl", "--metrics-every-epochs", 1)
+# The time is over before the first step: each start takes as many steps as ranks need to learn of it from each other.
+AT_ONCE = ("--stop-after-minutes", 0.0001)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return image_folder(tmp_path_factory.mktemp("digits") / "images")
+
+
+def advance(size: int, words: tuple[object, ...], folder: Path) -> int:
+    """Start the run, which stops as soon as it can; return the steps that it has saved."""
+    with ranks(size, *words, *AT_ONCE, folder=folder) as running:
+        ended = [each.wait() for each in running]
+    assert len({each.code for each in ended}) == 1
+    assert ended[0].code in (0, 75), ended[0].stderr
+    return int(checkpoint.load(folder / LAST, "pretrain")["step"])
+
+
+@pytest.mark.parametrize("every", [4, 1000])
+@pytest.mark.parametrize(("size", "workers"), [(1, 0), (2, 2)], ids=["1 process", "2 processes, 2 workers each"])
+def test_stops_between_log_steps_change_no_line(
+    size: int, workers: int, every: int, root: Path, tmp_path: Path
+) -> None:
+    words = ("--dataset", "imagefolder", "--data-root", root, "--image-size", 16, *WORDS, "--output", "run")
+    words += ("--num-workers", workers, "--log-every-steps", every)
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    for folder in (whole, broken):
+        folder.mkdir()
+    finish(size, *words, folder=whole)
+    stops: list[int] = []
+    while not (broken / "run" / "result.json").exists():
+        stops.append(advance(size, words, broken))
+        assert stops == sorted(set(stops)), "each start gets further"
+    assert len(stops) >= STEPS // size, stops
+    assert_same_state(whole / LAST, broken / LAST)
+    logged = [step for step in range(1, STEPS + 1) if step == 1 or step % every == 0 or step % EPOCH == 0]
+    assert [line["step"] for line in metrics(whole / "run") if "train/loss" in line] == logged
+    lines = [(folder / "run" / "metrics.jsonl").read_bytes() for folder in (whole, broken)]
+    assert lines[0] == lines[1], stops
+    assert scalars(whole / "run") == scalars(broken / "run"), stops
+
+
+def test_stops_during_fine_tuning_change_no_line(pretrained_run: Path, tmp_path: Path) -> None:
+    words = ("--checkpoint", pretrained_run / "checkpoints" / "last.pt", "--epochs", 2, "--log-every-steps", 3)
+    words += ("--batch-size", 128, "--bootstrap", 0, "--output", "run")
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    for folder in (whole, broken):
+        folder.mkdir()
+    done = run("finetune", *words, folder=whole)
+    assert done.code == 0, done.stderr
+    starts = 0
+    while not (broken / "run" / "result.json").exists():
+        starts += 1
+        done = run("finetune", *words, *AT_ONCE, folder=broken)
+        assert done.code in (0, 75), done.stderr
+        assert starts < 20
+    assert starts == 8, "four steps an epoch"
+    lines = [(folder / "run" / "metrics.jsonl").read_bytes() for folder in (whole, broken)]
+    assert lines[0] == lines[1]
+    assert scalars(whole / "run") == scalars(broken / "run")
+    tables = [(folder / "run" / "predictions.csv").read_bytes() for folder in (whole, broken)]
+    assert tables[0] == tables[1]
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("names", 3),
+        ("names", []),
+        ("steps", []),
+        ("rows", torch.ones(1, 2, 2)),
+        ("rows", torch.full((1, 1, 2), torch.nan)),
+        ("rows", [0.5]),
+        ("rows", None),
+    ],
+    ids=lambda value: " ".join(str(value).split()),
+)
+def test_wrong_losses_in_a_checkpoint_are_refused(part: str, value: object, tmp_path: Path) -> None:
+    words = ("--epochs", 1, "--batch-size", 64, "--log-every-steps", 1000, "--metrics-every-epochs", 0)
+    for _ in range(2):  # the first step is always written
+        assert run("pretrain", *words, *AT_ONCE, "--output", "run", folder=tmp_path).code == 75
+    state = checkpoint.load(tmp_path / LAST, "pretrain")
+    assert state["pending"]["steps"] == [2]
+    assert refusal(state, part, value, words, tmp_path).endswith("use another one")
+    renamed = [f"not {name}" for name in state["pending"]["names"]]
+    assert "the losses in the checkpoint have not " in refusal(state, "names", renamed, words, tmp_path)
+
+
+def refusal(state: checkpoint.State, part: str, value: object, words: tuple[object, ...], folder: Path) -> str:
+    """Continue from a checkpoint of which a part was changed; return the line that refuses it."""
+    changed = {**state, "pending": {**state["pending"], part: value}}
+    own = ("format", "kind")
+    checkpoint.save(folder / "x.pt", "pretrain", {key: changed[key] for key in changed if key not in own})
+    refused = run("pretrain", *words, "--resume", "x.pt", "--output", "run", folder=folder)
+    assert refused.code == 1, refused.stderr
+    assert "Traceback" not in refused.stderr
+    return refused.stderr.splitlines()[-1]
