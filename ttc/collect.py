@@ -33,6 +33,9 @@ GROUPED = frozenset(
 )
 """Training flags that make another group of rows: another data set, other classes, another ratio."""
 
+_ADDED = frozenset(("ce_weight", "instance_weight", "prototype_weight", "minority_cutmix", "min_minority_per_batch"))
+"""Flags that add something to a method; a row's name says nothing of them where they are zero."""
+
 STEPS = {
     "": "result.json",
     "linear_eval": "result.json",
@@ -225,7 +228,12 @@ def _distinguish(names: Sequence[str], runs: Sequence[Run], flags: frozenset[str
     out = []
     for name, run in zip(names, runs, strict=True):
         same = [other.training for other, its_name in zip(runs, names, strict=True) if its_name == name]
-        varying = [flag for flag in sorted(flags) if any(other.get(flag) != run.training.get(flag) for other in same)]
+        varying = [
+            flag
+            for flag in sorted(flags)
+            if any(other.get(flag) != run.training.get(flag) for other in same)
+            and not (flag in _ADDED and not run.training.get(flag))
+        ]
         out.append(name + "".join(f" {flag.replace('_', '-')}={_text(run.training.get(flag))}" for flag in varying))
     return out
 

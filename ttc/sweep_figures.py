@@ -13,6 +13,7 @@ import numpy as np
 from ttc.collect import COMPARED, Run, places_of
 from ttc.ledger_lines import Line
 from ttc.metrics import curve_figures, figures
+from ttc.metrics.figure_style import without_common_words
 from ttc.metrics.scatter_figure import save_scatter_figure
 from ttc.npz import array_names, read_arrays
 from ttc.predictions import Predictions, read_predictions
@@ -231,7 +232,8 @@ def embedding_grid(
         if any(line):
             grid.append((group, line))
     filled = [place for place in range(len(rows)) if any(line[place] is not None for _, line in grid)]
-    return [(group, [line[place] for place in filled]) for group, line in grid], names
+    short = without_common_words([group for group, _ in grid])
+    return [(name, [line[place] for place in filled]) for name, (_, line) in zip(short, grid, strict=True)], names
 
 
 def _embedded(member: Member) -> tuple[figures.Embedded | None, list[str]]:

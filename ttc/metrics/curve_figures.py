@@ -8,6 +8,7 @@ Shape suffixes: N samples, B bootstrap draws, G grid points, T thresholds, K bin
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -208,6 +209,7 @@ def save_training_figure(
 
 
 def _plain(axes: Axes, title: str) -> None:
-    axes.set_title(title, fontsize=8)
+    shown = [textwrap.fill(line, 26, break_on_hyphens=False) for line in title.splitlines()]
+    axes.set_title("\n".join(shown), fontsize=8)
     axes.tick_params(labelsize=7)
     axes.spines[["top", "right"]].set_visible(False)

@@ -56,6 +56,25 @@ def panel_grid(count: int, width: float, height: float, most: int, *, share: boo
     return figure, panels[:count]
 
 
+def without_common_words(names: Sequence[str]) -> list[str]:
+    """Leave out the words that begin or end all names: beside a figure there is room for what differs."""
+    words = [name.split() for name in names]
+    first = _common(words)
+    last = _common([each[first:][::-1] for each in words])
+    kept = (" ".join(each[first : len(each) - last]).strip(",") for each in words)
+    return [short or name for short, name in zip(kept, names, strict=True)]
+
+
+def _common(lists: Sequence[Sequence[str]]) -> int:
+    """Return how many words at the beginning all lists share."""
+    count = 0
+    for words in zip(*lists, strict=False):
+        if len(set(words)) > 1:
+            break
+        count += 1
+    return count
+
+
 def no_data(axes: Axes) -> None:
     """Say that a place of a grid has nothing to show."""
     axes.axis("off")

@@ -6,6 +6,7 @@ Only the first view of each sample is drawn.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
@@ -124,18 +125,27 @@ def save_grid_figure(
     if not runs:
         raise ValueError("a grid needs at least one run")
     columns = max(len(members) for _, members in grid)
-    cells = [(name, run, run[0] if run else "") for name, members in grid for run in members]
-    if columns > max(_MOST_COLUMNS, len(grid)) and len(grid) > 1:
-        # Turned over: a row per method, a column per ratio.
-        titles = [next(run[0] for _, members in grid if (run := members[place])) for place in range(columns)]
-        cells = [(titles[place], members[place], name) for place in range(columns) for name, members in grid]
-        columns = len(grid)
+    heads = [next((run[0] for _, members in grid if (run := members[place])), "") for place in range(columns)]
+    sides = [name for name, _ in grid]
+    cells = [run for _, members in grid for run in members]
     several = len(grid) > 1
-    figure, panels = panel_grid(len(cells), 1.7, 1.9, columns if several else _MOST_COLUMNS, share=False)
-    for place, (axes, (name, run, title)) in enumerate(zip(panels, cells, strict=True)):
+    turned = several and columns > max(_MOST_COLUMNS, len(grid))
+    if turned:
+        cells = [members[place] for place in range(columns) for _, members in grid]
+        heads, sides, columns = sides, heads, len(grid)
+    figure, panels = panel_grid(
+        len(cells), 1.7, 1.6 if turned else 1.9, columns if several else _MOST_COLUMNS, share=False
+    )
+    for place, (axes, run) in enumerate(zip(panels, cells, strict=True)):
         if several and place % columns == 0:
-            shown = name.replace(", ", "\n")  # a long name would reach into the next row
-            axes.text(-0.04, 0.5, shown, transform=axes.transAxes, rotation=90, ha="right", va="center", fontsize=9)
+            # Names of methods are long: beside a row they are read from left to right.
+            shown = textwrap.fill(sides[place // columns], 18, break_on_hyphens=False)
+            axes.text(
+                -0.08, 0.5, shown, rotation=0 if turned else 90, ha="right", va="center", fontsize=8,
+                transform=axes.transAxes,
+            )  # fmt: skip
+        if place < columns or not several:
+            axes.set_title(textwrap.fill(heads[place], 20, break_on_hyphens=False), fontsize=8)
         if run is None:
             no_data(axes)
             continue
@@ -148,7 +158,6 @@ def save_grid_figure(
             kept = np.concatenate([some(labels_N, label, most_points) for label in np.unique(labels_N)])
             draw_scatter(axes, rows_ND[kept], labels_N[kept], panel)
             axes.set_box_aspect(1)
-        axes.set_title(title, fontsize=8)
     drawn = panel == "circle" and any(prototypes is not None for *_, prototypes in runs)
     class_legend(figure, np.asarray(runs[0][2], dtype=np.int64), class_names, prototypes=drawn)
     save(figure, path_png)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,7 +55,10 @@ def save_scatter_figure(
             for number in range(len(groups))
         ]
         names = [*names, "", *groups]
-    figure.legend(handles, names, loc="outside right center", fontsize=8, frameon=False)
+    shown = [
+        textwrap.fill(name, 34, break_on_hyphens=False) for name in names
+    ]  # a long name would leave the panels no room
+    figure.legend(handles, shown, loc="outside right center", fontsize=8, frameon=False)
     save(figure, path_png)
 
 
