@@ -191,6 +191,7 @@ def test_in_float32_micro_batches_round_less_than_one_shot(large: dict[tuple[tor
     exact = large[torch.float64, 1]
     cached, one_shot = (off_by(large[torch.float32, count], exact) for count in (32, 1))
     figures = f"of the largest entry: {cached:.1e} in micro-batches, {one_shot:.1e} in one shot"
+    print(figures)
     assert cached < 1e-5, figures
     # One shot adds up the gradients of three million pixels one after the other, micro-batches in 32 parts.
     assert cached < one_shot, figures

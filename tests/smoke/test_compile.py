@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import run
+from tests.processes import Running, run
 from tests.smoke.runs import metrics
 
 SHORT = ("--epochs", 2, "--batch-size", 64, "--log-every-steps", 1, "--metrics-every-epochs", 0, "--lr", 0.01)
@@ -20,7 +20,8 @@ pytestmark = pytest.mark.slow
 def test_compiled_steps_have_the_losses_of_plain_ones(words: tuple[object, ...], tmp_path: Path) -> None:
     found = []
     for name, flags in (("plain", ()), ("compiled", ("--compile",))):
-        done = run("pretrain", *SHORT, *words, *flags, "--output", name, folder=tmp_path)
+        # Compiling takes minutes of a busy machine.
+        done = Running("pretrain", *SHORT, *words, *flags, "--output", name, folder=tmp_path).wait(timeout=900)
         assert done.code == 0, done.stderr
         found.append([line["train/loss"] for line in metrics(tmp_path / name)])
     assert len(found[0]) == 18
