@@ -3,16 +3,15 @@
     python scripts/benchmark_decoding.py --output decoding.csv
 
 Photographs are drawn (smooth shapes under noise, so that a JPEG has a usual size) and read back from the page cache.
-The decoders take turns, so that a busy machine slows them alike; the figures are medians over the repeats.
+The decoders take turns, so that a busy machine slows them alike; the figures are medians over the repeats, and of
+processor time, since a page cache does not wait.
 """
 
 from __future__ import annotations
 
-import csv
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,14 +22,11 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from ttc import runtime
+from ttc import benchmarking, runtime
 from ttc.cli import Parser, whole
 from ttc.datasets.cache import open_cache
 from ttc.datasets.decoding import decode_file, decode_jpeg
 from ttc.datasets.images import FileImages, stored_size
-from ttc.runlog import log, start_logging
-
-COLUMNS = ("image_px", "stored_px", "bytes", "way", "images_per_second")
 
 
 def draw(pixels: int, seed: int) -> Image.Image:
@@ -53,13 +49,6 @@ def with_pillow(path: str, size: int, *, scaled: bool) -> Tensor:
     return torch.from_numpy(np.array(square)).permute(2, 0, 1).contiguous()
 
 
-def seconds(read: Callable[[], object]) -> float:
-    """Time one call."""
-    start = time.perf_counter()
-    read()
-    return time.perf_counter() - start
-
-
 def measure(paths: list[str], size: int, repeats: int, folder: Path) -> dict[str, float]:
     """Return images per second by way, medians over interleaved repeats."""
     cached, bad = open_cache(FileImages(paths, size, 3), paths, "disk", str(folder))
@@ -76,7 +65,7 @@ def measure(paths: list[str], size: int, repeats: int, folder: Path) -> dict[str
     times: dict[str, list[float]] = {way: [] for way in ways}
     for _ in range(repeats):
         for way, read in ways.items():
-            times[way].append(seconds(read))
+            times[way].append(benchmarking.seconds(read, torch.device("cpu")))
     return {way: len(paths) / statistics.median(each) for way, each in times.items()}
 
 
@@ -88,17 +77,16 @@ def build_parser() -> Parser:
     add("--image-size", type=whole(8), default=224, metavar="PX", help="input of the network")
     add("--images", type=whole(1), default=40, metavar="N", help="files per width; raise it for steadier figures")
     add("--repeats", type=whole(1), default=5, metavar="N", help="turns; raise it on a busy machine")
-    add("--output", metavar="FILE.csv", help="table to write; it is printed anyway")
+    add("--output", type=Path, metavar="FILE.csv", help="table to write")
     return parser
 
 
 def main() -> int:
     """Draw, measure, tell."""
     args = build_parser().parse(sys.argv[1:]).namespace()
-    start_logging(main=True)
-    torch.set_num_threads(1)
+    benchmarking.start(threads=1)
     size = stored_size(args.image_size)
-    rows: list[tuple[object, ...]] = []
+    rows: list[dict[str, str]] = []
     for pixels in args.image_pixels:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
@@ -107,12 +95,11 @@ def main() -> int:
                 draw(pixels, number).save(path, quality=90)
             length = statistics.mean(Path(path).stat().st_size for path in paths)
             for way, rate in measure(paths, size, args.repeats, folder / "cache").items():
-                rows.append((pixels, size, round(length), way, round(rate)))
-                log.info("%d px: %s %.0f images/s", pixels, way, rate)
-    csv.writer(sys.stdout).writerows([COLUMNS, *rows])
+                row = {"image_width": str(pixels), "stored_size": str(size), "kib": f"{length / 1024:.0f}", "way": way}
+                rows.append(row | {"images_per_second": f"{rate:.0f}"})
+                benchmarking.tell(rows[-1])
     if args.output:
-        with Path(args.output).open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerows([COLUMNS, *rows])
+        benchmarking.write_rows(args.output, rows, torch.device("cpu"))
     return 0
 
 

@@ -3,8 +3,8 @@
     python scripts/benchmark_metrics.py --samples 1000 5000 --peers --output metrics.csv
 
 Case `pairs` is SAD, SAA, CAD, CAC and the Gaussian potential; case `peu` is one of PEU's five draws. All computations
-of a case take turns and the ratio of a turn is taken before the median. Memory is the growth of the peak during one
-call, in a fresh process each; the plain form of `peu` takes 8 GiB at 5,000 samples.
+of a case take turns and the ratio of a turn is taken before the median. Each call has a fresh process, which gives its
+time and the growth of its peak memory; the plain form of `peu` takes 8 GiB and much time at 5,000 samples.
 """
 
 from __future__ import annotations
@@ -135,20 +135,25 @@ def sklearn_uniformity(rows: torch.Tensor) -> float:
     return entropy_of(torch.from_numpy(pairwise_distances_argmin(rows.numpy(), random_points(rows).numpy())))
 
 
-def peak_mib(name: str, options: argparse.Namespace, samples: int) -> float:
-    """Return the memory of one call; to be called in a fresh process."""
+def one_call(name: str, options: argparse.Namespace, samples: int) -> tuple[float, float]:
+    """Return seconds and peak memory of one call; to be called in a fresh process."""
     torch.set_num_threads(options.threads)
+    device = runtime.pick_device(options.device)
     call_of(name, options, 50)()  # libraries allocate their work space on the first call
-    return benchmarking.growth_of_peak(call_of(name, options, samples), runtime.pick_device(options.device))
+    call, seconds = call_of(name, options, samples), [0.0]
+    peak = benchmarking.growth_of_peak(lambda: seconds.append(benchmarking.seconds(call, device)), device)
+    return seconds[-1], peak
 
 
 def measure(case: str, samples: int, kinds: list[str], options: argparse.Namespace) -> list[dict[str, str]]:
     """Return one row per computation of a case."""
     names = [f"{case} {kind}" for kind in kinds]
-    times = benchmarking.interleave(
-        {name: call_of(name, options, samples) for name in names}, options.repeats, runtime.pick_device(options.device)
-    )
-    memory = {name: benchmarking.in_fresh_process(peak_mib, name, options, samples) for name in names}
+    turns = [
+        {name: benchmarking.in_fresh_process(one_call, name, options, samples) for name in names}
+        for _ in range(options.repeats)
+    ]
+    times = {name: [turn[name][0] for turn in turns] for name in names}
+    memory = {name: statistics.median(turn[name][1] for turn in turns) for name in names}
     rows = []
     for kind, name in zip(kinds, names, strict=True):
         row = {"case": case, "samples": str(samples), "views": str(options.views), "computation": kind}

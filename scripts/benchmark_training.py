@@ -76,6 +76,13 @@ def build_parser() -> Parser:
         metavar="NAME",
         help="resnet18-wN, a ResNet-18 for small images with N channels at first (64 is usual), or one of pretrain.py",
     )
+    add(
+        "--steps",
+        nargs="+",
+        choices=[name for name, each in VARIANTS.items() if each.pipeline == "ttc" and not each.compiled],
+        metavar="STEP",
+        help="only these of this project's steps, for example 'ttc bf16', beside the reference",
+    )
     add("--compile", action="store_true", help="also time compiled networks; the first step then takes a minute")
     add("--ranks", type=whole(1), nargs="+", metavar="W", help="measure these numbers of processes instead of variants")
     flags.add_benchmark(parser, repeats=5, peers="kornia with pytorch-metric-learning")
@@ -277,8 +284,10 @@ def main() -> int:
     else:
         wanted = ["kornia", "pytorch_metric_learning"]
         peers = options.peers and benchmarking.installed_peers(wanted) == wanted
-        names = [name for name, each in VARIANTS.items() if (options.compile or not each.compiled) and name != PEERS]
-        rows = measure_variants([*names, *([PEERS] if peers else [])], options)
+        names = [name for name, each in VARIANTS.items() if name not in (REFERENCE, PEERS) and not each.compiled]
+        names = options.steps or names
+        compiled = [f"{name} compiled" for name in names if options.compile and f"{name} compiled" in VARIANTS]
+        rows = measure_variants([REFERENCE, *names, *compiled, *([PEERS] if peers else [])], options)
     if options.output:
         benchmarking.write_rows(options.output, rows, runtime.pick_device(options.device))
     return 0

@@ -1,7 +1,7 @@
 """Write docs/performance.md from the tables of the benchmarks: python scripts/write_performance_page.py.
 
-Reads docs/performance/{losses,metrics,augment,training,scaling}*.csv; tables of another machine get a suffix, as in
-losses_gpu.csv. Everything else on the page is computed here, from the formulae of ttc/costs.py.
+Reads docs/performance/{losses,metrics,augment,decoding,training,scaling}*.csv; tables of another machine get a suffix,
+as in losses_gpu.csv. Everything else on the page is computed here, from the formulae of ttc/costs.py.
 """
 
 from __future__ import annotations
@@ -64,6 +64,12 @@ SECTIONS = {
     "augment": (
         "Augmentation",
         "Two views of RGB images: random resized crop, flip, colour jitter, grayscale, normalised.",
+    ),
+    "decoding": (
+        "Reading image files",
+        "Images per second from a JPEG file in the page cache to the stored square: Pillow, Pillow leaving detail out "
+        "while it decodes, torchvision, this project's choice between them, and the cache of `--cache disk`, which "
+        "checks every image on its first use.",
     ),
     "training": (
         "A whole step of pretraining",
@@ -229,7 +235,11 @@ def main() -> int:
         "",
         *target_lines(tables),
         "",
-        *(line for name in ("losses", "metrics", "augment", "training") for line in section(name, tables[name])),
+        *(
+            line
+            for name in ("losses", "metrics", "augment", "decoding", "training")
+            for line in section(name, tables[name])
+        ),
         "What helped here:",
         "",
         *advice_lines(tables["training"]),

@@ -72,6 +72,28 @@ def run(script: str, *words: object, folder: Path, env: Mapping[str, str] | None
     return Running(script, *words, folder=folder, env=env).wait()
 
 
+def start_ranks(size: int, script: str, *words: object, folder: Path) -> list[Running]:
+    """Start a script as torchrun does, on several processes of this machine; plainly if `size` is 1."""
+    port = free_port()
+    shared = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    return [
+        Running(
+            script,
+            *words,
+            folder=folder,
+            env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} if size > 1 else {},
+        )
+        for rank in range(size)
+    ]
+
+
+def run_ranks(size: int, script: str, *words: object, folder: Path) -> list[Result]:
+    """Run a script on several processes of this machine to its end, which must be a good one."""
+    results = [each.wait() for each in start_ranks(size, script, *words, folder=folder)]
+    assert [each.code for each in results] == [0] * size, results[0].stderr
+    return results
+
+
 def free_port() -> str:
     """Return a TCP port of this machine that nobody listens on."""
     with socket.socket() as probe:

@@ -18,6 +18,7 @@ SMALL = {
     "losses": ("--samples", 16, "--methods", "supcon", "sbc"),
     "metrics": ("--samples", 60, "--peers"),
     "augment": ("--image-size", 12),
+    "decoding": ("--image-pixels", 64, "--image-size", 16, "--images", 2),
     "training": ("--image-size", 8, "--batch-size", 8, "--encoder", "resnet18-w4"),
     "scaling": ("--image-size", 8, "--batch-size", 8, "--encoder", "resnet18-w4", "--ranks", 1, 2),
 }
@@ -47,6 +48,11 @@ def read(path: Path) -> list[dict[str, str]]:
         ("losses", "loss", ["masked-published", "masked-supcontrast", "supcon", "sbc"]),
         ("metrics", "computation", ["plain", "streamed", "sklearn"] * 2),
         ("augment", "pipeline", ["per-sample", "ttc"]),
+        (
+            "decoding",
+            "way",
+            ["pillow", "pillow, scaled", "torchvision", "this project", "cache, first use", "cache"],
+        ),
         (
             "training",
             "step",

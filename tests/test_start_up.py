@@ -1,7 +1,8 @@
-"""What a start costs: the packages that a command imports. Seconds are measured by scripts, not tested."""
+"""What a start costs: the packages that a command imports, and the processor time up to the end of a short run."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -36,6 +37,19 @@ def test_a_run_on_digits_imports_only_what_writes_its_log(tmp_path: Path) -> Non
     assert (tmp_path / "run" / "result.json").is_file()
     # torch.optim itself imports torch._dynamo; the images of the TensorBoard log need PIL.
     assert not loaded & (set(HEAVY) - {"tensorboard", "PIL", "torch._dynamo"})
+
+
+@pytest.mark.slow
+def test_a_run_on_digits_trains_within_ten_seconds(tmp_path: Path) -> None:
+    """Processor time of a new interpreter, past the first step: other work on the machine prolongs it far less."""
+    words = ["--epochs", "1", "--log-every-steps", "1", "--metrics-every-epochs", "0", "--output", "run"]
+    process = subprocess.Popen([sys.executable, ROOT / "pretrain.py", *words], cwd=tmp_path)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    assert '"step": 1,' in (tmp_path / "run" / "metrics.jsonl").read_text()
+    seconds = usage.ru_utime + usage.ru_stime
+    assert seconds < 10, f"{seconds:.1f} s"
 
 
 def test_the_digits_are_those_of_scikit_learn() -> None:

@@ -11,6 +11,7 @@ import importlib.util
 import multiprocessing
 import os
 import platform
+import shlex
 import socket
 import statistics
 import sys
@@ -159,7 +160,7 @@ def machine(device: torch.device) -> str:
 
 def write_rows(path: Path, rows: Sequence[Row], device: torch.device) -> None:
     """Write rows with equal keys as a CSV file, together with the machine and the command that produced them."""
-    command = " ".join(["python", f"scripts/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+    command = shlex.join(["python", f"scripts/{Path(sys.argv[0]).name}", *sys.argv[1:]])
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=[*rows[0], "machine", "command"], lineterminator="\n")
         writer.writeheader()

@@ -10,8 +10,8 @@ forward pass; the memory is that of one micro-batch, plus the embeddings.
   restored for every micro-batch: the second pass repeats the first bit by bit, dropout included.
 * BatchNorm computes its statistics over a micro-batch, of all ranks together. With BatchNorm in the network a run with
   micro-batches therefore differs from one without, as a run with smaller batches would in this respect; without it the
-  gradients are equal. The running statistics move in the first pass only, in all as far as in one step without
-  micro-batches.
+  gradients are equal up to rounding, which in float32 is smaller here than that of the long sums of one shot. The
+  running statistics move in the first pass only, in all as far as in one step without micro-batches.
 * A rank's micro-batch takes every n-th of its samples. So the micro-batches consist of the same samples for any number
   of ranks.
 * Gradients are averaged over ranks once per step, after the last micro-batch: all of them are one backward pass.

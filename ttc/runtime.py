@@ -173,6 +173,8 @@ def _explain(error: BaseException) -> str | None:
         return "interrupted"
     if _no_memory(error):
         return f"out of memory; lower --batch-size, --image-size or --num-workers ({text[:200] or 'of the host'})"
+    if "InvalidCxxCompiler" in text:  # torch says so in the first step only
+        return "--compile found no C++ compiler; install g++, name another in the variable CXX, or leave --compile out"
     if isinstance(error, RuntimeError) and ("gloo" in text or type(error).__name__.startswith("Dist")):
         return "another process of the run has gone or does not answer; the same command continues the run"
     return text if isinstance(error, ValueError | OSError) else None

@@ -21,24 +21,38 @@ from ttc.augment import PRESETS, ViewGenerator
 from ttc.batchnorm import synchronise
 from ttc.gradient_cache import BatchEmbedder
 from ttc.losses import Objective, build_objective
+from ttc.models import ConvNet, EncoderSpec, build_encoder
 
 Autocast = Callable[[], AbstractContextManager[object]]
 
 
-class Network(nn.Module):
-    """Two convolutions and a head, in float64 unless asked otherwise, with BatchNorm or dropout on request."""
+def small_layers(*, norm: bool, dropout: float) -> nn.Sequential:
+    """Return two convolutions with 8 features, with BatchNorm or dropout on request."""
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3, 2, 1),
+        nn.BatchNorm2d(4) if norm else nn.Identity(),
+        nn.ReLU(),
+        nn.Dropout(dropout),
+        nn.Conv2d(4, 8, 3, 2, 1),
+        nn.BatchNorm2d(8) if norm else nn.Identity(),
+    )
 
-    def __init__(self, projection_dim: int | None, *, norm: bool, dropout: float, dtype: torch.dtype) -> None:
+
+def convnet_layers(image_size: int) -> nn.Sequential:
+    """Return the layers of pretrain.py's own encoder with 32 features, each image normalised by itself."""
+    encoder = build_encoder(EncoderSpec("convnet-w8", 1, image_size))
+    assert isinstance(encoder, ConvNet)
+    # Without any normalisation the untrained network maps all images to one point, whose gradient is rounding alone.
+    alone = (nn.GroupNorm(1, each.num_features) if isinstance(each, nn.BatchNorm2d) else each for each in encoder.layers)
+    return nn.Sequential(*alone)
+
+
+class Network(nn.Module):
+    """Layers and a head, in float64 unless asked otherwise."""
+
+    def __init__(self, layers: nn.Sequential, feature_dim: int, projection_dim: int | None, dtype: torch.dtype) -> None:
         super().__init__()
-        self.feature_dim = 8
-        self.layers = nn.Sequential(
-            nn.Conv2d(1, 4, 3, 2, 1),
-            nn.BatchNorm2d(4) if norm else nn.Identity(),
-            nn.ReLU(),
-            nn.Dropout(dropout),
-            nn.Conv2d(4, self.feature_dim, 3, 2, 1),
-            nn.BatchNorm2d(self.feature_dim) if norm else nn.Identity(),
-        )
+        self.layers, self.feature_dim = layers, feature_dim
         self.head = None if projection_dim is None else nn.Linear(self.feature_dim, projection_dim)
         self.dtype = dtype
         self.to(dtype)
@@ -59,8 +73,9 @@ class Step:
 
 @dataclass
 class Setting:
-    """How a step is made."""
+    """How a step is made; with `convnet` by pretrain.py's own encoder instead of a small one."""
 
+    convnet: bool = False
     micro_batches: int = 1
     textbook: bool = False
     norm: bool = False
@@ -82,18 +97,19 @@ def step(case: str, world: distributed.World, how: Setting) -> Step:
 def step_on(batch: tuple[Tensor, ...], case: str, world: distributed.World, how: Setting) -> Step:
     """Make the first step of a run on given images, labels, ids and draws."""
     name, settings = CASES[case]
+    feature_dim, projection_dim = (32, 128) if how.convnet else (8, 6)
     torch.manual_seed(0)
     objective = build_objective(
         name,
         minority_class=1,
         class_counts=[80, 40],
-        feature_dim=8,
-        projection_dim=6,
+        feature_dim=feature_dim,
+        projection_dim=projection_dim,
         seed=5,
         **settings,  # type: ignore[arg-type]  # settings of the method
     ).to(how.dtype)
-    projection_dim = 6 if objective.space == "projection" else None
-    network = Network(projection_dim, norm=how.norm, dropout=how.dropout, dtype=how.dtype)
+    layers = convnet_layers(batch[0].shape[-1]) if how.convnet else small_layers(norm=how.norm, dropout=how.dropout)
+    network = Network(layers, feature_dim, projection_dim if objective.space == "projection" else None, how.dtype)
     synchronise(network, world.device)
     objective.attach(network)
     objective.on_step(0, 0)

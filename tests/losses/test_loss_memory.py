@@ -6,20 +6,28 @@ import pytest
 import torch
 
 from ttc.benchmarking import growth_of_peak, in_fresh_process
-from ttc.losses import build_objective
+from ttc.losses import METHODS, build_objective
+from ttc.losses import method as described
 from ttc.references import masked_supcontrast
 
 SAMPLES, DIM = 4096, 128
 PAIR_MATRIX_MIB = (2 * SAMPLES) ** 2 * 4 / 2**20
+CONTRASTIVE = [name for name in METHODS if described(name).objective.space == "projection"]
+EPOCH = 10
 
 
 def peak_mib(method: str, samples: int) -> float:
     torch.set_num_threads(1)
     objective = build_objective(method, minority_class=1, class_counts=[95, 5], feature_dim=8, projection_dim=DIM)
     objective.validate = False
+    generator = torch.Generator().manual_seed(0)
+    objective.on_step(EPOCH, 7)
+    if objective.wants_embeddings(EPOCH):  # the state of the middle of a run, sub-classes included
+        ids = torch.arange(2 * samples)
+        rows = torch.nn.functional.normalize(torch.randn(len(ids), DIM, generator=generator), dim=-1)
+        objective.on_epoch(EPOCH, lambda: (rows, (ids % 20 == 0).long(), ids))
 
     def call(samples: int) -> None:
-        generator = torch.Generator().manual_seed(0)
         z = torch.nn.functional.normalize(torch.randn(samples, objective.views, DIM, generator=generator), dim=-1)
         features, ids = torch.randn(samples, objective.views, 8, generator=generator), torch.arange(samples)
         objective(z.requires_grad_(), (ids % 20 == 0).long(), features=features, sample_ids=ids).backward()
@@ -28,9 +36,10 @@ def peak_mib(method: str, samples: int) -> float:
     return growth_of_peak(lambda: call(samples), torch.device("cpu"))
 
 
-@pytest.mark.parametrize("method", ["supmin", "kcl"])
+@pytest.mark.parametrize("method", CONTRASTIVE)
 def test_peak_at_4096_is_a_fraction_of_one_pair_matrix(method: str) -> None:
-    assert in_fresh_process(peak_mib, method, SAMPLES) < PAIR_MATRIX_MIB / 4
+    # TSC gathers the drawn positives and weighs its targets beside them: some matrices of N D more.
+    assert in_fresh_process(peak_mib, method, SAMPLES) < PAIR_MATRIX_MIB / (3 if method == "tsc" else 4)
 
 
 def masked_peak_mib(samples: int) -> float:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from naive_metrics import exact_squared_distances, naive_metrics, summarise
 
+from ttc.metrics import neighbours
 from ttc.metrics.representation import representation_metrics
 
 NAMES = ("SAD", "SAA", "CAD", "CAC", "gaussian_potential")
@@ -198,6 +199,20 @@ def test_block_size_does_not_change_results(block_rows):
     result = representation_metrics(embeddings, labels, 0.1, block_rows=block_rows)
     for name in (*NAMES, "PEU", "effective_rank", "mean_cosine"):
         assert result[name]["per_class"] == pytest.approx(expected[name]["per_class"], abs=1e-12), name
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("rows", [1, 2, 10])
+def test_all_threads_select_the_smallest_of_their_rows(rows, threads):
+    scores = torch.randn(rows, 40, generator=torch.Generator().manual_seed(rows), dtype=torch.float64)
+    scores[:, 20:] = scores[:, :20]  # ties
+    used = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        found = neighbours._smallest(scores, 7)
+    finally:
+        torch.set_num_threads(used)
+    assert torch.equal(found.sort(dim=1).values, scores.sort(dim=1).values[:, :7])
 
 
 def test_same_seed_same_digits_and_input_untouched():

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.processes import ROOT, Result, run
+from tests.processes import ROOT, Result, run, run_ranks
 from ttc.metrics.representation import representation_metrics
 from ttc.pretrained import embed_shared, load_pretrained
 
@@ -121,6 +121,24 @@ def test_metrics_of_any_embeddings(tmp_path: Path) -> None:
     assert result.code == 0, result.stderr
     expected = json.loads(json.dumps(representation_metrics(embeddings, labels)))
     assert json.loads(result.stdout)["embeddings"] == expected
+
+
+@pytest.mark.parametrize("source", ["checkpoint", "embeddings"])
+def test_metrics_of_two_processes_are_those_of_one(source: str, pretrained_run: Path, tmp_path: Path) -> None:
+    words: tuple[object, ...] = ("--checkpoint", pretrained_run / "checkpoints" / "last.pt", "--max-samples", 120)
+    if source == "embeddings":
+        values = torch.randn(3, 700, 24, generator=torch.Generator().manual_seed(0)).numpy()
+        values[:, 300:400] = values[:1, 300:301]  # ties
+        # More rows than one block of either metric holds.
+        words = ("--embeddings", write_npz(tmp_path / "e.npz", embeddings=values, labels=np.arange(700) % 2))
+    told = []
+    for size in (1, 2):
+        folder = tmp_path / str(size)
+        folder.mkdir()
+        first, *others = run_ranks(size, "compute_metrics", *words, "--output", "out", folder=folder)
+        assert all(not each.stdout for each in others)
+        told += [first.stdout, (folder / "out" / "metrics.json").read_text()]
+    assert told[2:] == told[:2]
 
 
 def test_a_dead_network_is_a_result(tmp_path: Path) -> None:

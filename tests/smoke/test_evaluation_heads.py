@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
-from tests.processes import Result, Running, free_port, run
+from tests.processes import Result, run, run_ranks
 from ttc.heads import train_paper_probe
 from ttc.pretrained import embed_shared, load_pretrained
 from ttc.probe import module_digest
@@ -182,15 +182,9 @@ def test_wrong_usage(words: tuple[object, ...], code: int, part: str, pretrained
 
 def on_ranks(size: int, checkpoint: Path, folder: Path) -> tuple[bytes, str]:
     """Evaluate on several processes; return predictions.csv and the result."""
-    port, running = free_port(), []
     folder.mkdir()
     words = ("--checkpoint", checkpoint, "--output", folder / "out", *FAST, "--head", "linear", "knn", "prototype")
-    for rank in range(size):
-        env = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1"}
-        env["MASTER_PORT"] = port
-        running.append(Running("linear_eval", *words, folder=folder, env=env if size > 1 else {}))
-    ended = [each.wait() for each in running]
-    assert [each.code for each in ended] == [0] * size, ended[0].stderr
+    ended = run_ranks(size, "linear_eval", *words, folder=folder)
     return (folder / "out" / "predictions.csv").read_bytes(), ended[0].stdout
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.datasets.test_fashion import REAL as FASHION_ROOT
-from tests.processes import Result, Running, free_port, run
+from tests.processes import run, run_ranks, start_ranks
 from tests.smoke.runs import assert_same_weights, metrics
 from ttc.losses import METHODS, settings_of
 
@@ -25,35 +25,6 @@ TERMS = {"objective": 0.75, "instance": 0.25, "cross_entropy": 0.5, "prototype":
 SHORT = ("--epochs", 2, "--batch-size", 64, "--log-every-steps", 1, "--metrics-every-epochs", 0)
 
 
-def start(processes: int, words: tuple[object, ...], folder: Path) -> list[Running]:
-    """Start pretrain.py on so many processes."""
-    port = free_port()
-    return [
-        Running(
-            "pretrain",
-            *words,
-            folder=folder,
-            env={
-                "RANK": str(rank),
-                "LOCAL_RANK": str(rank),
-                "WORLD_SIZE": str(processes),
-                "MASTER_ADDR": "127.0.0.1",
-                "MASTER_PORT": port,
-            }
-            if processes > 1
-            else {},
-        )
-        for rank in range(processes)
-    ]
-
-
-def finish(processes: int, words: tuple[object, ...], folder: Path) -> list[Result]:
-    """Run pretrain.py on so many processes to its end."""
-    results = [each.wait() for each in start(processes, words, folder)]
-    assert [each.code for each in results] == [0] * processes, results[0].stderr
-    return results
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize("data", DATA)
@@ -64,9 +35,9 @@ def test_trained_killed_continued_and_probed(method: str, data: str, processes: 
     words = ("--method", method, *DATA[data], *SHORT)
     if "warmup_epochs" in settings_of(method):  # so that the second epoch has the sub-classes
         words = (*words, "--method-settings", "warmup_epochs=1", "every=1")
-    finish(processes, (*words, "--output", "whole"), tmp_path)
+    run_ranks(processes, "pretrain", *words, "--output", "whole", folder=tmp_path)
     step = 1 + int(torch.randint(15, (), generator=torch.Generator().manual_seed(METHODS.index(method))))
-    running = start(processes, (*words, "--output", "killed"), tmp_path)
+    running = start_ranks(processes, "pretrain", *words, "--output", "killed", folder=tmp_path)
     log = tmp_path / "killed" / "metrics.jsonl"
     while not log.exists() or len(log.read_text().splitlines()) < step:
         assert running[0].process.exitcode is None, f"ended before step {step}"
@@ -74,7 +45,7 @@ def test_trained_killed_continued_and_probed(method: str, data: str, processes: 
     for each in running:
         each.process.kill()
         each.process.join()
-    finish(processes, (*words, "--output", "killed"), tmp_path)
+    run_ranks(processes, "pretrain", *words, "--output", "killed", folder=tmp_path)
     assert_same_weights(tmp_path / "whole", tmp_path / "killed")
     assert [line["step"] for line in metrics(tmp_path / "killed")] == [
         line["step"] for line in metrics(tmp_path / "whole")
@@ -87,7 +58,7 @@ def test_trained_killed_continued_and_probed(method: str, data: str, processes: 
 
 def test_terms_weights_and_gradients_are_logged_apart(tmp_path: Path) -> None:
     words = ("--method", "supmin", "--ce-weight", 0.5, "--instance-weight", 0.25, "--prototype-weight", 2)
-    (told,) = finish(1, (*words, *SHORT, "--epochs", 1, "--output", "run"), tmp_path)
+    (told,) = run_ranks(1, "pretrain", *words, *SHORT, "--epochs", 1, "--output", "run", folder=tmp_path)
     assert "loss = 0.75 objective + 0.25 instance + 0.5 cross_entropy + 2 prototype" in told.stderr
     for line in metrics(tmp_path / "run"):
         parts = [weight * line[f"train/{name}"] for name, weight in TERMS.items()]
@@ -98,7 +69,7 @@ def test_terms_weights_and_gradients_are_logged_apart(tmp_path: Path) -> None:
 
 def test_one_class_against_the_rest(tmp_path: Path) -> None:
     words = ("--one-vs-rest", 8, "--epochs", 1, "--batch-size", 64, "--metrics-every-epochs", 0, "--output", "run")
-    finish(1, words, tmp_path)
+    run_ranks(1, "pretrain", *words, folder=tmp_path)
     rows = [line.split(",") for line in (tmp_path / "run" / "split.csv").read_text().splitlines()]
     assert {row[rows[0].index("label")] for row in rows[1:]} == {"0", "1"}
     refused = run("pretrain", "--one-vs-rest", 11, "--output", "other", folder=tmp_path)
@@ -109,7 +80,8 @@ def test_one_class_against_the_rest(tmp_path: Path) -> None:
 
 def test_supmin_takes_several_minority_classes(tmp_path: Path) -> None:
     words = ("--classes", "0,1,2,3", "4,5", "6,7", "--class-ratios", 0.8, 0.1, 0.1, "--minority-class", 1, 2)
-    finish(1, (*words, "--method", "supmin", "--epochs", 1, "--batch-size", 64, "--output", "run"), tmp_path)
+    short = ("--epochs", 1, "--batch-size", 64)
+    run_ranks(1, "pretrain", *words, *short, "--method", "supmin", "--output", "run", folder=tmp_path)
     refused = run("pretrain", *words[:-1], 0, "--method", "supmin", "--output", "other", folder=tmp_path)
     assert refused.code == 1
     assert "--minority-class 0 is the largest class" in refused.stderr

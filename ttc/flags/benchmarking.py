@@ -21,7 +21,7 @@ def add_benchmark(parser: Parser, *, repeats: int, peers: str) -> None:
         type=whole(1),
         default=repeats,
         metavar="N",
-        help="turns in which all cases are timed once, after one turn to warm up; raise it on a busy machine",
+        help="turns in which all cases are timed once, after a warm-up; raise it on a busy machine",
     )
     add(
         "--threads",
