@@ -15,20 +15,25 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+import torch
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from ttc import manifest, runtime
+from ttc import manifest, runtime, warm
 from ttc.cli import Parser, whole
 from ttc.manifest import Cell, Entry, Status
 from ttc.runlog import log, start_logging
+
+Process = subprocess.Popen[bytes] | warm.WarmProcess
 
 
 @dataclass(frozen=True)
@@ -37,13 +42,15 @@ class Runner:
 
     Attributes:
         results: the folder of all results.
-        launch: the words before a script's name.
+        start: starts a script, given its file and what follows it, and the file for its standard error.
+        launch: the words before a script's name in the log.
         more: words for every step after those of the manifest.
         expand: replaces the recipes among words by what they hold.
         stop: signals that arrived.
     """
 
     results: Path
+    start: Callable[[Sequence[str], IO[str]], Process]
     launch: Sequence[str]
     more: Sequence[str]
     expand: manifest.Expand
@@ -69,8 +76,8 @@ class Runner:
 
     def _step(self, cell: Cell, step: str, file: IO[str]) -> Entry:
         started = time.monotonic()
-        command = [*self.launch, *cell.command(step, self.results), *self.more]
-        file.write(f"== {time.strftime('%Y-%m-%d %H:%M:%S')} {shlex.join(command)}\n")
+        command = [*cell.command(step, self.results), *self.more]
+        file.write(f"== {time.strftime('%Y-%m-%d %H:%M:%S')} {shlex.join([*self.launch, *command])}\n")
         file.flush()
         code = self.call(command, file)
         # A launcher of several processes has one exit code for all that can happen to them.
@@ -81,8 +88,8 @@ class Runner:
         return Entry(words=words, state=state, seconds=round(time.monotonic() - started, 1), message=message)
 
     def call(self, command: Sequence[str], file: IO[str]) -> int:
-        """Run one command, handing on a request to stop; return its exit code."""
-        process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=file)
+        """Run a script, handing on a request to stop; return its exit code."""
+        process = self.start(command, file)
         told = False
         while True:
             try:
@@ -97,10 +104,20 @@ class Runner:
 
     def plan(self, cell: Cell) -> Status:
         """Check the command of the first step without running it."""
-        command = [*self.launch, *cell.command("pretrain", self.results), *self.more, "--dry-run"]
-        done = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-        lines = done.stderr.strip().splitlines()
-        return Status("failed", "pretrain", lines[-1] if lines else "") if done.returncode else Status("done")
+        with tempfile.NamedTemporaryFile("w", suffix=".log") as file:
+            code = self.call([*cell.command("pretrain", self.results), *self.more, "--dry-run"], file)
+            return Status("failed", "pretrain", last_line(Path(file.name))) if code else Status("done")
+
+
+def launcher(launch: Sequence[str]) -> Callable[[Sequence[str], IO[str]], Process]:
+    """Return what starts scripts with these words before them."""
+
+    def start(words: Sequence[str], stderr: IO[str]) -> Process:
+        return subprocess.Popen(
+            [*launch, *words], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr
+        )
+
+    return start
 
 
 def last_line(path: Path) -> str:
@@ -157,9 +174,14 @@ def main() -> int:
     os.chdir(ROOT)
 
     # 4. run
+    launch = [sys.executable] if args.launch is None else shlex.split(args.launch)
+    prepared = warm.WarmStarter(ROOT, (step for cell in cells for step in cell.steps))
+    # A fork cannot use a GPU that its parent has looked for, which an import may have done.
+    fork = args.launch is None and not torch.cuda.is_available()
     runner = Runner(
         results=results,
-        launch=[sys.executable] if args.launch is None else shlex.split(args.launch),
+        start=prepared.start if fork else launcher(launch),
+        launch=launch,
         more=more,
         expand=lambda words: [word for word, _ in parser.expand(words)],
         stop=stop,
@@ -178,6 +200,7 @@ def main() -> int:
                 found = Status("failed", "", str(error))
             ended[name] = found
             log.info("%s", f"[{len(ended)}/{len(cells)}] {name}: {found.state} {found.step} {found.detail}".rstrip())
+    prepared.close()
 
     # 5. result
     bad = {name: found for name, found in ended.items() if found.state != "done"}
