@@ -62,6 +62,13 @@ def build_parser() -> Parser:
         help="further flags of pretrain.py for one method, such as kcl='--method-settings k=6'",
     )
     add(
+        "--recipe-flags",
+        nargs="+",
+        default=[],
+        metavar="RECIPE:STEP=FLAGS",
+        help="further flags of a step for one recipe, such as infarction:linear_eval='--probe-fraction 0.05'",
+    )
+    add(
         "--data-root",
         nargs="+",
         default=[],
@@ -130,6 +137,8 @@ def cross(args: argparse.Namespace) -> list[Cell]:
     if next(iter(steps)) != "pretrain":
         raise ValueError(f"--steps {args.steps[0]}: the first step is pretrain; put it first")
     own = pairs("--method-flags", args.method_flags, methods)
+    places = [f"{recipe}:{step}" for recipe, step in product(recipes, steps)]
+    more = {place: shlex.split(text) for place, text in pairs("--recipe-flags", args.recipe_flags, places).items()}
     roots = dict.fromkeys(recipes, *[root for root in args.data_root if "=" not in root][-1:])
     roots |= pairs("--data-root", [root for root in args.data_root if "=" in root], recipes)
     cells = []
@@ -140,11 +149,12 @@ def cross(args: argparse.Namespace) -> list[Cell]:
         kind = f"{method}-{sampler}" if batches and method != "untrained" else method
         chosen = UNTRAINED if method == "untrained" else (method, *batches)
         place = ("--data-root", roots[recipe]) if roots[recipe] else ()
+        here = {step: (*words, *more.get(f"{recipe}:{step}", ())) for step, words in steps.items()}
         for seed in range(methods[method]):
             words = (f"@{path}", *place, "--seed", str(seed), "--method", *chosen, *shlex.split(own.get(method, "")))
             run = f"{kind}-seed{seed}"
             name, folder = (f"{recipe}-{run}", f"{recipe}/{run}") if len(recipes) > 1 else (run, run)
-            cells.append(Cell(name, folder, {**steps, "pretrain": (*words, *steps["pretrain"])}))
+            cells.append(Cell(name, folder, {**here, "pretrain": (*words, *here["pretrain"])}))
     return cells
 
 
