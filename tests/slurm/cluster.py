@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -104,6 +106,24 @@ class Cluster:
     def start_node(self, name: str) -> None:
         """Start the daemon of a node."""
         self._start(name, "slurmd", "-D", "-N", name, "-f", str(self.configuration))
+
+    def lose_node(self, name: str, job: str) -> None:
+        """End a node's daemon and the job that runs there at once, as when its power goes; tell the controller."""
+        self.processes[name].kill()
+        self.processes[name].wait()
+        ours = {f"SLURM_CONF={self.configuration}", f"SLURM_JOB_ID={self.job(job)['JobId']}"}
+        running: list[int] = []
+        for place in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):  # others come and go
+                if ours <= set((place / "environ").read_text(errors="replace").split("\0")):
+                    running.append(int(place.name))
+        parents = {int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]) for pid in running}
+        # What watches over the job goes first, or it would tell the controller how the job ended.
+        watching = [pid for pid in parents if b"slurmstepd" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        for pid in (*watching, *running):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.ask("scontrol", "update", f"NodeName={name}", "State=DOWN", "Reason=test")
 
     def _start(self, name: str, program: str, *words: str) -> None:
         path = path_of(program)
