@@ -85,7 +85,7 @@ def finish(cluster: Cluster, element: str) -> None:
     def ended() -> bool:
         found = cluster.job(element)
         # Not at once: a node refuses what was allowed in the second in which it was told to end the job.
-        if found["JobState"] == "PENDING" and found["Reason"] == "BeginTime" and found["StartTime"] > soon():
+        if found["JobState"] == "PENDING" and found["Reason"] == "BeginTime" and found["EligibleTime"] > soon():
             cluster.ask("scontrol", "update", f"JobId={element}", "StartTime=now+5seconds")
         assert found["JobState"] not in ("FAILED", "CANCELLED", "TIMEOUT"), found
         assert "held" not in found["Reason"], found
