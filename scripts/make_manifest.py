@@ -71,6 +71,13 @@ def build_parser() -> Parser:
         help="further rows with all their flags, such as supcon-t0.2='--method supcon --temperature 0.2'",
     )
     add(
+        "--recipe-flags",
+        nargs="+",
+        default=[],
+        metavar="RECIPE:STEP=FLAGS",
+        help="further flags of a step for one recipe, such as infarction:linear_eval='--probe-fraction 0.05'",
+    )
+    add(
         "--data-root",
         nargs="+",
         default=[],
@@ -173,16 +180,19 @@ def cross(args: argparse.Namespace) -> list[Cell]:
     steps = {step: tuple(shlex.split(text)) for step, text in pairs("--steps", args.steps, RESULT_FILES).items()}
     if next(iter(steps)) != "pretrain":
         raise ValueError(f"--steps {args.steps[0]}: the first step is pretrain; put it first")
+    places = [f"{recipe}:{step}" for recipe, step in product(recipes, steps)]
+    more = {place: shlex.split(text) for place, text in pairs("--recipe-flags", args.recipe_flags, places).items()}
     roots = dict.fromkeys(recipes, *[root for root in args.data_root if "=" not in root][-1:])
     roots |= pairs("--data-root", [root for root in args.data_root if "=" in root], recipes)
     cells = []
     for (recipe, path), row in product(recipes.items(), rows_of(args)):
         place = ("--data-root", roots[recipe]) if roots[recipe] else ()
+        here = {step: (*words, *more.get(f"{recipe}:{step}", ())) for step, words in steps.items()}
         for seed in range(row.seeds):
             words = (f"@{path}", *place, "--seed", str(seed), *row.words)
             run = f"{row.name}-seed{seed}"
             name, folder = (f"{recipe}-{run}", f"{recipe}/{run}") if len(recipes) > 1 else (run, run)
-            cells.append(Cell(name, folder, {**steps, "pretrain": (*words, *steps["pretrain"])}))
+            cells.append(Cell(name, folder, {**here, "pretrain": (*words, *here["pretrain"])}))
     return cells
 
 

@@ -186,7 +186,8 @@ def main() -> int:
 
     # 4. run
     launch = [sys.executable] if args.launch is None else shlex.split(args.launch)
-    prepared = warm.WarmStarter(ROOT, (step for cell in cells for step in cell.steps))
+    scripts = ["pretrain"] if args.dry_run else [step for cell in cells for step in cell.steps]
+    prepared = warm.WarmStarter(ROOT, scripts)
     # A fork cannot use a GPU that its parent has looked for, which an import may have done.
     fork = args.launch is None and not torch.cuda.is_available()
     runner = Runner(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import subprocess
 import sys
@@ -109,6 +110,7 @@ def test_lines_are_crossed_and_left_out(tmp_path: Path) -> None:
     words += ["--seeds", "1", "--samplers", "shuffle", "balanced", "--skip", "*-50-supmin-*", "*-50-*-balanced-*"]
     words += ["--method-flags", "supmin=--temperature 0.2", "--data-root", "/a b", "fashion-mix5-99=/c"]
     words += ["--steps", "pretrain=--epochs 1", "finetune=--lr 1"]
+    words += ["--recipe-flags", "fashion-mix5-50:pretrain=--lr 2", "fashion-mix5-50:finetune=--epochs 3"]
     made = make(*words, folder=tmp_path)
     assert made.code == 0, made.stderr
     cells = {cell.name.removeprefix("fashion-mix5-"): cell for cell in manifest.read_manifest(tmp_path / "m.csv")}
@@ -123,7 +125,9 @@ def test_lines_are_crossed_and_left_out(tmp_path: Path) -> None:
     assert cell.steps["finetune"] == ("--lr", "1")
     assert cell.folder == "fashion-mix5-99/supmin-balanced-seed0"
     assert "'/a b'" in shlex.join(cells["50-supcon-seed0"].steps["pretrain"])
-    assert cells["50-untrained-seed0"].steps["pretrain"][-4:] == ("--epochs", "0", "--epochs", "1")
+    other = cells["50-untrained-seed0"]
+    assert other.steps["pretrain"][-6:] == ("--epochs", "0", "--epochs", "1", "--lr", "2")
+    assert other.steps["finetune"] == ("--lr", "1", "--epochs", "3")
 
 
 def test_variants_are_rows_of_their_own(tmp_path: Path) -> None:
@@ -148,6 +152,10 @@ def test_variants_are_rows_of_their_own(tmp_path: Path) -> None:
         (["--recipes", "plants-99", "--methods", "supmin", "--steps", "linear_eval"], "the first step is pretrain"),
         (["--recipes", "plants-99", "--methods", "supmin", "--steps", "pretrain", "rm"], "--steps rm is not known"),
         (["--recipes", "plants-99", "--methods", "supmin", "--method-flags", "ce=x"], "--method-flags ce is not known"),
+        (
+            ["--recipes", "plants-99", "--methods", "kcl", "--recipe-flags", "plants-95:pretrain=x"],
+            "plants-95:pretrain is",
+        ),
         (["--recipes", "plants-99", "--methods", "supmin", "--data-root", "x=/y"], "--data-root x is not known"),
         (["--recipes", "plants-99", "--methods", "supmin", "--skip", "*"], "leaves no line"),
         (["--recipes", "plants-99"], "--methods and --variants name no row"),
@@ -160,6 +168,22 @@ def test_manifests_that_cannot_be_made_are_refused(words: list[str], part: str, 
     assert part in refused.stderr
     assert len(refused.stderr.splitlines()) == 1
     assert not (tmp_path / "m.csv").exists()
+
+
+def test_the_manifests_of_the_papers_tables_probe_as_their_recipes_say(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "cluster.md").read_text()
+    commands = re.findall(r"^python (scripts/make_manifest.py --output table\d.csv (?:.*\\\n)*.*)", page, re.MULTILINE)
+    # 9 recipes x (untrained + 5 methods x 2 samplers) x 3 seeds without supmin where no class is rare; 4 x 11 x 3.
+    for command, count in zip(commands, (9 * 11 * 3 - 3 * 2 * 3, 4 * 11 * 3), strict=True):
+        words = shlex.split(command.replace("\\\n", " "))
+        made = run("scripts.make_manifest", *words[1:], folder=tmp_path)
+        assert made.code == 0, made.stderr
+        cells = manifest.read_manifest(tmp_path / words[2])
+        assert len(cells) == count
+        for cell in cells:
+            recipe = (ROOT / cell.steps["pretrain"][0].removeprefix("@")).read_text()
+            (said,) = re.findall(r"linear_eval.py --checkpoint RUN/checkpoints/last.pt (.*)", recipe)
+            assert shlex.join(cell.steps["linear_eval"]) == said, cell.name
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "scripts" / "manifests").glob("*.csv")), ids=lambda path: path.stem)

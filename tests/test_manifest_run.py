@@ -17,11 +17,17 @@ from tests.processes import ROOT, run
 from tests.smoke.runs import metrics
 from ttc import manifest
 
-SWEEP = """\
-# two good lines and one that asks for a class that is not there
+FASHION = Path("/usr/share/datasets/fashion-mnist")
+# Fashion-MNIST where it is installed; long enough to be looked at, refused and killed before it ends.
+WORDS, EPOCHS, STEPS_PER_EPOCH = (
+    ("@scripts/recipes/fashion-mix5-99.args --train-samples 640 --batch-size 64 --encoder convnet-w8", 100, 9)
+    if FASHION.is_dir()
+    else ("@scripts/recipes/digits-lowhigh.args", 300, 4)
+)
+SWEEP = f"""\
+# a good line and one that asks for a class that is not there
 name,folder,pretrain,linear_eval
-good,runs/good,@scripts/recipes/digits-lowhigh.args --method ce --epochs 300 --log-every-steps 1 \
---metrics-every-epochs 0,\
+good,runs/good,{WORDS} --method ce --epochs {EPOCHS} --log-every-steps 1 --metrics-every-epochs 0,\
 --probes minority --probe-seeds 1 --bootstrap 0 --layers encoder
 bad,runs/bad,--classes 3 11,
 """
@@ -80,8 +86,8 @@ def test_a_killed_sweep_finishes_when_it_is_started_again(tmp_path: Path) -> Non
     assert again.returncode == 1, stderr
     assert "not done: 1 of 2" in stderr
     assert "--classes" in stderr.splitlines()[-1]
-    assert "continuing from" in (results / "cells" / "good.log").read_text() or step <= 4
-    assert [line["step"] for line in metrics(results / "runs" / "good")] == list(range(1, 1201))
+    assert "continuing from" in (results / "cells" / "good.log").read_text() or step <= STEPS_PER_EPOCH
+    assert [line["step"] for line in metrics(results / "runs" / "good")] == list(range(1, EPOCHS * STEPS_PER_EPOCH + 1))
     assert json.loads((results / "runs" / "good" / "linear_eval" / "result.json").read_text())["method"] == "ce"
     table = show(path, results)
     assert "bad   failed  pretrain" in table
@@ -98,7 +104,7 @@ def test_a_killed_sweep_finishes_when_it_is_started_again(tmp_path: Path) -> Non
 
 def test_a_request_to_stop_reaches_the_step(tmp_path: Path) -> None:
     path, results = tmp_path / "sweep.csv", tmp_path / "results"
-    path.write_text(SWEEP.replace("--epochs 300", "--epochs 2000"))
+    path.write_text(SWEEP.replace(f"--epochs {EPOCHS}", "--epochs 2000"))
     running = start(path, results)
     lines = results / "runs" / "good" / "metrics.jsonl"
     give_up = time.monotonic() + 300

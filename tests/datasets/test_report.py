@@ -73,10 +73,14 @@ def test_contact_sheet(table: Path, tmp_path: Path) -> None:
     dataset = examine(settings(table)).dataset
     assert contact_sheet(dataset, 1, tmp_path / "sheet.png") == 12
     with Image.open(tmp_path / "sheet.png") as sheet:
-        assert sheet.size == (8 * 112, 24 + 2 * 112)
+        assert sheet.size == (8 * 114 - 2, 24 + 2 * 114)
         pixels = np.asarray(sheet.convert("L")).astype(int)
-    assert pixels[24:136, :].std() > 20
-    assert (pixels[136:, 4 * 112 :] == 255).all()
+    for column in range(8):
+        assert pixels[24:136, 114 * column : 114 * column + 112].std() > 20
+    assert (pixels[138:, 4 * 114 :] == 255).all()
+    # Images with dark edges would run into each other.
+    assert (pixels[24:, 112:114] == 255).all()
+    assert (pixels[136:138, :] == 255).all()
 
 
 def test_the_script(table: Path, tmp_path: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -16,6 +18,8 @@ import pytest
 from tests.processes import free_port
 
 NODES = ("n1", "n2")
+PATIENCE = 600.0
+"""Seconds after which something that is waited for will not come, on a machine with much else to do."""
 PROGRAMS = ("sbatch", "scontrol", "squeue", "slurmctld", "slurmd", "munged")
 
 CONFIGURATION = """\
@@ -36,7 +40,7 @@ AccountingStorageType=accounting_storage/none
 ReturnToService=2
 JobRequeue=1
 KillWait=5
-MaxArraySize=4
+MaxArraySize=2
 SchedulerParameters=sched_interval=1,bf_interval=1
 SlurmctldPort={controller_port}
 StateSaveLocation={folder}/state
@@ -97,11 +101,29 @@ class Cluster:
         self._start("slurmctld", "slurmctld", "-D", "-c", "-f", str(self.configuration))
         for name in NODES:
             self.start_node(name)
-        self.wait_for(lambda: all(self.node_state(name) == "IDLE" for name in NODES), "idle nodes", 60)
+        self.wait_for(lambda: all(self.node_state(name) == "IDLE" for name in NODES), "idle nodes")
 
     def start_node(self, name: str) -> None:
         """Start the daemon of a node."""
         self._start(name, "slurmd", "-D", "-N", name, "-f", str(self.configuration))
+
+    def lose_node(self, name: str, job: str) -> None:
+        """End a node's daemon and the job that runs there at once, as when its power goes; tell the controller."""
+        self.processes[name].kill()
+        self.processes[name].wait()
+        ours = {f"SLURM_CONF={self.configuration}", f"SLURM_JOB_ID={self.job(job)['JobId']}"}
+        running: list[int] = []
+        for place in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):  # others come and go
+                if ours <= set((place / "environ").read_text(errors="replace").split("\0")):
+                    running.append(int(place.name))
+        parents = {int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]) for pid in running}
+        # What watches over the job goes first, or it would tell the controller how the job ended.
+        watching = [pid for pid in parents if b"slurmstepd" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        for pid in (*watching, *running):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.ask("scontrol", "update", f"NodeName={name}", "State=DOWN", "Reason=test")
 
     def _start(self, name: str, program: str, *words: str) -> None:
         path = path_of(program)
@@ -113,13 +135,13 @@ class Cluster:
         """End the jobs and the daemons and remove the folder."""
         try:
             if self.processes["slurmctld"].poll() is None:
-                subprocess.run(["scancel", "--user=root"], env=self.environment, check=False, timeout=300)
-                self.wait_for(lambda: not self.ask("squeue", "--noheader"), "an empty queue", 300)
+                subprocess.run(["scancel", "--user=root"], env=self.environment, check=False, timeout=PATIENCE)
+                self.wait_for(lambda: not self.ask("squeue", "--noheader"), "an empty queue")
         finally:
             for process in reversed(self.processes.values()):
                 process.terminate()
                 try:
-                    process.wait(20)
+                    process.wait(60)
                 except subprocess.TimeoutExpired:
                     process.kill()
                     process.wait()
@@ -133,7 +155,7 @@ class Cluster:
             capture_output=True,
             text=True,
             check=False,
-            timeout=300,
+            timeout=PATIENCE,
             stdin=subprocess.DEVNULL,
         )
         assert done.returncode == 0, f"{' '.join(command)}: {done.stdout}{done.stderr}"
@@ -150,7 +172,7 @@ class Cluster:
         """Return what the controller says about a job or an element such as 3_0."""
         return dict(word.partition("=")[::2] for word in self.ask("scontrol", "show", "job", job).split())
 
-    def wait_for(self, condition: Callable[[], object], what: str, timeout: float = 30.0) -> None:
+    def wait_for(self, condition: Callable[[], object], what: str, timeout: float = PATIENCE) -> None:
         """Wait until a condition holds; fail with what was waited for and the end of the logs."""
         give_up = time.monotonic() + timeout
         while not condition():

@@ -17,7 +17,7 @@ from ttc.datasets.imbalance import hash_order
 from ttc.datasets.registry import build_dataset, read_source
 from ttc.datasets.table import SPLITS, Dataset, DatasetSettings, describe
 
-TILE, COLUMNS, ROWS, CAPTION = 112, 8, 6, 24
+TILE, GAP, COLUMNS, ROWS, CAPTION = 112, 2, 8, 6, 24
 
 
 @dataclass(frozen=True)
@@ -100,13 +100,14 @@ def contact_sheet(dataset: Dataset, label: int, path: Path) -> int:
     tiles = torch.nn.functional.interpolate(
         shown, (TILE, TILE), mode="nearest" if small else "bilinear", **({} if small else {"antialias": True})
     )
-    height = CAPTION + TILE * -(-len(tiles) // COLUMNS)
-    sheet = Image.new("RGB", (TILE * COLUMNS, height), "white")
+    pitch = TILE + GAP
+    height = CAPTION + pitch * -(-len(tiles) // COLUMNS)
+    sheet = Image.new("RGB", (pitch * COLUMNS - GAP, height), "white")
     text = f"{dataset.name}, class {label}: {dataset.class_names[label]}, {len(tiles)} of {len(rows)} training images"
     ImageDraw.Draw(sheet).text((4, 5), text.encode("ascii", "replace").decode(), fill="black")
     for position, tile in enumerate(tiles.round().to(torch.uint8)):
         picture = Image.fromarray(tile.expand(3, -1, -1).permute(1, 2, 0).contiguous().numpy())
-        sheet.paste(picture, (TILE * (position % COLUMNS), CAPTION + TILE * (position // COLUMNS)))
+        sheet.paste(picture, (pitch * (position % COLUMNS), CAPTION + pitch * (position // COLUMNS)))
     sheet.save(path)
     return len(tiles)
 
