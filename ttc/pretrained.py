@@ -73,6 +73,12 @@ def load_pretrained(
             f"--checkpoint {path}: the data have changed since, its splits are not those that {settings.name} gives "
             f"now; restore the files of the run, or name them with --data-root"
         )
+    stored = description.class_names, description.class_counts, description.minority_class
+    if stored != (dataset.class_names, dataset.class_counts("train"), dataset.minority_class):
+        raise ValueError(
+            f"--checkpoint {path} describes other classes than its data have ({dataset.class_names}); "
+            f"the file is damaged, use another checkpoint of the run"
+        )
     return Pretrained(network, description, dataset, description.view_generator(), objective, step)
 
 

@@ -101,6 +101,19 @@ def test_changed_parts(cases: int, original: checkpoint.State, tmp_path: Path) -
     try_inputs("checkpoint parts", cases, changed_parts(original), check)
 
 
+@pytest.mark.parametrize(
+    ("part", "value"), [("class_names", []), ("class_counts", [1]), ("minority_class", 7), ("class_names", ["a", "b"])]
+)
+def test_classes_that_are_not_those_of_the_data_are_refused(
+    part: str, value: object, original: checkpoint.State, tmp_path: Path
+) -> None:
+    state = copy.deepcopy(original)
+    state["description"][part] = value
+    (tmp_path / "x.pt").write_bytes(packed(state))
+    with pytest.raises(ValueError, match="describes other classes than its data have"):
+        load_pretrained(str(tmp_path / "x.pt"), None, 0, CPU)
+
+
 @pytest.mark.parametrize("cases", SIZES)
 def test_weights_files(cases: int, original: checkpoint.State, tmp_path: Path) -> None:
     spec = EncoderSpec("convnet-w8", 1, 8, "auto")
