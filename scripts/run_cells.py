@@ -188,11 +188,11 @@ def main() -> int:
     launch = [sys.executable] if args.launch is None else shlex.split(args.launch)
     scripts = ["pretrain"] if args.dry_run else [step for cell in cells for step in cell.steps]
     prepared = warm.WarmStarter(ROOT, scripts)
-    # A fork cannot use a GPU that its parent has looked for, which an import may have done.
-    fork = args.launch is None and not torch.cuda.is_available()
+    # What an import may do, look for a GPU or start threads where it may have several, does not survive a fork.
+    alone = os.environ.get("OMP_NUM_THREADS") == "1" and not torch.cuda.is_available()
     runner = Runner(
         results=results,
-        start=prepared.start if fork else launcher(launch),
+        start=prepared.start if alone and args.launch is None else launcher(launch),
         launch=launch,
         more=more,
         expand=lambda words: [word for word, _ in parser.expand(words)],
