@@ -17,6 +17,8 @@ from tests.processes import ROOT, run
 from tests.smoke.runs import metrics
 from ttc import manifest
 
+PATIENCE = 900.0
+"""Seconds after which something that is waited for will not come, on a machine with much else to do."""
 FASHION = Path("/usr/share/datasets/fashion-mnist")
 # Fashion-MNIST where it is installed; long enough to be looked at, refused and killed before it ends.
 WORDS, EPOCHS, STEPS_PER_EPOCH = (
@@ -67,7 +69,7 @@ def test_a_killed_sweep_finishes_when_it_is_started_again(tmp_path: Path) -> Non
     assert show(path, results).splitlines()[-1] == "done 0  running 0  stopped 0  failed 0  missing 2  of 2"
 
     running, lines = start(path, results), results / "runs" / "good" / "metrics.jsonl"
-    give_up = time.monotonic() + 300
+    give_up = time.monotonic() + PATIENCE
     while not lines.exists() or len(lines.read_text().splitlines()) < 20:
         assert running.poll() is None
         assert time.monotonic() < give_up
@@ -82,7 +84,7 @@ def test_a_killed_sweep_finishes_when_it_is_started_again(tmp_path: Path) -> Non
     assert "good  stopped  pretrain" in show(path, results)
 
     again = start(path, results)
-    stderr = again.communicate(timeout=300)[1]
+    stderr = again.communicate(timeout=PATIENCE)[1]
     assert again.returncode == 1, stderr
     assert "not done: 1 of 2" in stderr
     assert "--classes" in stderr.splitlines()[-1]
@@ -107,13 +109,13 @@ def test_a_request_to_stop_reaches_the_step(tmp_path: Path) -> None:
     path.write_text(SWEEP.replace(f"--epochs {EPOCHS}", "--epochs 2000"))
     running = start(path, results)
     lines = results / "runs" / "good" / "metrics.jsonl"
-    give_up = time.monotonic() + 300
+    give_up = time.monotonic() + PATIENCE
     while not lines.exists() or not lines.read_text():
         assert running.poll() is None
         assert time.monotonic() < give_up
         time.sleep(0.01)
     running.terminate()
-    stderr = running.communicate(timeout=300)[1]
+    stderr = running.communicate(timeout=PATIENCE)[1]
     assert running.returncode == 75, stderr
     assert "stopped by SIGTERM" in (results / "cells" / "good.log").read_text()
     assert "bad: stopped" in stderr
