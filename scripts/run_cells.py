@@ -105,9 +105,12 @@ class Runner:
 
     def plan(self, cell: Cell) -> Status:
         """Check the command of the first step without running it."""
+        if self.stop.signal_name is not None:
+            return Status("stopped", "", "not started")
         with tempfile.NamedTemporaryFile("w", suffix=".log") as file:
             code = self.call([*cell.command("pretrain", self.results), *self.more, "--dry-run"], file)
-            return Status("failed", "pretrain", last_line(Path(file.name))) if code else Status("done")
+            state = "done" if code == 0 else "failed" if self.stop.signal_name is None else "stopped"
+            return Status(state, "pretrain" if code else "", last_line(Path(file.name)) if code else "")
 
 
 def launcher(launch: Sequence[str]) -> Callable[[Sequence[str], IO[str]], Process]:

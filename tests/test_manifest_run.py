@@ -46,9 +46,9 @@ ROOTS = {
 }
 
 
-def start(path: Path, results: Path) -> subprocess.Popen[str]:
+def start(path: Path, results: Path, *words: str) -> subprocess.Popen[str]:
     """Start the runner as the leader of a process group."""
-    command = [sys.executable, "scripts/run_cells.py", str(path), "--output", str(results)]
+    command = [sys.executable, "scripts/run_cells.py", str(path), "--output", str(results), *words]
     return subprocess.Popen(
         command,
         cwd=ROOT,
@@ -129,6 +129,19 @@ def test_a_dry_run_names_the_bad_line_and_writes_nothing(tmp_path: Path) -> None
     assert "good: done" in ended.stderr
     assert "bad: failed pretrain error: --classes" in ended.stderr.splitlines()[-1]
     assert [path.name for path in tmp_path.iterdir()] == ["sweep.csv"]
+
+
+def test_a_dry_run_stops_on_request(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.csv"
+    path.write_text("\n".join(["name,folder,pretrain", *(f"run{n},run{n},--seed {n}" for n in range(500))]) + "\n")
+    running = start(path, tmp_path / "results", "--dry-run")
+    assert running.stderr is not None
+    assert running.stderr.readline().startswith("[1/500] run0: done")
+    running.terminate()
+    stderr = running.communicate(timeout=PATIENCE)[1]
+    assert running.returncode == 75, stderr
+    assert "run499: stopped  not started" in stderr
+    assert "failed" not in stderr
 
 
 @pytest.fixture(scope="module")
