@@ -80,8 +80,10 @@ def test_a_killed_sweep_finishes_when_it_is_started_again(tmp_path: Path) -> Non
     assert "another process is at it" in twice.stderr
     os.killpg(running.pid, signal.SIGKILL)
     running.wait()
+    while "running" in (shown := show(path, results)).partition("done")[0]:  # a killed step takes a moment to let go
+        assert time.monotonic() < give_up
     step = metrics(results / "runs" / "good")[-1]["step"]
-    assert "good  stopped  pretrain" in show(path, results)
+    assert "good  stopped  pretrain" in shown
 
     again = start(path, results)
     stderr = again.communicate(timeout=PATIENCE)[1]

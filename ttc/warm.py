@@ -1,7 +1,7 @@
 """Start scripts that have their imports behind them: a process imports once and forks itself for each script.
 
 A fresh interpreter spends seconds on imports before a script begins, a fifth of a small run. A fork has them at once
-and is the same otherwise: the script runs as the main program of its process, which ends like any other. What imports
+and is the same otherwise: the script has its process for itself, which ends like any other. What imports
 is a process of its own without threads; `python -m ttc.warm` is for `WarmStarter` only.
 """
 
@@ -11,7 +11,6 @@ import contextlib
 import importlib
 import json
 import os
-import runpy
 import signal
 import socket
 import struct
@@ -20,6 +19,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO
+
+from ttc import runtime
 
 _TENSORBOARD = "torch.utils.tensorboard"
 _SKLEARN = ("linear_model", "metrics", "model_selection")
@@ -122,7 +123,7 @@ class _Server:
         try:
             data = self._connection.recv(_NUMBER.size)
         except TimeoutError:
-            raise subprocess.TimeoutExpired("script", timeout or 0.0) from None
+            raise subprocess.TimeoutExpired(["script"], timeout or 0.0) from None
         except ConnectionResetError:
             return None
         return int(_NUMBER.unpack(data)[0]) if data else None
@@ -177,7 +178,7 @@ def main() -> None:
     if words is not None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _BLOCKED)
         sys.argv = words
-        runpy.run_path(words[0], run_name="__main__")
+        runtime.run(importlib.import_module(Path(words[0]).stem).main)
 
 
 if __name__ == "__main__":
