@@ -16,7 +16,7 @@ class Line:
     Attributes:
         group: data of the run, for people.
         run: name of the row: the method and what else sets the row apart.
-        folder: the run folder, relative to the nearest folder that all runs of the table lie in.
+        folder: the run folder, relative to --results or to the nearest folder that all runs of the table lie in.
         seed: of the run.
         metric: as in `ledger.measures`.
         value: None where it is not defined, or was not measured.
