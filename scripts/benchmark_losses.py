@@ -6,7 +6,7 @@
 Two references, written from the equations: `masked-supcontrast` builds the pair matrices of Khosla et al.'s form, and
 `masked-published` in addition what the published code of SupMin builds at every call (four masks, and the exponentials
 without their diagonal). All losses of a batch size take turns; times are medians. Memory is the growth of the peak
-during one call, in a fresh process per case.
+during one call, on a CPU in a fresh process per case.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def call_of(name: str, options: argparse.Namespace, samples: int) -> Callable[[]
 
 
 def peak_mib(name: str, options: argparse.Namespace, samples: int) -> float:
-    """Return the memory of one call; to be called in a fresh process."""
+    """Return the memory of one call; on a CPU in a fresh process."""
     torch.set_num_threads(options.threads)
     call = call_of(name, options, samples)
     call_of(name, options, 2)()  # libraries allocate on first use
@@ -118,7 +118,7 @@ def measure(samples: int, names: list[str], options: argparse.Namespace) -> list
     """Return one row per loss for one batch size."""
     device = runtime.pick_device(options.device)
     times = benchmarking.interleave({name: call_of(name, options, samples) for name in names}, options.repeats, device)
-    memory = {name: benchmarking.in_fresh_process(peak_mib, name, options, samples) for name in names}
+    memory = {name: benchmarking.apart(device, peak_mib, name, options, samples) for name in names}
     rows = []
     for name in names:
         row = {"samples": str(samples), "loss": name, "milliseconds": f"{1000 * statistics.median(times[name]):.2f}"}

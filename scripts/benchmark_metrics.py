@@ -3,8 +3,8 @@
     python scripts/benchmark_metrics.py --samples 1000 5000 --peers --output metrics.csv
 
 Case `pairs` is SAD, SAA, CAD, CAC and the Gaussian potential; case `peu` is one of PEU's five draws. All computations
-of a case take turns and the ratio of a turn is taken before the median. Each call has a fresh process, which gives its
-time and the growth of its peak memory; the plain form of `peu` takes 8 GiB and much time at 5,000 samples.
+of a case take turns and the ratio of a turn is taken before the median. On a CPU each call has a fresh process, which
+gives its time and the growth of its peak memory; the plain form of `peu` takes 8 GiB and much time at 5,000 samples.
 """
 
 from __future__ import annotations
@@ -123,20 +123,21 @@ def sklearn_neighbours(rows: torch.Tensor, classes: torch.Tensor) -> float:
     """Compute the share of the own class among the nearest rows (CAC) alone."""
     from sklearn.neighbors import NearestNeighbors
 
-    search = NearestNeighbors(n_neighbors=max(1, int(RADIUS * len(rows))), algorithm="brute").fit(rows.numpy())
-    index = torch.from_numpy(search.kneighbors(return_distance=False))
-    return float((classes[index] == classes[:, None]).double().mean())
+    search = NearestNeighbors(n_neighbors=max(1, int(RADIUS * len(rows))), algorithm="brute").fit(rows.cpu().numpy())
+    index, own = torch.from_numpy(search.kneighbors(return_distance=False)), classes.cpu()
+    return float((own[index] == own[:, None]).double().mean())
 
 
 def sklearn_uniformity(rows: torch.Tensor) -> float:
     """Compute one draw of PEU with scikit-learn's streamed argmin of distances."""
     from sklearn.metrics import pairwise_distances_argmin
 
-    return entropy_of(torch.from_numpy(pairwise_distances_argmin(rows.numpy(), random_points(rows).numpy())))
+    points = random_points(rows).cpu().numpy()
+    return entropy_of(torch.from_numpy(pairwise_distances_argmin(rows.cpu().numpy(), points)))
 
 
 def one_call(name: str, options: argparse.Namespace, samples: int) -> tuple[float, float]:
-    """Return seconds and peak memory of one call; to be called in a fresh process."""
+    """Return seconds and peak memory of one call; on a CPU in a fresh process."""
     torch.set_num_threads(options.threads)
     device = runtime.pick_device(options.device)
     call_of(name, options, 50)()  # libraries allocate their work space on the first call
@@ -147,9 +148,9 @@ def one_call(name: str, options: argparse.Namespace, samples: int) -> tuple[floa
 
 def measure(case: str, samples: int, kinds: list[str], options: argparse.Namespace) -> list[dict[str, str]]:
     """Return one row per computation of a case."""
-    names = [f"{case} {kind}" for kind in kinds]
+    device, names = runtime.pick_device(options.device), [f"{case} {kind}" for kind in kinds]
     turns = [
-        {name: benchmarking.in_fresh_process(one_call, name, options, samples) for name in names}
+        {name: benchmarking.apart(device, one_call, name, options, samples) for name in names}
         for _ in range(options.repeats)
     ]
     times = {name: [turn[name][0] for turn in turns] for name in names}

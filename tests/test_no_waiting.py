@@ -29,6 +29,8 @@ def test_the_test_sees_what_waits(monkeypatch: pytest.MonkeyPatch) -> None:
         lambda: values.copy_(torch.zeros(3)),
         lambda: values.new_tensor([1.0, 2.0]),
         lambda: torch.tensor(3.0, device=META),
+        lambda: values[torch.tensor([0, 1])],
+        lambda: values.index_put_((torch.tensor([0]),), torch.ones(1, device=META)),
     ):
         assert waits(action, monkeypatch)
     for harmless in (lambda: values + 1, lambda: torch.zeros(3).to(META, non_blocking=True), lambda: values.mean()):

@@ -1,7 +1,7 @@
 """Find what would make the host wait for a GPU, on a machine without one: run it on the device that holds no values.
 
-Reading a value of a tensor on the meta device is an error. Copies to it that would wait, and tensors made there from
-Python numbers, which CUDA copies in the same way, are noted.
+Reading a value of a tensor on the meta device is an error. Copies to it that would wait, tensors made there from Python
+numbers, which CUDA copies in the same way, and indices that are elsewhere are noted.
 """
 
 from __future__ import annotations
@@ -35,6 +35,9 @@ class _Copies(TorchDispatchMode):
             waits = not ((kwargs or {}).get("non_blocking") or (name == "copy_" and len(args) > 2 and args[2]))
             if waits and isinstance(source, Tensor) and source.device.type == "cpu" and result.device == META:
                 self.noted.append(f"{name} of {list(source.shape)}")
+        if name in ("index", "index_put_", "_index_put_impl_", "_unsafe_index") and args[0].device == META:
+            far = [each for each in args[1] if isinstance(each, Tensor) and each.device.type == "cpu" and each.dim()]
+            self.noted += [f"{name} by indices {list(each.shape)} on the CPU" for each in far]
         return result
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ttc.heads import Predict, knn_classifier, train_paper_probe
+from ttc.metrics.classification import classification_metrics
 from ttc.metrics.clinical import clinical_metrics
 from ttc.pretrained import Pretrained
 from ttc.probe import FittedProbe, fit_logistic, groups_of, prediction_table
@@ -94,7 +95,8 @@ class Evaluation:
             bootstrap: draws of the intervals.
 
         Returns:
-            Result of `clinical_metrics`.
+            Result of `clinical_metrics`, and under "validation" what the same predictor reaches on "val", if it is not
+            empty: what a choice between methods or settings may look at.
         """
         scores = {split: predict(self.take(layer, wanted)) for split, wanted in splits.items() if len(wanted)}
         if name is not None:
@@ -102,7 +104,13 @@ class Evaluation:
                 self.heads[name] = predict
             for split, each in scores.items():
                 self.keep(name, split, splits[split], each)
-        return self.report(splits["test"], scores["test"], splits["val"], scores.get("val"), bootstrap=bootstrap)
+        report = self.report(splits["test"], scores["test"], splits["val"], scores.get("val"), bootstrap=bootstrap)
+        if "val" in scores:
+            labels = self.run.dataset.labels[splits["val"]].numpy()
+            found = classification_metrics(labels, scores["val"], positive_class=self.positive_class, bootstrap=0)
+            kept = ("n", "balanced_accuracy", "auroc")
+            report["validation"] = {key: found[key] for key in kept}  # type: ignore[literal-required]
+        return report
 
     def report(
         self, rows: Tensor, scores: Probabilities, val: Tensor, val_scores: Probabilities | None, *, bootstrap: int

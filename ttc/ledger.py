@@ -129,13 +129,13 @@ def measures(result: Mapping[str, object]) -> dict[str, Measure]:
 
 
 def _of_classifier(summary: Mapping[str, object], split: str) -> Iterator[tuple[str, Measure]]:
-    """Yield the metrics of one classifier, at any depth; its entry "n" counts the samples."""
+    """Yield the metrics of one classifier, at any depth; its entry "n" counts the samples, "validation" has its own."""
     for name, entry in _mappings(summary):
         if "value" in entry or "mean" in entry:
             value = entry["value"] if "value" in entry else entry["mean"]
             yield name, _measure(value, split, summary.get("n"), entry.get("low"), entry.get("high"))
         else:
-            inner = _of_classifier({**entry, "n": summary.get("n")}, split)
+            inner = _of_classifier({"n": summary.get("n"), **entry}, "val" if name == "validation" else split)
             yield from ((f"{name}/{deeper}", each) for deeper, each in inner)
 
 

@@ -44,8 +44,9 @@ class TensorImages:
         return len(self.data)
 
     def __getitem__(self, indices: Tensor) -> Tensor:
-        """Return the images at `indices` (int64 [B]) as uint8 [B, C, H, W]."""
-        return self.data[indices]
+        """Return the images at `indices` (int64 [B], on any device) as uint8 [B, C, H, W]."""
+        # Indices that torch has to move itself would make the host wait for a GPU.
+        return self.data[indices.to(self.data.device, non_blocking=True)]
 
 
 @dataclass(frozen=True, eq=False)
