@@ -23,8 +23,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-import torch
-
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
@@ -191,8 +189,8 @@ def main() -> int:
     launch = [sys.executable] if args.launch is None else shlex.split(args.launch)
     scripts = ["pretrain"] if args.dry_run else [step for cell in cells for step in cell.steps]
     prepared = warm.WarmStarter(ROOT, scripts)
-    # What an import may do, look for a GPU or start threads where it may have several, does not survive a fork.
-    alone = os.environ.get("OMP_NUM_THREADS") == "1" and not torch.cuda.is_available()
+    # Threads, which an import may start where it may have several, do not survive a fork.
+    alone = os.environ.get("OMP_NUM_THREADS") == "1"
     runner = Runner(
         results=results,
         start=prepared.start if alone and args.launch is None else launcher(launch),

@@ -112,6 +112,8 @@ class _Server:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
+                # An import that looks for a GPU asks its driver's library: CUDA itself, once started, is lost to forks.
+                env={**os.environ, "PYTORCH_NVML_BASED_CUDA_CHECK": "1"},
             )
 
     def ask(self, words: Sequence[str], stderr: int) -> None:
