@@ -9,7 +9,7 @@ import torch
 from loss_cases import DIM, FEATURES, inputs_for, ready, unit
 from torch import Tensor
 
-from ttc.losses import METHODS, Batch, Objective, build_objective, settings_of
+from ttc.losses import METHODS, Batch, Objective, build_objective, fused, settings_of
 
 LABELS = torch.tensor([0, 0, 1, 0, 1, 0, 0])
 SEEDS = (0, 1, 2)
@@ -20,6 +20,32 @@ def value(name: str, labels: Tensor = LABELS, seed: int = 0, **settings: object)
     objective.on_step(2, 3)
     result: Tensor = objective(unit(len(labels), 2, DIM, seed=seed), labels)
     return result
+
+
+@pytest.mark.parametrize("views", [2, 3])
+@pytest.mark.parametrize("num_classes", [2, 3])
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [("simclr", {}), ("supcon", {}), ("supcon", {"base_temperature": 0.2}), ("supmin", {})]
+    + [("supmin", {"ratio_supervised_majority": ratio}) for ratio in (0.3, 1.0)],
+)
+def test_value_and_gradient_at_once_are_those_of_the_general_form(
+    method: str, settings: dict[str, object], num_classes: int, views: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objective = ready(method, num_classes, **settings)
+    nodes = []
+    found = []
+    for at_once in (True, False):
+        if not at_once:
+            monkeypatch.setattr(fused, "fits", lambda *_: False)
+        inputs = inputs_for(objective, 29, "mixed", 3, views=views)
+        loss = inputs.call(objective)
+        nodes.append("_Contrast" in f"{loss.grad_fn} {loss.grad_fn.next_functions if loss.grad_fn else None}")
+        (3.0 * loss).backward()
+        found.append((loss.detach(), inputs.z.grad, objective.terms["no_positive_fraction"]))
+    assert nodes == [True, False]
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("seed", SEEDS)

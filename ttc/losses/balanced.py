@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ttc.losses.batch import Batch
-from ttc.losses.contrast import add_columns, anchor_losses, class_counts, one_hot, own_class, same_class_products
+from ttc.losses.contrast import add_columns, own_class, same_class_products
 from ttc.losses.cross_entropy import checked_counts, seeded_linear
 from ttc.losses.logsumexp import log_sum_exp
 from ttc.losses.supervised import Contrastive
@@ -130,8 +130,8 @@ class BCL(Contrastive):
     def contrast(self, batch: Batch) -> Tensor:
         """Return the contrastive term of all views in `batch`."""
         dtype, classes, labels_A = batch.z_BVD.dtype, self.num_classes, batch.anchor_labels_A
-        member_PK = one_hot(batch.pool_labels_P, classes, dtype)
-        rows_K = class_counts(batch.pool_labels_P, classes, dtype) * batch.views
+        member_PK = batch.codes(classes)
+        rows_K = member_PK.sum(0) * batch.views
         # A class without rows is nobody's own class; the clamp only keeps its unused entry finite.
         members_KK = (rows_K + 1 - torch.eye(classes, dtype=dtype, device=rows_K.device)).clamp(min=1)
         log_weights_AK = -members_KK.log()[labels_A]
@@ -144,9 +144,9 @@ class BCL(Contrastive):
         )
         centre_products_AK = batch.anchors_AD @ self.centres_KD().to(dtype).T
         lse_A = add_columns(lse_A, centre_products_AK / self.temperature, log_weights_AK)
-        products_A, counts_A = same_class_products(batch, member_PK)
-        products_A = products_A + own_class(centre_products_AK, labels_A)
-        return self.reduce(anchor_losses(lse_A, products_A / self.temperature, counts_A + 1), counts_A)
+        products_BV, counts_B1 = same_class_products(batch, member_PK)
+        products_BV = products_BV + own_class(centre_products_AK, labels_A).view_as(products_BV)
+        return self.mean_loss(batch, lse_A, products_BV / self.temperature, counts_B1 + 1)
 
     def collapse_value(self, samples: int) -> float | None:
         """Return None: the value depends on the centres and the class counts of the batch."""

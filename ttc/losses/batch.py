@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ttc.losses.logsumexp import log_sum_exp
+from ttc.losses.products import other_views
 
 # Rounding to bfloat16 changes the length of a unit row by at most 2^-8.
 _LENGTH_TOLERANCE = 4e-3
@@ -43,6 +44,7 @@ class Batch:
     """One checked batch in float32 or float64: local anchors, and the columns of all ranks.
 
     In one process `pool_z_PVD is z_BVD`, which the log-sum-exp recognises: each pair is then multiplied once.
+    `single_loss` tells that the batch serves one loss, with nothing that another could use again.
     """
 
     z_BVD: Tensor
@@ -54,7 +56,9 @@ class Batch:
     sample_ids_B: Tensor | None = None
     pool_sample_ids_P: Tensor | None = None
     bf16_multiply: bool = False
+    single_loss: bool = False
     _log_sum_exp: dict[float, Tensor] = field(default_factory=dict)
+    _codes: dict[int, Tensor] = field(default_factory=dict)
 
     @cached_property
     def anchors_AD(self) -> Tensor:
@@ -93,11 +97,19 @@ class Batch:
         return products_A
 
     @cached_property
-    def other_view_products_A(self) -> Tensor:
+    def other_view_products_BV(self) -> Tensor:
         """Sum of a row's dot products with the other views of its sample, the set W(i)."""
-        others_BVD = self.z_BVD.sum(1, keepdim=True) - self.z_BVD
-        products_BV: Tensor = torch.linalg.vecdot(self.z_BVD, others_BVD)
-        return products_BV.flatten()
+        return other_views(self.z_BVD)
+
+    def codes(self, num_classes: int) -> Tensor:
+        """Return the one-hot classes of the pool's samples [P, K]; computed once."""
+        if num_classes not in self._codes:
+            self._codes[num_classes] = one_hot(self.pool_labels_P, num_classes, self.z_BVD.dtype)
+        return self._codes[num_classes]
+
+    def local(self, pool: Tensor) -> Tensor:
+        """Return the part [B, ...] of this process of something that the pool's samples have [P, ...]."""
+        return pool if len(pool) == len(self.z_BVD) else pool[self.first : self.first + len(self.z_BVD)]
 
     def log_sum_exp(self, temperature: float) -> Tensor:
         """Return log sum_{k in A(i)} exp(z_i . z_k / temperature) [A]; computed once per temperature."""
@@ -125,6 +137,12 @@ class Batch:
             pool_sample_ids_P=self.pool_sample_ids_P,
             bf16_multiply=self.bf16_multiply,
         )
+
+
+def one_hot(labels_P: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:
+    """Return [P, K] with a one in the class of each label."""
+    # torch's own one_hot reads the labels back from the device to check their range.
+    return (labels_P[:, None] == torch.arange(num_classes, device=labels_P.device)).to(dtype)
 
 
 def as_float(rows: Tensor) -> Tensor:

@@ -12,13 +12,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ttc.losses.batch import Batch
-
-
-def one_hot(labels_P: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:
-    """Return [P, K] with a one in the class of each label."""
-    # torch's own one_hot reads the labels back from the device to check their range.
-    return (labels_P[:, None] == torch.arange(num_classes, device=labels_P.device)).to(dtype)
+from ttc.losses.batch import Batch, one_hot
+from ttc.losses.products import same_class
 
 
 def class_counts(labels_P: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:
@@ -34,33 +29,37 @@ def same_class_products(batch: Batch, member_PK: Tensor) -> tuple[Tensor, Tensor
         member_PK: one-hot classes [P, K] of the samples that count; rows of zeros for the others.
 
     Returns:
-        Sum of the products [A] and number of rows in it [A]. Both assume that the anchor is a member.
+        Sum of the products [B, V] and number of rows in it [B, 1]. Both assume that the anchor is a member.
     """
-    sums_KD = member_PK.T @ batch.pool_z_PVD.sum(1)
-    # A product with the codes, since the backward pass of an index has no fixed order of summation on a GPU.
-    own_BD = one_hot(batch.labels_B, member_PK.shape[1], member_PK.dtype) @ sums_KD
-    products_A = torch.linalg.vecdot(batch.z_BVD, own_BD[:, None] - batch.z_BVD).flatten()
-    rows_K = member_PK.sum(0) * batch.views
-    return products_A, rows_K[batch.anchor_labels_A] - 1
+    own_BK = batch.local(batch.codes(member_PK.shape[1]))
+    products_BV = same_class(batch.z_BVD, batch.pool_z_PVD, own_BK, member_PK)
+    others_K = member_PK.sum(0) * batch.views - 1
+    return products_BV, others_K[batch.labels_B][:, None]
 
 
-def anchor_losses(lse_A: Tensor, products_A: Tensor, weights_A: Tensor | float) -> Tensor:
+def anchor_losses(lse_A: Tensor, products: Tensor, weights: Tensor | float, *, complete: bool = False) -> Tensor:
     """Return l_i = log-sum-exp - weighted mean of the positives' logits.
 
     Args:
         lse_A: logarithm of each anchor's denominator.
-        products_A: sum of the positives' logits, each times its weight.
-        weights_A: sum of the positives' weights.
+        products: sum of the positives' logits, each times its weight; [A] or [B, V].
+        weights: sum of the positives' weights, which can be spread over the products.
+        complete: each anchor is known to have a positive and a column, as it has where it has other views. To look for
+            those without takes longer than the rest.
 
     Returns:
-        [A]; zero for an anchor without positives or without any column, which stays in the mean.
+        In the shape of the products; zero for an anchor without positives or without any column, which stays in the
+        mean.
     """
-    weights_A = weights_A.to(lse_A.dtype) if isinstance(weights_A, Tensor) else torch.full_like(lse_A, weights_A)
+    lse = lse_A.view_as(products)
+    if complete:
+        return lse - products / weights
+    weights = weights.to(lse.dtype) if isinstance(weights, Tensor) else torch.full_like(lse, weights)
     # Not "unless usable": NaN must stay NaN, so that a broken run is seen.
-    unusable_A = (weights_A <= 0) | (lse_A == -torch.inf)
+    unusable = (weights <= 0) | (lse == -torch.inf)
     # The quotient is differentiated where it is left out too: it must be finite there.
-    mean_A = products_A / weights_A.masked_fill(unusable_A, 1.0)
-    return (lse_A - mean_A).masked_fill(unusable_A, 0.0)
+    mean = products / weights.masked_fill(weights <= 0, 1.0)
+    return (lse - mean).masked_fill(unusable, 0.0)
 
 
 def add_columns(lse_A: Tensor, logits_AX: Tensor, log_weights_AX: Tensor | float = 0.0) -> Tensor:

@@ -15,14 +15,16 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 # Edge of a square block. On a CPU a float32 block and its operands stay in a 2 MiB L2 cache, which measured fastest
-# (scripts/benchmark_losses.py); a GPU needs larger multiplications to be busy, its value is an estimate.
+# (scripts/benchmark_losses.py); a GPU needs larger multiplications to be busy, and is faster still with all pairs of
+# 4096 samples in one block (measured on an H200).
 _BLOCK_CPU = 512
 _BLOCK_GPU = 4096
 _SINGLE_PASS_CPU = 1024 * 1024
-_SINGLE_PASS_GPU = 4096 * 4096
-# Rows of stored exponentials that the backward pass weighs at a time: a small scratch block comes back from the
-# allocator warm, a fresh one of all rows costs more in page faults than the arithmetic on it.
+_SINGLE_PASS_GPU = 8192 * 8192
+# Stored exponentials that the backward pass weighs at a time: a small block stays in the cache, one of all rows would
+# be as large as what is stored.
 _KEPT_ELEMENTS_CPU = 128 * 1024
+_KEPT_ELEMENTS_GPU = 4096 * 4096
 # Largest spread of logits for which one shift serves all rows: exp(-80) is still a normal float32 number.
 _SAFE_SPREAD = 80.0
 
@@ -66,14 +68,14 @@ def log_sum_exp(
     Returns:
         [A]; -inf for an anchor without any column, with gradient zero.
     """
-    if anchors_AD is columns_MD and self_offset == 0 and groups is None and _one_shift_is_safe(anchors_AD, scale):
+    if anchors_AD is columns_MD and self_offset == 0 and groups is None and one_shift_is_safe(anchors_AD, scale):
         symmetric: Tensor = _SymmetricLogSumExp.apply(anchors_AD, scale, bf16_multiply)
         return symmetric
     result: Tensor = _LogSumExp.apply(anchors_AD, columns_MD, scale, self_offset, groups, bf16_multiply)
     return result
 
 
-def _one_shift_is_safe(rows_ND: Tensor, scale: float) -> bool:
+def one_shift_is_safe(rows_ND: Tensor, scale: float) -> bool:
     """Tell whether unit rows keep all logits within the range of a single shift."""
     return 2.0 * scale <= (_SAFE_SPREAD if rows_ND.dtype == torch.float32 else 8 * _SAFE_SPREAD)
 
@@ -82,13 +84,14 @@ def _block(device: torch.device) -> int:
     return _BLOCK_CPU if device.type == "cpu" else _BLOCK_GPU
 
 
-def _fits_single_pass(rows: int, columns: int, device: torch.device) -> bool:
+def fits_single_pass(rows: int, columns: int, device: torch.device) -> bool:
     return rows * columns <= (_SINGLE_PASS_CPU if device.type == "cpu" else _SINGLE_PASS_GPU)
 
 
-def _kept_rows(columns: int, device: torch.device) -> int:
+def kept_rows(columns: int, device: torch.device) -> int:
     """Return how many rows of stored exponentials are weighed at a time."""
-    return max(1, _KEPT_ELEMENTS_CPU // columns) if device.type == "cpu" else columns
+    elements = _KEPT_ELEMENTS_CPU if device.type == "cpu" else _KEPT_ELEMENTS_GPU
+    return min(columns, max(1, elements // columns))
 
 
 def _slices(length: int, block: int) -> Iterator[slice]:
@@ -99,9 +102,14 @@ def _slices(length: int, block: int) -> Iterator[slice]:
 def _logits(work: Tensor, left: Tensor, right: Tensor, scale: float) -> Tensor:
     """Write scale * left @ right.T into `work` and return that part of it."""
     out = work[: left.shape[0] * right.shape[0]].view(left.shape[0], right.shape[0])
-    if left.dtype == out.dtype:
-        return torch.addmm(out, left, right.T, beta=0, alpha=scale, out=out)
-    return out.copy_(left @ right.T).mul_(scale)
+    return _multiply(out, left, right.T, scale)
+
+
+def _multiply(out: Tensor, left: Tensor, right: Tensor, scale: float) -> Tensor:
+    """Write scale * left @ right into `out`, multiplying in the dtype of `right`."""
+    if right.dtype == out.dtype:
+        return torch.addmm(out, left, right, beta=0, alpha=scale, out=out)
+    return out.copy_(left.to(right.dtype) @ right).mul_(scale)
 
 
 def _accumulate(total: Tensor, left: Tensor, right: Tensor) -> None:
@@ -125,10 +133,15 @@ class _SymmetricLogSumExp(torch.autograd.Function):
         operand_ND = _operand(rows_ND, bf16)
         # No product of two rows exceeds the largest squared length, so exp never overflows, whatever the rows are.
         shift: Tensor = torch.linalg.vecdot(rows_ND, rows_ND).amax() * scale
-        total_N = rows_ND.new_zeros(rows)
-        ctx.scale, ctx.bf16, ctx.kept = scale, bf16, _fits_single_pass(rows, rows, rows_ND.device)
+        ctx.scale, ctx.bf16, ctx.kept = scale, bf16, fits_single_pass(rows, rows, rows_ND.device)
         block = rows if ctx.kept else _block(rows_ND.device)
         work = rows_ND.new_empty(block * block)
+        if ctx.kept:
+            exp_NN = _logits(work, operand_ND, operand_ND, scale).sub_(shift).exp_().fill_diagonal_(0)
+            total_N = exp_NN.sum(1)
+            ctx.save_for_backward(rows_ND, total_N, shift, exp_NN)
+            return total_N.log() + shift
+        total_N = rows_ND.new_zeros(rows)
         for i, j in _upper_blocks(rows, block):
             exp_IJ = _logits(work, operand_ND[i], operand_ND[j], scale).sub_(shift).exp_()
             if i == j:
@@ -136,10 +149,7 @@ class _SymmetricLogSumExp(torch.autograd.Function):
             else:
                 total_N[j] += exp_IJ.sum(0)
             total_N[i] += exp_IJ.sum(1)
-        if ctx.kept:
-            ctx.save_for_backward(rows_ND, total_N, shift, work.view(rows, rows))
-        else:
-            ctx.save_for_backward(rows_ND, total_N, shift)
+        ctx.save_for_backward(rows_ND, total_N, shift)
         return total_N.log() + shift
 
     @staticmethod
@@ -147,13 +157,16 @@ class _SymmetricLogSumExp(torch.autograd.Function):
     def backward(ctx: _Context, grad_N: Tensor) -> tuple[Tensor, None, None]:
         rows_ND, total_N, shift, *kept = ctx.saved_tensors
         operand_ND = _operand(rows_ND, ctx.bf16)
-        weight_N = torch.where(total_N > 0, grad_N / total_N, 0) * ctx.scale
-        grad_ND = torch.zeros_like(rows_ND)
+        # Without another column the total is zero, and so is the gradient.
+        weight_N = grad_N / total_N if len(rows_ND) > 1 else torch.zeros_like(grad_N)
+        grad_ND = torch.empty_like(rows_ND) if kept else torch.zeros_like(rows_ND)
         if kept:
-            count = _kept_rows(len(rows_ND), rows_ND.device)
+            count = kept_rows(len(rows_ND), rows_ND.device)
+            weights_CN = rows_ND.new_empty(count, len(rows_ND))
             pieces = (torch.split(each, count) for each in (grad_ND, weight_N[:, None], kept[0]))
             for grad_ID, weight_I1, exp_IN in zip(*pieces, strict=True):
-                _accumulate(grad_ID, (weight_I1 + weight_N).mul_(exp_IN), operand_ND)
+                pair_IN = torch.add(weight_I1, weight_N, out=weights_CN[: len(weight_I1)]).mul_(exp_IN)
+                _multiply(grad_ID, pair_IN, operand_ND, ctx.scale)
             return grad_ND, None, None
         block = _block(rows_ND.device)
         work, weights = rows_ND.new_empty(block * block), rows_ND.new_empty(block * block)
@@ -166,7 +179,7 @@ class _SymmetricLogSumExp(torch.autograd.Function):
             _accumulate(grad_ND[i], pair_IJ, operand_ND[j])
             if i != j:
                 _accumulate(grad_ND[j], pair_IJ.T, operand_ND[i])
-        return grad_ND, None, None
+        return grad_ND.mul_(ctx.scale), None, None
 
 
 def _upper_blocks(length: int, block: int) -> Iterator[tuple[slice, slice]]:
@@ -192,7 +205,7 @@ class _LogSumExp(torch.autograd.Function):
         anchors, columns = len(anchors_AD), len(columns_MD)
         left_AD, right_MD = _operand(anchors_AD, bf16), _operand(columns_MD, bf16)
         ctx.scale, ctx.bf16, ctx.self_offset, ctx.groups = scale, bf16, self_offset, groups
-        ctx.kept = _fits_single_pass(anchors, columns, anchors_AD.device)
+        ctx.kept = fits_single_pass(anchors, columns, anchors_AD.device)
         block = max(anchors, columns) if ctx.kept else _block(anchors_AD.device)
         work = anchors_AD.new_empty(min(anchors, block) * min(columns, block))
         maximum_A = anchors_AD.new_full((anchors,), -torch.inf)

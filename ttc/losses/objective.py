@@ -32,7 +32,8 @@ class Objective(nn.Module):
         validate: check labels, lengths and finiteness, which waits for the device; switch off where that costs time.
         bf16_multiply: multiply pairs of rows in bfloat16.
         terms: detached values of the last call.
-        keep_graph_terms: also keep the weighted terms with their graph in `values`, to take gradients apart.
+        keep_graph_terms: also keep the weighted terms with their graph in `values`, to take gradients apart; a loss
+            without additional terms has nothing to take apart.
     """
 
     views: int = 2
@@ -87,16 +88,18 @@ class Objective(nn.Module):
         """
         with torch.autocast(device_type=z.device.type, enabled=False):
             batch = self._batch(z, labels, pool, features, sample_ids)
-            self.terms = {}
+            self.terms, self.values = {}, {}
             own = self.loss(batch)
-            self.values = {"objective": self.own_weight * own}
             self.terms["objective"] = own.detach()
+            if not self.extra_terms:
+                return own
+            self.values = {"objective": self.own_weight * own}
             for name, term in self.extra_terms.items():
                 assert isinstance(term, Objective)
                 value = term.loss(batch)
                 self.terms[name] = value.detach()
                 self.values[name] = self.extra_weights[name] * value
-            total = torch.stack(tuple(self.values.values())).sum() if self.extra_terms else own
+            total = torch.stack(tuple(self.values.values())).sum()
             if not self.keep_graph_terms:
                 self.values = {}
             return total
@@ -173,18 +176,17 @@ class Objective(nn.Module):
         if self.validate:
             check_rows(z, unit=self.space == "projection")
         features_BVF = None if features is None else as_float(features).to(z_BVD.dtype)
-        if pool is None:
-            return Batch(z_BVD, labels_B, z_BVD, labels_B, 0, features_BVF, sample_ids, sample_ids, self.bf16_multiply)
         return Batch(
             z_BVD,
             labels_B,
-            as_float(pool.z),
-            self._checked_labels(pool.labels),
-            pool.first,
+            z_BVD if pool is None else as_float(pool.z),
+            labels_B if pool is None else self._checked_labels(pool.labels),
+            0 if pool is None else pool.first,
             features_BVF,
             sample_ids,
-            pool.sample_ids,
+            sample_ids if pool is None else pool.sample_ids,
             self.bf16_multiply,
+            single_loss=not self.extra_terms,
         )
 
     def _checked_labels(self, labels: Tensor) -> Tensor:

@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from ttc.losses.batch import Batch
-from ttc.losses.contrast import anchor_losses, one_hot, own_class
+from ttc.losses.batch import Batch, one_hot
+from ttc.losses.contrast import anchor_losses, own_class
 from ttc.losses.cross_entropy import checked_counts, seeded_linear
 from ttc.losses.logsumexp import log_sum_exp
 from ttc.losses.objective import Objective

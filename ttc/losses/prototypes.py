@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ttc.losses.batch import Batch
-from ttc.losses.contrast import anchor_losses, class_counts, one_hot, own_class
+from ttc.losses.batch import Batch, one_hot
+from ttc.losses.contrast import class_counts, own_class
 from ttc.losses.supervised import Contrastive
 
 
@@ -119,9 +119,8 @@ class SupProto(Contrastive):
         self.terms |= pulled_fractions(pulled_A, labels_A, self.num_classes)
         weights_A = pulled_A.to(products_AK.dtype) + (batch.views - 1)
         prototype_A = torch.where(pulled_A, own_class(products_AK, labels_A), 0.0)
-        products_A = (batch.other_view_products_A + prototype_A) / self.temperature
-        lse_A = batch.log_sum_exp(self.temperature)
-        return self.reduce(anchor_losses(lse_A, products_A, weights_A), weights_A)
+        products_A = (batch.other_view_products_BV.flatten() + prototype_A) / self.temperature
+        return self.mean_loss(batch, batch.log_sum_exp(self.temperature), products_A, weights_A)
 
     def collapse_value(self, samples: int) -> float | None:
         """Return None: the value depends on where the rows lie relative to the prototypes."""

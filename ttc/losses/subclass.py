@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ttc.losses.batch import Batch
-from ttc.losses.contrast import anchor_losses, one_hot, same_class_products
+from ttc.losses.contrast import anchor_losses, same_class_products
 from ttc.losses.logsumexp import log_sum_exp
 from ttc.losses.objective import Broadcast, Embed
 from ttc.losses.supervised import SupCon
@@ -101,14 +101,15 @@ class SBC(SupCon):
         inside_A = torch.linalg.vecdot(batch.anchors_AD, sums_UD[sub_A]) - batch.self_products_A
         inside_rows_A = rows_U[sub_A] - 1
         lse_A = batch.log_sum_exp(self.temperature)
-        term1 = self.reduce(anchor_losses(lse_A, inside_A / self.temperature, inside_rows_A), inside_rows_A)
+        term1 = self.mean_loss(batch, lse_A, inside_A / self.temperature, inside_rows_A)
 
-        class_A, class_rows_A = same_class_products(batch, one_hot(batch.pool_labels_P, self.num_classes, dtype))
+        class_BV, class_rows_B1 = same_class_products(batch, batch.codes(self.num_classes))
+        class_A, class_rows_A = class_BV.flatten(), class_rows_B1.expand_as(class_BV).flatten()
         if self.second_term == "ccl":
             logits_A, counts_A = class_A / self.temperature, class_rows_A
         else:
             temperature_A = self.class_temperatures_K.to(dtype)[batch.anchor_labels_A]
-            logits_A = (batch.other_view_products_A + class_A - inside_A) / temperature_A
+            logits_A = (batch.other_view_products_BV.flatten() + class_A - inside_A) / temperature_A
             counts_A = class_rows_A - inside_rows_A + (views - 1)
             lse_A = self._outside_log_sum_exp(batch, temperature_A, sub_A, sub_M)
         term2 = anchor_losses(lse_A, logits_A, counts_A).mean()

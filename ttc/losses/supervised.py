@@ -1,6 +1,6 @@
 """NT-Xent, SupCon and SupMin: one class, three sets of supervised samples.
 
-Shape suffixes: A local rows, P samples of all ranks, K classes.
+Shape suffixes: A local rows, B local samples, V views, P samples of all ranks, K classes.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from ttc.losses.batch import Batch
-from ttc.losses.contrast import anchor_losses, one_hot, same_class_products, uniform_integers
+from ttc.losses import fused
+from ttc.losses.batch import Batch, one_hot
+from ttc.losses.contrast import anchor_losses, same_class_products, uniform_integers
 from ttc.losses.objective import Objective
 
 
@@ -44,10 +45,26 @@ class Contrastive(Objective):
         self.temperature = temperature
         self.factor = check_temperature(temperature, base_temperature)
 
-    def reduce(self, losses_A: Tensor, weights_A: Tensor) -> Tensor:
-        """Return the factor times the mean over all local anchors and note the share without positives."""
-        self.terms["no_positive_fraction"] = (weights_A <= 0).to(losses_A.dtype).mean().detach()
-        return self.factor * losses_A.mean()
+    def mean_loss(self, batch: Batch, lse_A: Tensor, products: Tensor, weights: Tensor | float) -> Tensor:
+        """Return the factor times the mean over all local anchors, and note the share of them without positives.
+
+        Args:
+            batch: the batch; the other views of an anchor are among its positives and columns.
+            lse_A: logarithm of each anchor's denominator.
+            products: sum of the positives' logits [A] or [B, V], each times its weight.
+            weights: sum of the positives' weights.
+        """
+        complete = batch.views > 1
+        none = lse_A.new_zeros(()) if complete else (torch.as_tensor(weights) <= 0).to(lse_A.dtype).mean()
+        self.terms["no_positive_fraction"] = none
+        loss = anchor_losses(lse_A, products, weights, complete=complete).mean()
+        return loss if self.factor == 1 else self.factor * loss
+
+    def at_once(self, batch: Batch, member_BK: Tensor | None = None, supervised_B: Tensor | None = None) -> Tensor:
+        """Return the same as `mean_loss` for a batch that fits; see `fused.contrast` for the arguments."""
+        self.terms["no_positive_fraction"] = batch.z_BVD.new_zeros(())
+        loss = fused.contrast(batch, self.temperature, member_BK, supervised_B)
+        return loss if self.factor == 1 else self.factor * loss
 
     def collapse_value(self, samples: int) -> float | None:
         """Return factor * ln(rows - 1): all other rows are equally near, positives among them."""
@@ -64,10 +81,10 @@ class SupCon(Contrastive):
 
     def loss(self, batch: Batch) -> Tensor:
         """Return the mean of the anchors' losses."""
-        member_PK = one_hot(batch.pool_labels_P, self.num_classes, batch.z_BVD.dtype)
-        products_A, counts_A = same_class_products(batch, member_PK)
-        lse_A = batch.log_sum_exp(self.temperature)
-        return self.reduce(anchor_losses(lse_A, products_A / self.temperature, counts_A), counts_A)
+        if fused.fits(batch, self.temperature):
+            return self.at_once(batch, batch.codes(self.num_classes))
+        products_BV, counts_B1 = same_class_products(batch, batch.codes(self.num_classes))
+        return self.mean_loss(batch, batch.log_sum_exp(self.temperature), products_BV / self.temperature, counts_B1)
 
 
 class SimCLR(Contrastive):
@@ -78,9 +95,10 @@ class SimCLR(Contrastive):
 
     def loss(self, batch: Batch) -> Tensor:
         """Return the mean of the anchors' losses."""
-        counts_A = torch.full_like(batch.self_products_A, batch.views - 1)
-        products_A = batch.other_view_products_A / self.temperature
-        return self.reduce(anchor_losses(batch.log_sum_exp(self.temperature), products_A, counts_A), counts_A)
+        if fused.fits(batch, self.temperature):
+            return self.at_once(batch)
+        products_BV = batch.other_view_products_BV / self.temperature
+        return self.mean_loss(batch, batch.log_sum_exp(self.temperature), products_BV, batch.views - 1.0)
 
 
 class SupMin(Contrastive):
@@ -132,14 +150,14 @@ class SupMin(Contrastive):
     def loss(self, batch: Batch) -> Tensor:
         """Return the mean of the anchors' losses."""
         supervised_P = self.supervised(batch)
-        member_PK = one_hot(batch.pool_labels_P, self.num_classes, batch.z_BVD.dtype) * supervised_P[:, None]
-        products_A, counts_A = same_class_products(batch, member_PK)
-        local_P = supervised_P[batch.first : batch.first + len(batch.labels_B)]
-        supervised_A = local_P.repeat_interleave(batch.views, output_size=len(products_A))
-        products_A = torch.where(supervised_A, products_A, batch.other_view_products_A)
-        counts_A = torch.where(supervised_A, counts_A, batch.views - 1)
-        lse_A = batch.log_sum_exp(self.temperature)
-        return self.reduce(anchor_losses(lse_A, products_A / self.temperature, counts_A), counts_A)
+        member_PK = batch.codes(self.num_classes) * supervised_P[:, None]
+        if fused.fits(batch, self.temperature):
+            return self.at_once(batch, member_PK, supervised_P)
+        products_BV, counts_B1 = same_class_products(batch, member_PK)
+        supervised_B1 = batch.local(supervised_P)[:, None]
+        products_BV = torch.where(supervised_B1, products_BV, batch.other_view_products_BV)
+        counts_B1 = torch.where(supervised_B1, counts_B1, batch.views - 1)
+        return self.mean_loss(batch, batch.log_sum_exp(self.temperature), products_BV / self.temperature, counts_B1)
 
     def supervised(self, batch: Batch) -> Tensor:
         """Return True for the minority and for the majority samples drawn in this step."""

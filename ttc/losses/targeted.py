@@ -11,11 +11,9 @@ import itertools
 import torch
 from torch import Tensor, nn
 
-from ttc.losses.batch import Batch
+from ttc.losses.batch import Batch, one_hot
 from ttc.losses.contrast import (
     add_columns,
-    anchor_losses,
-    one_hot,
     own_class,
     same_class_products,
     uniform_integers,
@@ -104,23 +102,22 @@ class KCL(Contrastive):
         return draw_positives(batch, self.k, self.num_classes, self.seed, self.step)
 
     def positives(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return the sum of dot products with the positives [A] and their number [A]."""
+        """Return the sum of dot products with the positives [B, V] and their number, [B, V] or [B, 1]."""
         if self.k >= batch.columns_MD.shape[0] - batch.views:
-            member_PK = one_hot(batch.pool_labels_P, self.num_classes, batch.z_BVD.dtype)
-            return same_class_products(batch, member_PK)
+            return same_class_products(batch, batch.codes(self.num_classes))
         index_AS, valid_AS = self.draw(batch)
         weight_AS = valid_AS.to(batch.z_BVD.dtype)
         sums_AD = torch.zeros_like(batch.anchors_AD)
         for slot in range(index_AS.shape[1]):
             sums_AD = sums_AD + batch.columns_MD.index_select(0, index_AS[:, slot]) * weight_AS[:, slot, None]
-        products_A = torch.linalg.vecdot(batch.anchors_AD, sums_AD) + batch.other_view_products_A
-        return products_A, weight_AS.sum(1) + (batch.views - 1)
+        drawn_A = torch.linalg.vecdot(batch.anchors_AD, sums_AD)
+        products_BV = drawn_A.view(len(batch.labels_B), -1) + batch.other_view_products_BV
+        return products_BV, weight_AS.sum(1).view_as(products_BV) + (batch.views - 1)
 
     def loss(self, batch: Batch) -> Tensor:
         """Return the mean of the anchors' losses."""
-        products_A, counts_A = self.positives(batch)
-        lse_A = batch.log_sum_exp(self.temperature)
-        return self.reduce(anchor_losses(lse_A, products_A / self.temperature, counts_A), counts_A)
+        products_BV, counts = self.positives(batch)
+        return self.mean_loss(batch, batch.log_sum_exp(self.temperature), products_BV / self.temperature, counts)
 
 
 class TSC(KCL):
@@ -197,19 +194,18 @@ class TSC(KCL):
     def loss(self, batch: Batch) -> Tensor:
         """Return the mean of the anchors' losses."""
         if self.training and len(self.permutations_RK):
-            member_PK = one_hot(batch.pool_labels_P, self.num_classes, batch.z_BVD.dtype)
+            member_PK = batch.codes(self.num_classes)
             sums_KD = (member_PK.T @ batch.pool_z_PVD.detach().sum(1)).to(self.centroids_KD.dtype)
             self._class_sums = sums_KD, member_PK.sum(0).to(sums_KD.dtype) * batch.views
         if self.target_weight == 0 or self.epoch < self.kcl_epochs:
             return super().loss(batch)
-        products_A, counts_A = self.positives(batch)
+        products_BV, counts = self.positives(batch)
         targets_KD = self.prototypes_KD[self.assignment_K].to(batch.z_BVD.dtype)
         logits_AK = batch.anchors_AD @ targets_KD.T / self.temperature
         lse_A = add_columns(batch.log_sum_exp(self.temperature), logits_AK)
         own_A = own_class(logits_AK, batch.anchor_labels_A)
-        weights_A = counts_A + self.target_weight
-        logits_A = products_A / self.temperature + self.target_weight * own_A
-        return self.reduce(anchor_losses(lse_A, logits_A, weights_A), counts_A)
+        logits_BV = products_BV / self.temperature + self.target_weight * own_A.view_as(products_BV)
+        return self.mean_loss(batch, lse_A, logits_BV, counts + self.target_weight)
 
     def collapse_value(self, samples: int) -> float | None:
         """Return None with targets: the value depends on where the rows lie relative to them."""
