@@ -20,7 +20,7 @@ for name in study study-ablations study-factorial study-final; do
     # The ablations vary one flag each that the tables of methods hold fixed.
     "$PYTHON" scripts/collect_results.py --results "$runs/$name" "${known[@]+"${known[@]}"}" --output "docs/results/$name" \
         --compare batch-size micro-batch-size jitter-strength crop-scale encoder projection-batchnorm \
-        --also 'projection/*/macro' projection/CAC_over_cap/minority projection/effective_rank/all \
+        --also 'encoder/*/validation/*' 'projection/*/macro' projection/CAC_over_cap/minority projection/effective_rank/all \
         -- "${finished[@]}" > /dev/null
 done
 "$PYTHON" scripts/write_study_page.py
