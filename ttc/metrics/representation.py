@@ -16,7 +16,7 @@ from ttc.metrics.neighbours import ClassSums, stream_class_sums
 from ttc.metrics.shares import ALONE, Share
 from ttc.metrics.uniformity import effective_rank, entropy_uniformity
 
-_BLOCK_BYTES = {"cpu": 6 * 2**20, "cuda": 256 * 2**20}
+_BLOCK_BYTES = {"cpu": 6 * 2**20, "cuda": 64 * 2**20}
 
 
 class Summary(TypedDict):
@@ -90,7 +90,7 @@ def representation_metrics(
         peu_draws: Draws of random points for PEU; 0 leaves it out (None).
         seed: Seed of these draws, the only randomness.
         block_rows: Rows compared at a time: memory and speed, not the result. By default about 6 MiB on a CPU
-            and 256 MiB on a GPU.
+            and 64 MiB on a GPU.
         device: Where to compute; by default where the embeddings are.
         share: Which part of the pairs this process compares, if several hold the same embeddings. The result is that
             of one process, to the last digit, and the same in all of them.

@@ -82,8 +82,8 @@ def _nearest_point(rows_MD: torch.Tensor, generator: torch.Generator, share: Sha
     points = POINTS_PER_ROW * total
     for offset in range(0, points, _POINT_BLOCK):
         count = min(_POINT_BLOCK, points - offset)
-        drawn_PD = torch.randn(count, dim, generator=generator, dtype=torch.float64)
-        points_DP = torch.nn.functional.normalize(drawn_PD, dim=1).to(rows_MD).T
+        drawn_PD = torch.randn(count, dim, generator=generator, dtype=torch.float64).to(rows_MD.device)
+        points_DP = torch.nn.functional.normalize(drawn_PD, dim=1).to(rows_MD.dtype).T
         for start in range(share.rank * _ROW_BLOCK, total, share.size * _ROW_BLOCK):
             stop = min(start + _ROW_BLOCK, total)
             cosine_BP = rows_MD[start:stop] @ points_DP
