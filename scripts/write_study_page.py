@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from ttc import ledger_lines, manifest, runtime, study, study_figures, study_tables
+from ttc import ledger_lines, manifest, runtime, study, study_factorial, study_figures, study_tables
 from ttc.cli import Parser
 from ttc.result_tables import replace_block
 from ttc.study_tables import JOINT, MAIN, Sweep
@@ -53,6 +53,7 @@ def main() -> int:
         "ranks": study_tables.rank_table(entries, SHARES, main_rows),
         **{f"rows-{share}": study_tables.all_rows(entries, share) for share in SHARES},
         "ablations": study_tables.ablations(entries, sweeps["study-ablations"].entries),
+        "factorial": study_factorial.table(sweeps["study-factorial"].entries, SHARES[:2]),
         "final": study_tables.final(sweeps["study-final"].entries, SHARES[:2]),
     }
     for name, text in blocks.items():

@@ -10,8 +10,8 @@ import pytest
 from scipy import stats
 
 from tests.processes import ROOT, run
-from ttc import study, study_figures, study_tables
-from ttc.ledger_lines import Line
+from ttc import study, study_factorial, study_figures, study_tables
+from ttc.ledger_lines import Line, from_csv
 from ttc.manifest import Cell, read_manifest
 from ttc.study import Entry
 
@@ -163,3 +163,42 @@ def test_nothing_to_write_is_said(tmp_path: Path) -> None:
     refused = run("scripts.write_study_page", "--results", tmp_path, "--page", tmp_path / "x.md", folder=tmp_path)
     assert refused.code == 1
     assert "study-ledger.csv holds no run of the study" in refused.stderr
+
+
+def test_the_factorial_is_ranked_by_validation_and_tells_what_each_part_adds() -> None:
+    small, large = study_factorial.VALIDATION
+    values = {"supmin-ce-0": 0.6, "supmin-ce-1": 0.8, "mixed-ce-0": 0.7, "mixed-ce-1": 0.9, "ce": 0.5}
+    entries = [
+        Entry("mix5", share, f"{name}-cutmix-0.4-batch-128", seed, {small: value, large: value + 0.1, METRIC: -value})
+        for name, value in values.items()
+        for share in (1, 5)
+        for seed in (0, 1)
+    ]
+    unfinished = Entry("mix5", 1, "supproto-ce-1-cutmix-0-batch-256", 0, {small: 1.0, large: 1.0})
+    ranked = study_factorial.ranked([*entries, unfinished], (1, 5))
+    assert [row for row, _ in ranked] == [
+        f"{name}-cutmix-0.4-batch-128" for name in ("mixed-ce-1", "supmin-ce-1", "mixed-ce-0", "supmin-ce-0", "ce")
+    ]
+    assert ranked[0][1] == pytest.approx(0.95)
+    table = study_factorial.table(entries, (1, 5))
+    assert "| half SupCon, half NT-Xent | 1 | 0.4 | 128 | 4 | 90.0 | 100.0 | 90.0 | 100.0 | 95.0 |" in table
+    assert "| contrastive part | SupMin: 85.0; half SupCon, half NT-Xent: 95.0; none: 55.0 |" in table
+    assert "| cross-entropy | 0: 70.0; 1: 90.0 |" in table
+    with pytest.raises(ValueError, match="none of the factorial"):
+        study_factorial.levels_of("supmin-balanced")
+
+
+def test_the_recipe_is_the_one_that_validation_chose() -> None:
+    cells = read_manifest(ROOT / "scripts" / "manifests" / "study-factorial.csv")
+    lines = from_csv(ROOT / "docs" / "results" / "study-factorial-ledger.csv")
+    chosen = study_factorial.ranked(study.entries_of(cells, lines), (1, 5))[0][0]
+    assert chosen == "mixed-ce-1-cutmix-0.4-batch-128"
+    words = (ROOT / "scripts" / "recipes" / "joint-balanced.args").read_text()
+    for line in (
+        "--method supcon",
+        "--instance-weight 0.5",
+        "--ce-weight 1",
+        "--minority-cutmix 0.4",
+        "--batch-size 128",
+    ):
+        assert line in words
