@@ -138,7 +138,7 @@ def advice_lines(training: list[Table]) -> list[str]:
     lines = []
     for rows in training:
         speed = {row["step"]: float(row["images_per_second"]) for row in rows}
-        where = f"{rows[0]['encoder']}, {rows[0]['image_size']} px"
+        where = f"{rows[0]['machine'].partition(',')[0]}, {rows[0]['encoder']}, {rows[0]['image_size']} px"
         for flag, with_it, without in (
             ("channels-last memory in fp32", "ttc fp32", "ttc fp32 contiguous"),
             ("channels-last memory in bf16", "ttc bf16", "ttc bf16 contiguous"),
