@@ -53,7 +53,7 @@ def decode_file(path: str, size: int, channels: int) -> Tensor:
         return decode_bytes(read_regular(path), size, channels)
     except Exception as error:  # decoders raise a dozen unrelated types for broken files
         raise ValueError(
-            f"cannot read image {path}: {reason_of(error)}; repair or remove it, or pass --on-bad-image skip"
+            f"cannot read image {path}: {reason_of(error)}; repair or remove it, or pretrain with --on-bad-image skip"
         ) from error
 
 

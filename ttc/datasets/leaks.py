@@ -126,7 +126,7 @@ def _file_size(path: str) -> int:
         return Path(path).stat().st_size
     except OSError as error:
         raise ValueError(
-            f"cannot read image {path}: {error.strerror}; restore it, or pass --on-bad-image skip"
+            f"cannot read image {path}: {error.strerror}; restore it, or pretrain with --on-bad-image skip"
         ) from error
 
 
