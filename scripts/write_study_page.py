@@ -38,6 +38,7 @@ def main() -> int:
     add("--results", default=str(ROOT / "docs" / "results"), metavar="FOLDER", help="where the ledgers lie")
     add("--page", default=str(ROOT / "docs" / "study.md"), metavar="FILE", help="page whose blocks are replaced")
     add("--images", default=str(ROOT / "docs" / "images"), metavar="FOLDER", help="where the figures go")
+    add("--readme", metavar="FILE", help="file whose block `study` gets the summary, such as README.md")
     args = parser.parse(sys.argv[1:]).namespace()
     sweeps = {name: read(name, Path(args.results)) for name in SWEEPS}
     entries = sweeps["study"].entries
@@ -58,6 +59,8 @@ def main() -> int:
     }
     for name, text in blocks.items():
         replace_block(Path(args.page), name, text)
+    if args.readme is not None:
+        replace_block(Path(args.readme), "study", study_tables.summary(entries, SHARES, main_rows))
     images = Path(args.images)
     study_figures.draw_shares(images / "study-shares.png", entries, SHARES)
     if sweeps["study-ablations"].entries:

@@ -117,6 +117,22 @@ def _mean(entries: Sequence[Entry], metric: str, scale: float, digits: int) -> s
     return f"{scale * statistics.fmean(values):.{digits}f}" if values else "-"
 
 
+def summary(entries: Sequence[Entry], shares: Sequence[int], rows: Sequence[str]) -> str:
+    """Return the rows' probe ii, minority SAA and collapsed runs at each share, with the number of runs."""
+    table = []
+    for row in rows:
+        cells = [row]
+        for share in shares:
+            mine = [entry for entry in entries if (entry.row, entry.share) == (row, share)]
+            bad, known = study.collapsed(mine)
+            accuracy = mean_and_spread(study.values_of(mine, LARGE), 100, 1)
+            cells += [accuracy, _mean(mine, "projection/SAA/minority", 1, 1), f"{bad} of {known}" if known else "-"]
+        if any(cell != "-" for cell in cells[1:]):
+            table.append(cells)
+    heads = [head for share in shares for head in (f"{share} %: probe ii acc", "SAA min", "collapsed")]
+    return markdown(("row", *heads), table)
+
+
 def collapse(entries: Sequence[Entry], shares: Sequence[int]) -> str:
     """Return how many runs of each row collapsed, at each share."""
     rows = list(dict.fromkeys(entry.row for entry in entries))

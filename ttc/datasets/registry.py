@@ -174,7 +174,9 @@ def _readable(settings: DatasetSettings, images: Images, ids: Sequence[str]) -> 
 
 def _refuse_bad(path: str, reason: str, others: int) -> None:
     more = f" ({others} more are bad, too)" if others else ""
-    raise ValueError(f"cannot read image {path}: {reason}{more}; repair or remove it, or pretrain with --on-bad-image skip")
+    raise ValueError(
+        f"cannot read image {path}: {reason}{more}; repair or remove it, or pretrain with --on-bad-image skip"
+    )
 
 
 def _check_leaks(

@@ -50,7 +50,8 @@ def read(settings: DatasetSettings) -> Source:
         problem = _convert(images[participant], pixels[row])
         if problem and settings.on_bad_image == "stop":
             raise ValueError(
-                f"--data-root {root}: image {row} in the order of ids {problem}; repair it, or pretrain with --on-bad-image skip"
+                f"--data-root {root}: image {row} in the order of ids {problem}; repair it, "
+                "or pretrain with --on-bad-image skip"
             )
         if problem:
             bad.append((f"ukbb-cardiac/{row:06d}", problem))
