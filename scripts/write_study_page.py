@@ -17,10 +17,9 @@ sys.path.insert(0, str(ROOT))
 from ttc import ledger_lines, manifest, runtime, study, study_factorial, study_figures, study_tables
 from ttc.cli import Parser
 from ttc.result_tables import replace_block
-from ttc.study_tables import JOINT, MAIN, Sweep
+from ttc.study_tables import SHARES, SUMMARY_ROWS, Sweep
 
 SWEEPS = ("study", "study-ablations", "study-factorial", "study-final")
-SHARES = (1, 5, 50)
 
 
 def read(name: str, results: Path) -> Sweep:
@@ -46,12 +45,11 @@ def main() -> int:
         raise ValueError(
             f"--results {args.results}: study-ledger.csv holds no run of the study; collect its runs first"
         )
-    main_rows = ["untrained", *MAIN, *(f"{method}-balanced" for method in MAIN), JOINT]
     blocks = {
         "coverage": study_tables.coverage(list(sweeps.values())),
         "collapse": study_tables.collapse(entries, SHARES),
         "differences": study_tables.differences(entries, SHARES),
-        "ranks": study_tables.rank_table(entries, SHARES, main_rows),
+        "ranks": study_tables.rank_table(entries, SHARES, SUMMARY_ROWS),
         **{f"rows-{share}": study_tables.all_rows(entries, share) for share in SHARES},
         "ablations": study_tables.ablations(entries, sweeps["study-ablations"].entries),
         "factorial": study_factorial.table(sweeps["study-factorial"].entries, SHARES[:2]),
@@ -60,7 +58,7 @@ def main() -> int:
     for name, text in blocks.items():
         replace_block(Path(args.page), name, text)
     if args.readme is not None:
-        replace_block(Path(args.readme), "study", study_tables.summary(entries, SHARES, main_rows))
+        replace_block(Path(args.readme), "study", study_tables.summary(entries))
     images = Path(args.images)
     study_figures.draw_shares(images / "study-shares.png", entries, SHARES)
     if sweeps["study-ablations"].entries:

@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from tests.processes import ROOT, run
+from ttc import study, study_tables
 from ttc.ledger_lines import from_csv
+from ttc.manifest import read_manifest
 from ttc.result_tables import as_markdown, build_rows
 
 README = (ROOT / "README.md").read_text()
@@ -84,7 +86,15 @@ def test_the_snippet_runs() -> None:
     assert loss.isfinite()
 
 
-@pytest.mark.parametrize("block", re.findall(r"<!-- ([\w-]+): begin -->", README))
+def test_the_summary_of_the_study_is_that_of_its_ledger() -> None:
+    cells = read_manifest(ROOT / "scripts" / "manifests" / "study.csv")
+    entries = study.entries_of(cells, from_csv(ROOT / "docs" / "results" / "study-ledger.csv"))
+    (text,) = re.findall(r"<!-- study: begin -->\n(.*?)<!-- study: end -->", README, re.DOTALL)
+    stale = "stale; run python scripts/write_study_page.py --readme README.md"
+    assert text == study_tables.summary(entries), stale
+
+
+@pytest.mark.parametrize("block", sorted({*re.findall(r"<!-- ([\w-]+): begin -->", README)} - {"study"}))
 def test_tables_are_those_of_the_ledger(block: str) -> None:
     """A table that was edited by hand, or left behind by a new ledger or another layout, is stale."""
     path = ROOT / "docs" / "results" / f"{block}-ledger.csv"

@@ -33,6 +33,9 @@ METRICS: tuple[tuple[str, str, float, int], ...] = (
 
 MAIN = ("simclr", "supcon", "supmin", "supproto", "weighted-ce")
 JOINT = "joint-balanced"
+SUMMARY_ROWS = ("untrained", *MAIN, *(f"{method}-balanced" for method in MAIN), JOINT)
+SHARES = (1, 5, 50)
+"""Of the minority in training, percent."""
 QUESTIONS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
     ("Is SupCon better than an untrained encoder?", (("supcon", "untrained"),)),
     ("Are the two fixes better than SupCon?", (("supmin", "supcon"), ("supproto", "supcon"))),
@@ -117,19 +120,19 @@ def _mean(entries: Sequence[Entry], metric: str, scale: float, digits: int) -> s
     return f"{scale * statistics.fmean(values):.{digits}f}" if values else "-"
 
 
-def summary(entries: Sequence[Entry], shares: Sequence[int], rows: Sequence[str]) -> str:
-    """Return the rows' probe ii, minority SAA and collapsed runs at each share, with the number of runs."""
+def summary(entries: Sequence[Entry]) -> str:
+    """Return the main rows' probe ii, minority SAA and collapsed runs at each share."""
     table = []
-    for row in rows:
+    for row in SUMMARY_ROWS:
         cells = [row]
-        for share in shares:
+        for share in SHARES:
             mine = [entry for entry in entries if (entry.row, entry.share) == (row, share)]
             bad, known = study.collapsed(mine)
             accuracy = mean_and_spread(study.values_of(mine, LARGE), 100, 1)
             cells += [accuracy, _mean(mine, "projection/SAA/minority", 1, 1), f"{bad} of {known}" if known else "-"]
         if any(cell != "-" for cell in cells[1:]):
             table.append(cells)
-    heads = [head for share in shares for head in (f"{share} %: probe ii acc", "SAA min", "collapsed")]
+    heads = [head for share in SHARES for head in (f"{share} %: probe ii acc", "SAA min", "collapsed")]
     return markdown(("row", *heads), table)
 
 
