@@ -56,10 +56,10 @@ def anchor_losses(lse_A: Tensor, products: Tensor, weights: Tensor | float, *, c
         return lse - products / weights
     weights = weights.to(lse.dtype) if isinstance(weights, Tensor) else torch.full_like(lse, weights)
     # Not "unless usable": NaN must stay NaN, so that a broken run is seen.
-    unusable = (weights <= 0) | (lse == -torch.inf)
+    alone = weights <= 0
     # The quotient is differentiated where it is left out too: it must be finite there.
-    mean = products / weights.masked_fill(weights <= 0, 1.0)
-    return (lse - mean).masked_fill(unusable, 0.0)
+    mean = products / weights.masked_fill(alone, 1.0)
+    return (lse - mean).masked_fill(alone | (lse == -torch.inf), 0.0)
 
 
 def add_columns(lse_A: Tensor, logits_AX: Tensor, log_weights_AX: Tensor | float = 0.0) -> Tensor:

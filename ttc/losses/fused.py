@@ -4,7 +4,7 @@ A small batch takes longer to tell torch what to do, operator after operator, th
 thousands. Here the gradient comes with the value, from the same exponentials and the same sums of positives, in a third
 of the operators and as a single node of autograd's graph.
 
-Shape suffixes: B samples, V views, N = B * V rows, D dimensions, K classes, C rows at a time.
+Shape suffixes: B samples, V views, N = B * V rows, I of them at a time, D dimensions, K classes.
 """
 
 from __future__ import annotations
@@ -82,8 +82,11 @@ class _Contrast(torch.autograd.Function):
         products_N = torch.linalg.vecdot(rows_ND, positives_ND)
         value = total_N.log().sub_(products_N, alpha=scale).mean() + shift
         if ctx.needs_input_grad[0]:
-            gradient_ND = _gradient(rows_ND, positives_ND, exp_NN, total_N.reciprocal_(), scale / len(rows_ND))
-            ctx.save_for_backward(gradient_ND.view_as(z_BVD))
+            # step * (sum_j (1 / total_i + 1 / total_j) exp_ij z_j - 2 T_i), in the memory of the positives
+            step = scale / len(rows_ND)
+            for i, pair_IN in logsumexp.weighted_pairs(total_N.reciprocal_(), exp_NN):
+                positives_ND[i].addmm_(pair_IN, rows_ND, beta=-2 * step, alpha=step)
+            ctx.save_for_backward(positives_BVD)
         return value
 
     @staticmethod
@@ -105,14 +108,3 @@ def _mean_positives(z_BVD: Tensor, member_BK: Tensor | None, supervised_B: Tenso
     if supervised_B is None:
         return class_BVD
     return torch.where(supervised_B[:, None, None], class_BVD, _mean_positives(z_BVD, None, None))
-
-
-def _gradient(rows_ND: Tensor, positives_ND: Tensor, exp_NN: Tensor, inverse_N: Tensor, scale: float) -> Tensor:
-    """Return scale * (sum_j (1 / total_i + 1 / total_j) exp_ij z_j - 2 T_i), in the memory of the positives."""
-    count = logsumexp.kept_rows(len(rows_ND), rows_ND.device)
-    weights_CN = rows_ND.new_empty(count, len(rows_ND))
-    pieces = (torch.split(each, count) for each in (positives_ND, inverse_N[:, None], exp_NN))
-    for gradient_ID, inverse_I1, exp_IN in zip(*pieces, strict=True):
-        pair_IN = torch.add(inverse_I1, inverse_N, out=weights_CN[: len(inverse_I1)]).mul_(exp_IN)
-        gradient_ID.addmm_(pair_IN, rows_ND, beta=-2 * scale, alpha=scale)
-    return positives_ND

@@ -85,13 +85,19 @@ def _block(device: torch.device) -> int:
 
 
 def fits_single_pass(rows: int, columns: int, device: torch.device) -> bool:
+    """Tell whether so many pairs are few enough to keep their exponentials."""
     return rows * columns <= (_SINGLE_PASS_CPU if device.type == "cpu" else _SINGLE_PASS_GPU)
 
 
-def kept_rows(columns: int, device: torch.device) -> int:
-    """Return how many rows of stored exponentials are weighed at a time."""
-    elements = _KEPT_ELEMENTS_CPU if device.type == "cpu" else _KEPT_ELEMENTS_GPU
-    return min(columns, max(1, elements // columns))
+def weighted_pairs(weight_N: Tensor, exp_NN: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Yield (weight_i + weight_j) * exp_ij for some rows i at a time, in memory that the next ones take again."""
+    rows = len(weight_N)
+    elements = _KEPT_ELEMENTS_CPU if weight_N.device.type == "cpu" else _KEPT_ELEMENTS_GPU
+    count = min(rows, max(1, elements // rows))
+    work_CN = exp_NN.new_empty(count, rows)
+    pieces = zip(_slices(rows, count), torch.split(weight_N[:, None], count), torch.split(exp_NN, count), strict=True)
+    for i, weight_I1, exp_IN in pieces:
+        yield i, torch.add(weight_I1, weight_N, out=work_CN[: len(weight_I1)]).mul_(exp_IN)
 
 
 def _slices(length: int, block: int) -> Iterator[slice]:
@@ -161,12 +167,8 @@ class _SymmetricLogSumExp(torch.autograd.Function):
         weight_N = grad_N / total_N if len(rows_ND) > 1 else torch.zeros_like(grad_N)
         grad_ND = torch.empty_like(rows_ND) if kept else torch.zeros_like(rows_ND)
         if kept:
-            count = kept_rows(len(rows_ND), rows_ND.device)
-            weights_CN = rows_ND.new_empty(count, len(rows_ND))
-            pieces = (torch.split(each, count) for each in (grad_ND, weight_N[:, None], kept[0]))
-            for grad_ID, weight_I1, exp_IN in zip(*pieces, strict=True):
-                pair_IN = torch.add(weight_I1, weight_N, out=weights_CN[: len(weight_I1)]).mul_(exp_IN)
-                _multiply(grad_ID, pair_IN, operand_ND, ctx.scale)
+            for i, pair_IN in weighted_pairs(weight_N, kept[0]):
+                _multiply(grad_ND[i], pair_IN, operand_ND, ctx.scale)
             return grad_ND, None, None
         block = _block(rows_ND.device)
         work, weights = rows_ND.new_empty(block * block), rows_ND.new_empty(block * block)

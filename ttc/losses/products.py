@@ -19,7 +19,6 @@ class _Context(FunctionCtx):
     """The attributes that the functions below hang on autograd's context."""
 
     saved_tensors: tuple[Tensor, ...]
-    needs_input_grad: tuple[bool, ...]
     shared: bool
 
 

@@ -56,14 +56,15 @@ class Contrastive(Objective):
         """
         complete = batch.views > 1
         none = lse_A.new_zeros(()) if complete else (torch.as_tensor(weights) <= 0).to(lse_A.dtype).mean()
-        self.terms["no_positive_fraction"] = none
-        loss = anchor_losses(lse_A, products, weights, complete=complete).mean()
-        return loss if self.factor == 1 else self.factor * loss
+        return self._finish(anchor_losses(lse_A, products, weights, complete=complete).mean(), none)
 
     def at_once(self, batch: Batch, member_BK: Tensor | None = None, supervised_B: Tensor | None = None) -> Tensor:
         """Return the same as `mean_loss` for a batch that fits; see `fused.contrast` for the arguments."""
-        self.terms["no_positive_fraction"] = batch.z_BVD.new_zeros(())
         loss = fused.contrast(batch, self.temperature, member_BK, supervised_B)
+        return self._finish(loss, loss.new_zeros(()))
+
+    def _finish(self, loss: Tensor, no_positive_fraction: Tensor) -> Tensor:
+        self.terms["no_positive_fraction"] = no_positive_fraction
         return loss if self.factor == 1 else self.factor * loss
 
     def collapse_value(self, samples: int) -> float | None:
