@@ -7,15 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-import pretrain
+from tests.steps import trainer
 from tests.views import generator, noise
 from tests.waiting import META, waits, without_waiting
-from ttc import distributed, from_flags
 from ttc.augment import PRESETS
-from ttc.datasets import TensorImages, load_dataset, resident
+from ttc.datasets import TensorImages, resident
 from ttc.losses import METHODS
-from ttc.monitor import LossMonitor
-from ttc.samplers import BatchSampler
 
 
 def test_the_test_sees_what_waits(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,22 +43,6 @@ def test_no_view_waits(preset: str, monkeypatch: pytest.MonkeyPatch) -> None:
         made.plain(images)
 
 
-class Silent:
-    """Stands for the reporter between two log steps; ends the run after three."""
-
-    epochs = 1
-
-    def __init__(self, folder: Path) -> None:
-        self.monitor, self.left = LossMonitor(folder, None), 3
-
-    def logs_at(self, step: int) -> bool:
-        return False
-
-    def step_ended(self, *, last_of_epoch: bool) -> bool:
-        self.left -= 1
-        return self.left == 0
-
-
 @pytest.mark.parametrize("placed", ["images in main memory", "images on the device"])
 @pytest.mark.parametrize(
     "words",
@@ -75,34 +56,9 @@ class Silent:
 def test_no_step_waits(words: tuple[str, ...], placed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if placed == "images in main memory" and words[0] == "--method" and words[1] != "bcl":
         pytest.skip("differs from the other place in the data only")
-    given = pretrain.build_parser().parse([*words, "--batch-size", "32", "--lr", "0.1"])
-    args = given.namespace()
-    dataset = load_dataset(from_flags.dataset_settings(args))
-    if placed == "images on the device":
-        object.__setattr__(dataset, "images", resident(dataset.images, META, free_bytes=1 << 30))
-        assert isinstance(dataset.images, TensorImages)
-        assert dataset.images.data.device == META
-    rows = dataset.indices("train")
-    sampler = BatchSampler(
-        dataset.labels[rows], batch_size=32, kind=args.batch_sampler, seed=0, minority_class=dataset.minority_class
-    )
-    world = distributed.World(0, 1, 0, META)
-    state = pretrain.build_state(args, given, dataset, sampler, META)
-    views = state.description.view_generator()
-    embedder = pretrain.build_embedder(args, state, dataset, views, world)
+    state, train = trainer(words, META, tmp_path, images_on_device=placed == "images on the device")
     with without_waiting(monkeypatch):
-        finished = pretrain.train(
-            state,
-            embedder=embedder,
-            dataset=dataset,
-            sampler=sampler,
-            views=views,
-            reporter=Silent(tmp_path),  # type: ignore[arg-type]  # what the loop needs of it
-            world=world,
-            rate_at=lambda step: 0.1,
-            clip_norm=args.clip_gradient_norm,
-            num_workers=0,
-        )
+        finished = train(3)
     assert not finished
     assert state.step == 3
 

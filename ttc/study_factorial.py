@@ -11,9 +11,7 @@ from ttc.study import Entry
 from ttc.study_tables import markdown
 
 VALIDATION = ("encoder/minority/validation/balanced_accuracy", "encoder/fraction/validation/balanced_accuracy")
-_ROW = re.compile(
-    r"(?:(?P<part>[a-z]+)-ce-(?P<ce>[\d.]+)|(?P<alone>ce))-cutmix-(?P<cutmix>[\d.]+)-batch-(?P<batch>\d+)"
-)
+_ROW = re.compile(r"(?:(?P<part>[a-z]+)-ce-(?P<ce>[\d.]+)|ce)-cutmix-(?P<cutmix>[\d.]+)-batch-(?P<batch>\d+)")
 _PARTS = {"mixed": "half SupCon, half NT-Xent", "supmin": "SupMin", "supproto": "SupProto", "-": "none"}
 FACTORS = ("contrastive part", "cross-entropy", "minority CutMix", "batch size")
 
@@ -31,24 +29,22 @@ def levels_of(row: str) -> tuple[str, str, str, str]:
     return part, found["ce"] or "1", found["cutmix"], found["batch"]
 
 
-def score(entries: Iterable[Entry], shares: Sequence[int]) -> float | None:
-    """Return the mean of both probes' validation accuracy, each share with the same weight; None if one is missing."""
+def means(entries: Iterable[Entry], shares: Sequence[int]) -> list[float] | None:
+    """Return both probes' mean validation accuracy at each share; None if one is missing."""
     entries = list(entries)
-    means = []
-    for share in shares:
-        here = [entry for entry in entries if entry.share == share]
-        for metric in VALIDATION:
-            values = study.values_of(here, metric)
-            if not values:
-                return None
-            means.append(statistics.fmean(values))
-    return statistics.fmean(means)
+    values = [
+        study.values_of([entry for entry in entries if entry.share == share], metric)
+        for share in shares
+        for metric in VALIDATION
+    ]
+    return [statistics.fmean(each) for each in values] if all(values) else None
 
 
-def ranked(entries: Sequence[Entry], shares: Sequence[int]) -> list[tuple[str, float]]:
-    """Return the rows that were run at every share with their score, best first."""
-    scores = {row: score([e for e in entries if e.row == row], shares) for row in dict.fromkeys(e.row for e in entries)}
-    return sorted(((row, each) for row, each in scores.items() if each is not None), key=lambda item: -item[1])
+def ranked(entries: Sequence[Entry], shares: Sequence[int]) -> list[tuple[str, list[float]]]:
+    """Return the rows that were run at every share with their `means`, those with the best mean of all first."""
+    found = {row: means([e for e in entries if e.row == row], shares) for row in dict.fromkeys(e.row for e in entries)}
+    rows = [(row, each) for row, each in found.items() if each is not None]
+    return sorted(rows, key=lambda item: -statistics.fmean(item[1]))
 
 
 def table(entries: Sequence[Entry], shares: Sequence[int]) -> str:
@@ -58,18 +54,14 @@ def table(entries: Sequence[Entry], shares: Sequence[int]) -> str:
         return "No combination has been run at every share yet.\n"
     lines = []
     for row, each in rows:
-        mine = [entry for entry in entries if entry.row == row]
-        cells = [
-            f"{100 * statistics.fmean(study.values_of([e for e in mine if e.share == share], metric)):.1f}"
-            for share in shares
-            for metric in VALIDATION
-        ]
-        lines.append([*levels_of(row), str(len(mine)), *cells, f"{100 * each:.1f}"])
+        runs = sum(entry.row == row for entry in entries)
+        cells = (f"{100 * value:.1f}" for value in (*each, statistics.fmean(each)))
+        lines.append([*levels_of(row), str(runs), *cells])
     probes = [f"{share} %, probe {probe}" for share in shares for probe in ("i", "ii")]
     return markdown((*FACTORS, "runs", *probes, "mean"), lines) + "\n" + _effects(rows)
 
 
-def _effects(rows: Sequence[tuple[str, float]]) -> str:
+def _effects(rows: Sequence[tuple[str, list[float]]]) -> str:
     """Return the mean score of each level over combinations that have all other levels in common.
 
     Without a contrastive part there is nothing but cross-entropy: the part is compared among combinations with it, the
@@ -81,7 +73,7 @@ def _effects(rows: Sequence[tuple[str, float]]) -> str:
         for row, each in rows:
             part, weight = levels_of(row)[:2]
             if (weight == "1") if number == 0 else (part != "none"):
-                levels.setdefault(levels_of(row)[number], []).append(each)
+                levels.setdefault(levels_of(row)[number], []).append(statistics.fmean(each))
         cells = (f"{level}: {100 * statistics.fmean(values):.1f}" for level, values in sorted(levels.items()))
         lines.append([factor, "; ".join(cells)])
     return markdown(("factor", "mean of its levels, the others being equal"), lines)

@@ -12,15 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 
-import pretrain
 from tests.processes import run, run_ranks
+from tests.steps import trainer
 from tests.views import generator, noise
-from ttc import distributed, from_flags
 from ttc.augment import PRESETS
-from ttc.datasets import load_dataset, resident
 from ttc.losses import METHODS, logsumexp
 from ttc.metrics.representation import RepresentationMetrics, representation_metrics
-from ttc.monitor import LossMonitor
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "losses"))
 from loss_cases import Inputs, inputs_for, ready
@@ -65,25 +62,6 @@ def test_a_large_batch_has_the_gradient_of_float64() -> None:
     assert float((found[1] - found[0]).norm()) <= 2e-6 * float(found[0].norm())
 
 
-class Silent:
-    """Stands for the reporter between two log steps."""
-
-    epochs = 100
-
-    def __init__(self, folder: Path, steps: int) -> None:
-        self.monitor, self.left = LossMonitor(folder, None), steps
-
-    def logs_at(self, step: int) -> bool:
-        return False
-
-    def step_ended(self, *, last_of_epoch: bool) -> bool:
-        self.left -= 1
-        return self.left == 0
-
-    def epoch_ended(self) -> bool:
-        return False
-
-
 @contextlib.contextmanager
 def waiting_is_an_error() -> Iterator[None]:
     torch.cuda.set_sync_debug_mode("error")
@@ -125,32 +103,11 @@ def test_views_are_those_of_the_cpu_and_do_not_wait(preset: str) -> None:
     ids=" ".join,
 )
 def test_no_step_waits(words: tuple[str, ...], placed: str, tmp_path: Path) -> None:
-    given = pretrain.build_parser().parse([*words, "--batch-size", "32", "--lr", "0.1"])
-    args = given.namespace()
-    dataset = load_dataset(from_flags.dataset_settings(args))
-    if placed == "images on the device":
-        object.__setattr__(dataset, "images", resident(dataset.images, GPU))
-    sampler = from_flags.batch_sampler(args, dataset, 1)
-    world = distributed.World(0, 1, 0, GPU)
-    state = pretrain.build_state(args, given, dataset, sampler, GPU)
-    views = state.description.view_generator()
-    embedder = pretrain.build_embedder(args, state, dataset, views, world)
-    assert sampler.steps_per_epoch > 6
+    state, train = trainer(words, GPU, tmp_path, images_on_device=placed == "images on the device")
     # Libraries set themselves up in the first steps; the rule is about the others.
-    for steps, context in ((3, contextlib.nullcontext()), (3, waiting_is_an_error())):
-        with context:
-            pretrain.train(
-                state,
-                embedder=embedder,
-                dataset=dataset,
-                sampler=sampler,
-                views=views,
-                reporter=Silent(tmp_path, steps),  # type: ignore[arg-type]  # what the loop needs of it
-                world=world,
-                rate_at=lambda step: 0.1,
-                clip_norm=args.clip_gradient_norm,
-                num_workers=0,
-            )
+    train(3)
+    with waiting_is_an_error():
+        train(3)
     assert state.step == 6
 
 
