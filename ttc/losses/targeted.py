@@ -18,6 +18,7 @@ from ttc.losses.contrast import (
     same_class_products,
     uniform_integers,
 )
+from ttc.losses.products import drawn
 from ttc.losses.prototypes import simplex
 from ttc.losses.supervised import Contrastive
 
@@ -107,10 +108,7 @@ class KCL(Contrastive):
             return same_class_products(batch, batch.codes(self.num_classes))
         index_AS, valid_AS = self.draw(batch)
         weight_AS = valid_AS.to(batch.z_BVD.dtype)
-        sums_AD = torch.zeros_like(batch.anchors_AD)
-        for slot in range(index_AS.shape[1]):
-            sums_AD = sums_AD + batch.columns_MD.index_select(0, index_AS[:, slot]) * weight_AS[:, slot, None]
-        drawn_A = torch.linalg.vecdot(batch.anchors_AD, sums_AD)
+        drawn_A = drawn(batch.anchors_AD, batch.columns_MD, index_AS, weight_AS)
         products_BV = drawn_A.view(len(batch.labels_B), -1) + batch.other_view_products_BV
         return products_BV, weight_AS.sum(1).view_as(products_BV) + (batch.views - 1)
 
