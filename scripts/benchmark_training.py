@@ -118,6 +118,9 @@ def build_network(options: argparse.Namespace) -> PretrainNetwork:
     """Return encoder and projection head with seeded weights."""
     runtime.seed_everything(0, rank=0)
     if match := re.fullmatch(r"resnet18-w(\d+)", options.encoder):
+        # With AVX2 only, oneDNN writes beyond its buffers in strided 1x1 convolutions of fewer channels.
+        if int(match[1]) < 8:
+            raise ValueError(f"--encoder {options.encoder} crashes on some processors; give resnet18-w8 or wider")
         return PretrainNetwork(small_resnet18(int(match[1])), DIMENSIONS)
     return PretrainNetwork(build_encoder(EncoderSpec(options.encoder, CHANNELS, options.image_size)), DIMENSIONS)
 

@@ -19,8 +19,8 @@ SMALL = {
     "metrics": ("--samples", 60, "--peers"),
     "augment": ("--image-size", 12),
     "decoding": ("--image-pixels", 64, "--image-size", 16, "--images", 2),
-    "training": ("--image-size", 8, "--batch-size", 8, "--encoder", "resnet18-w4"),
-    "scaling": ("--image-size", 8, "--batch-size", 8, "--encoder", "resnet18-w4", "--ranks", 1, 2),
+    "training": ("--image-size", 8, "--batch-size", 8, "--encoder", "resnet18-w8"),
+    "scaling": ("--image-size", 8, "--batch-size", 8, "--encoder", "resnet18-w8", "--ranks", 1, 2),
 }
 
 
