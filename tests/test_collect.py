@@ -196,6 +196,21 @@ def test_a_ledger_that_mixes_is_refused(field: str, sweep: list[Path], tmp_path:
         ledger_lines.from_csv(tmp_path / "mixed.csv")
 
 
+def test_a_ledger_that_grows_has_one_name_for_a_row(tmp_path: Path) -> None:
+    cold, warm = (make_run(tmp_path / f"supmin-{value}-seed0", temperature=value) for value in (0.1, 0.5))
+    further = make_run(tmp_path / "supmin-0.1-seed1", temperature=0.1, seed=1)
+    other_data = make_run(tmp_path / "large-seed0", temperature=0.1, image_size=16)
+    lines = ledger_lines.update(lines_of(cold, warm, other_data), lines_of(further))
+    names = {line.folder: (line.group, line.run) for line in lines}
+    assert names["supmin-0.1-seed0"] == ("digits 97:3 image-size=8", "supmin temperature=0.1")
+    assert names["supmin-0.1-seed1"] == names["supmin-0.1-seed0"]
+    # Collected one after the other, neither name has the flag in which they differ.
+    lines = ledger_lines.update(ledger_lines.update(lines_of(cold), lines_of(warm)), lines_of(further))
+    names = {line.folder: (line.group, line.run) for line in lines}
+    assert names["supmin-0.1-seed0"] == names["supmin-0.1-seed1"] == ("digits 97:3", "supmin (supmin-0.1)")
+    assert names["supmin-0.5-seed0"] == ("digits 97:3", "supmin (supmin-0.5)")
+
+
 def test_missing_cells_are_refused_or_shown(tmp_path: Path) -> None:
     make_run(tmp_path / "a", method="supcon")
     make_run(tmp_path / "b", steps=("metrics",))

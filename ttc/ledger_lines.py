@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 
@@ -92,6 +93,8 @@ def to_csv(lines: Sequence[Line]) -> str:
 def update(lines: Sequence[Line], newer: Sequence[Line]) -> list[Line]:
     """Add the lines of further runs; runs that are in both are taken from the newer ones, in the older ones' place.
 
+    Names tell apart what was collected together, so that they can differ between the two: see `_one_name_each`.
+
     Raises:
         ValueError: lines that must not share a table.
     """
@@ -101,9 +104,32 @@ def update(lines: Sequence[Line], newer: Sequence[Line]) -> list[Line]:
         for line in each:
             again.setdefault(line.folder, []).append(line)
         runs |= again
-    merged = [line for of_run in runs.values() for line in of_run]
+    merged = _one_name_each([line for of_run in runs.values() for line in of_run])
     check(merged)
     return merged
+
+
+def _one_name_each(lines: Sequence[Line]) -> list[Line]:
+    """Name groups with the same shared settings alike, and rows with the same training; the longest name says most.
+
+    Trainings of one group that are left with the same name get the names of their folders in addition.
+    """
+    groups: dict[str, str] = {}
+    rows: dict[tuple[str, str], str] = {}
+    for line in lines:
+        groups[line.shared] = max(groups.get(line.shared, ""), line.group, key=len)
+        row = (line.shared, line.training)
+        rows[row] = max(rows.get(row, ""), line.run, key=len)
+    trainings: dict[tuple[str, str], set[str]] = {}
+    for (shared, training), name in rows.items():
+        trainings.setdefault((shared, name), set()).add(training)
+    named = []
+    for line in lines:
+        name = rows[line.shared, line.training]
+        if len(trainings[line.shared, name]) > 1:
+            name += f" ({re.sub(r'-seed[0-9]+$', '', line.folder.rpartition('/')[2])})"
+        named.append(replace(line, group=groups[line.shared], run=name))
+    return named
 
 
 def from_csv(path: Path) -> list[Line]:
