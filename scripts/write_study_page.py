@@ -50,6 +50,7 @@ def main() -> int:
         "collapse": study_tables.collapse(entries, SHARES),
         "differences": study_tables.differences(entries, SHARES),
         "ranks": study_tables.rank_table(entries, SHARES, SUMMARY_ROWS),
+        "ranks-all": study_tables.ranks_of_all(entries, SHARES),
         **{f"rows-{share}": study_tables.all_rows(entries, share) for share in SHARES},
         "ablations": study_tables.ablations(entries, sweeps["study-ablations"].entries),
         "factorial": study_factorial.table(sweeps["study-factorial"].entries, SHARES[:2]),

@@ -118,6 +118,18 @@ def test_tables_show_means_and_mark_what_is_sure() -> None:
     assert "| supmin | 6 | 60.0 ± 0.0 |" in study_tables.all_rows(entries, 1)
 
 
+def test_ranks_of_all_rows_leave_out_what_a_share_lacks() -> None:
+    values = {(1, "a"): 0.9, (1, "b"): 0.8, (1, "c"): 0.7, (50, "a"): 0.5, (50, "b"): 0.6}
+    entries = [
+        Entry("t", share, row, seed, {METRIC: value}) for (share, row), value in values.items() for seed in (0, 1)
+    ]
+    entries.append(Entry("t", 1, "c", 2, {METRIC: 0.99}))  # a block without the other rows
+    lines = study_tables.ranks_of_all(entries, (1, 5, 50)).splitlines()
+    # Nemenyi's difference in two blocks: 2.343 * sqrt(3 * 4 / (6 * 2)) for three rows, 1.960 * sqrt(1 / 2) for two.
+    assert lines[0] == "| row | 1 %, 2 blocks, critical 2.3 | 50 %, 2 blocks, critical 1.4 |"
+    assert lines[2:] == ["| a | 1.0 | 2.0 |", "| b | 2.0 | 1.0 |", "| c | 3.0 | - |"]
+
+
 def test_ablations_join_the_usual_value() -> None:
     entries = [Entry("mix5", 1, "supmin", seed, {METRIC: 0.7, study.COSINE: 0.5}) for seed in (0, 1)]
     entries.append(Entry("shirt", 1, "supmin", 0, {METRIC: 0.1}))

@@ -198,6 +198,22 @@ def rank_table(entries: Sequence[Entry], shares: Sequence[int], rows: Sequence[s
     return "\n".join(lines) or "No block has all rows yet.\n"
 
 
+def ranks_of_all(entries: Sequence[Entry], shares: Sequence[int]) -> str:
+    """Return average ranks of all rows on probe ii, a column per share, over the blocks that have all of its rows."""
+    columns: dict[str, dict[str, float]] = {}
+    for share in shares:
+        here = list(dict.fromkeys(entry.row for entry in entries if entry.share == share))
+        if found := study.ranks(entries, here, share, LARGE):
+            columns[f"{share} %, {found.blocks} blocks, critical {found.critical:.1f}"] = found.mean
+    if not columns:
+        return "No block has all rows yet.\n"
+    rows = {row: [mean.get(row) for mean in columns.values()] for mean in columns.values() for row in mean}
+    # Rows that a share lacks, as SupMin lacks 50 %, come by their ranks at the others.
+    best_first = sorted(rows, key=lambda row: statistics.fmean(rank for rank in rows[row] if rank is not None))
+    table = [[row, *("-" if rank is None else f"{rank:.1f}" for rank in rows[row])] for row in best_first]
+    return markdown(("row", *columns), table)
+
+
 def ablations(entries: Sequence[Entry], varied: Sequence[Entry]) -> str:
     """Return one row per factor and value, with the study's own runs as the usual value."""
     table = []
