@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ttc import study
+from ttc.losses import METHODS
 from ttc.manifest import Cell
 from ttc.study import Entry
 
@@ -44,7 +45,7 @@ QUESTIONS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
     ("Are the two fixes better than SupCon?", (("supmin", "supcon"), ("supproto", "supcon"))),
     ("Are they better than NT-Xent, which knows no labels?", (("supmin", "simclr"), ("supproto", "simclr"))),
     ("Are they better than weighted cross-entropy?", (("supmin", "weighted-ce"), ("supproto", "weighted-ce"))),
-    ("What do balanced batches change?", tuple((f"{method}-balanced", method) for method in MAIN)),
+    ("What do balanced batches change?", tuple((f"{method}-balanced", method) for method in METHODS)),
     (
         "With balanced batches, are the fixes better than SupCon?",
         (("supmin-balanced", "supcon-balanced"), ("supproto-balanced", "supcon-balanced")),
