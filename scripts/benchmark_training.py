@@ -74,7 +74,7 @@ def build_parser() -> Parser:
         "--encoder",
         default="resnet18-w16",
         metavar="NAME",
-        help="resnet18-wN, a ResNet-18 for small images with N channels at first (64 is usual), or one of pretrain.py",
+        help="resnet18-wN, a ResNet-18 for small images with N >= 8 channels first (usual: 64), or one of pretrain.py",
     )
     add(
         "--steps",

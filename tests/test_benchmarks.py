@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import re
 import statistics
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
 import torch
 
+from scripts.benchmark_training import build_network
 from tests.processes import ROOT, run
 from ttc import benchmarking, references
 from ttc.losses import build_objective
@@ -117,6 +119,12 @@ def test_ratios_are_taken_within_a_turn() -> None:
     assert benchmarking.times_faster(slow, fast) == 4.0
     assert statistics.median(slow) / statistics.median(fast) == 4.0
     assert benchmarking.times_faster([1.0, 30.0, 2.0], [1.0, 10.0, 1.0]) == 2.0
+
+
+def test_a_network_that_crashes_on_some_processors_is_refused() -> None:
+    options = Namespace(encoder="resnet18-w7", image_size=8)
+    with pytest.raises(ValueError, match=r"--encoder resnet18-w7 .* give resnet18-w8"):
+        build_network(options)
 
 
 def test_a_package_that_is_missing_is_skipped() -> None:

@@ -209,6 +209,12 @@ def test_a_ledger_that_grows_has_one_name_for_a_row(tmp_path: Path) -> None:
     names = {line.folder: (line.group, line.run) for line in lines}
     assert names["supmin-0.1-seed0"] == names["supmin-0.1-seed1"] == ("digits 97:3", "supmin (supmin-0.1)")
     assert names["supmin-0.5-seed0"] == ("digits 97:3", "supmin (supmin-0.5)")
+    # Seeds stay one row in folders of any name.
+    mine = make_run(tmp_path / "mine", temperature=0.1, seed=2)
+    lines = ledger_lines.update(ledger_lines.update(lines_of(cold), lines_of(warm)), lines_of(mine))
+    assert {line.run for line in lines} == {"supmin (supmin-0.1)", "supmin (supmin-0.5)"}
+    lines = ledger_lines.update(lines_of(cold, mine), lines_of(warm))
+    assert {line.run for line in lines} == {"supmin (supmin-0.1)", "supmin (supmin-0.5)"}
 
 
 def test_missing_cells_are_refused_or_shown(tmp_path: Path) -> None:

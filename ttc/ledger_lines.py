@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -112,24 +113,19 @@ def update(lines: Sequence[Line], newer: Sequence[Line]) -> list[Line]:
 def _one_name_each(lines: Sequence[Line]) -> list[Line]:
     """Name groups with the same shared settings alike, and rows with the same training; the longest name says most.
 
-    Trainings of one group that are left with the same name get the names of their folders in addition.
+    Trainings of one group that are left with the same name get the name of their first folder in addition.
     """
     groups: dict[str, str] = {}
     rows: dict[tuple[str, str], str] = {}
+    folders: dict[tuple[str, str], str] = {}
     for line in lines:
-        groups[line.shared] = max(groups.get(line.shared, ""), line.group, key=len)
         row = (line.shared, line.training)
+        groups[line.shared] = max(groups.get(line.shared, ""), line.group, key=len)
         rows[row] = max(rows.get(row, ""), line.run, key=len)
-    trainings: dict[tuple[str, str], set[str]] = {}
-    for (shared, training), name in rows.items():
-        trainings.setdefault((shared, name), set()).add(training)
-    named = []
-    for line in lines:
-        name = rows[line.shared, line.training]
-        if len(trainings[line.shared, name]) > 1:
-            name += f" ({re.sub(r'-seed[0-9]+$', '', line.folder.rpartition('/')[2])})"
-        named.append(replace(line, group=groups[line.shared], run=name))
-    return named
+        folders.setdefault(row, re.sub(r"-seed[0-9]+$", "", line.folder.rpartition("/")[2]))
+    uses = Counter((shared, name) for (shared, _), name in rows.items())
+    names = {row: name if uses[row[0], name] == 1 else f"{name} ({folders[row]})" for row, name in rows.items()}
+    return [replace(line, group=groups[line.shared], run=names[line.shared, line.training]) for line in lines]
 
 
 def from_csv(path: Path) -> list[Line]:

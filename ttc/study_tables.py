@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -209,8 +210,9 @@ def ranks_of_all(entries: Sequence[Entry], shares: Sequence[int]) -> str:
     if not columns:
         return "No block has all rows yet.\n"
     rows = {row: [mean.get(row) for mean in columns.values()] for mean in columns.values() for row in mean}
-    # Rows that a share lacks, as SupMin lacks 50 %, come by their ranks at the others.
-    best_first = sorted(rows, key=lambda row: statistics.fmean(rank for rank in rows[row] if rank is not None))
+    # In the order of the first share: ranks among other numbers of rows are no means of one another.
+    first = next(iter(columns.values()))
+    best_first = sorted(rows, key=lambda row: first.get(row, math.inf))
     table = [[row, *("-" if rank is None else f"{rank:.1f}" for rank in rows[row])] for row in best_first]
     return markdown(("row", *columns), table)
 
