@@ -56,7 +56,7 @@ QUESTIONS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
         (("supmin-balanced", "weighted-ce-balanced"), ("supproto-balanced", "weighted-ce-balanced")),
     ),
     (
-        "Is the joint recipe better than each of them? (It takes twice the steps here.)",
+        "Is the joint recipe better than every balanced method? (It takes twice the steps here.)",
         tuple((JOINT, f"{method}-balanced") for method in METHODS),
     ),
 )
