@@ -18,17 +18,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ttc import distributed, flags, from_flags, ledger, runtime
-from ttc.cli import Parser
-from ttc.metrics.figures import save_embedding_figure
+from ttc import distributed, flags
+from ttc.evaluation.probe import balanced_rows, evaluation_rows
+from ttc.flags import settings
+from ttc.flags.parser import Parser
 from ttc.metrics.representation import RepresentationMetrics, representation_metrics, undefined_metrics
 from ttc.metrics.shares import Share
-from ttc.metrics.tables import format_table
-from ttc.npz import read_arrays
-from ttc.pretrained import Pretrained, embed_shared, load_pretrained, without_dead
-from ttc.probe import balanced_rows, evaluation_rows
-from ttc.runfolder import RunFolder
-from ttc.runlog import log, save_projector, start_logging
+from ttc.models.pretrained import Pretrained, embed_shared, load_pretrained, without_dead
+from ttc.results.embedding_figures import save_embedding_figure
+from ttc.results.metric_tables import format_table
+from ttc.run import ledger, runtime
+from ttc.run.folder import RunFolder
+from ttc.run.log import log, save_projector, start_logging
+from ttc.run.npz import read_arrays
 
 
 def build_parser() -> Parser:
@@ -120,9 +122,9 @@ def main() -> int:
     # 3. run folder
     folder = None
     if args.checkpoint is not None or args.output is not None:
-        folder = RunFolder(from_flags.evaluation_folder(args, "metrics"), result="metrics.json")
+        folder = RunFolder(settings.evaluation_folder(args, "metrics"), result="metrics.json")
         source = args.checkpoint or args.embeddings
-        identity = {**given.values, "input_sha256": from_flags.file_digest(source)}
+        identity = {**given.values, "input_sha256": settings.file_digest(source)}
         if distributed.from_first_rank(lambda: folder.claim(identity)):
             log.info("%s holds the finished result of this command; nothing to do", folder.path)
             sys.stdout.write(folder.result.read_text())
@@ -150,7 +152,7 @@ def main() -> int:
         )
         embeddings = dict(zip(("encoder", "projection"), (each.transpose(0, 1) for each in both), strict=True))
         labels, class_names = run.dataset.labels[rows], run.description.class_names
-        minority = from_flags.positive_class(None, run.description)
+        minority = settings.positive_class(None, run.description)
         prototypes = run.objective_state.get("prototypes_KD")
 
     # 5. metrics

@@ -21,22 +21,25 @@ from functools import partial
 
 import torch
 
-from ttc import distributed, flags, from_flags, plan, runtime
-from ttc.augment import ViewGenerator
-from ttc.cli import Parser
-from ttc.cutmix import minority_cutmix
+from ttc import distributed, flags
+from ttc.batches.augment import ViewGenerator
+from ttc.batches.cutmix import minority_cutmix
+from ttc.batches.samplers import BatchSampler
 from ttc.datasets import Dataset, batches, describe
-from ttc.finetuning import KIND, build_classifier, build_network, finetune_optimizer, two_phase_rate
-from ttc.monitor import LossMonitor, class_views
-from ttc.optim import set_learning_rate, trainable
-from ttc.pretrained import Pretrained, load_pretrained
-from ttc.probe import module_digest
-from ttc.reporter import Reporter
-from ttc.runfolder import RunFolder
-from ttc.runlog import Progress, RunLog, log, start_logging
-from ttc.samplers import BatchSampler
-from ttc.selection import Selection, write_result
-from ttc.training_state import TrainingState
+from ttc.evaluation.probe import module_digest
+from ttc.flags import settings
+from ttc.flags.parser import Parser
+from ttc.models.optim import set_learning_rate, trainable
+from ttc.models.pretrained import Pretrained, load_pretrained
+from ttc.run import runtime
+from ttc.run.folder import RunFolder
+from ttc.run.log import Progress, RunLog, log, start_logging
+from ttc.training import plan
+from ttc.training.early_stopping import Selection, write_result
+from ttc.training.finetuning import KIND, build_classifier, build_network, finetune_optimizer, two_phase_rate
+from ttc.training.monitor import LossMonitor, class_views
+from ttc.training.reporter import Reporter
+from ttc.training.training_state import TrainingState
 
 
 def build_parser() -> Parser:
@@ -118,7 +121,7 @@ def build_state(
     """Build network, head and optimizer; with --from-scratch only the encoder's first weights differ."""
     flags.check_classes(args, run.description)
     network = build_network(run, from_scratch=args.from_scratch, freeze_until=args.freeze_until, device=device)
-    objective, settings = build_classifier(
+    objective, objective_settings = build_classifier(
         args.loss, run.description, network.feature_dim, args.class_weights, args.seed
     )
     objective.to(device)
@@ -132,9 +135,9 @@ def build_state(
         description=replace(
             run.description,
             method=args.loss,
-            objective=settings,
+            objective=objective_settings,
             projection_dim=None,
-            augmentation=asdict(from_flags.changed_augmentation(args, run.description)),
+            augmentation=asdict(settings.changed_augmentation(args, run.description)),
             seed=args.seed,
         ),
         arguments=arguments,
@@ -186,8 +189,8 @@ def main() -> int:
     start_logging(world.main)
 
     # 3. run folder
-    folder = RunFolder(from_flags.evaluation_folder(args, "from_scratch" if args.from_scratch else "finetune"))
-    identity = {**given.values, "checkpoint_sha256": from_flags.file_digest(args.checkpoint)}
+    folder = RunFolder(settings.evaluation_folder(args, "from_scratch" if args.from_scratch else "finetune"))
+    identity = {**given.values, "checkpoint_sha256": settings.file_digest(args.checkpoint)}
     if not args.dry_run:
         if distributed.from_first_rank(lambda: folder.claim(identity, resume=args.resume)):
             log.info("%s holds the finished result of this command; nothing to do", folder.path)
@@ -198,8 +201,8 @@ def main() -> int:
 
     # 4. data
     run = load_pretrained(args.checkpoint, args.data_root, args.num_workers, world.device)
-    dataset, args.positive_class = run.dataset, from_flags.positive_class(args.positive_class, run.description)
-    sampler = from_flags.batch_sampler(args, dataset, world.size)
+    dataset, args.positive_class = run.dataset, settings.positive_class(args.positive_class, run.description)
+    sampler = settings.batch_sampler(args, dataset, world.size)
 
     # 5. model, 6. objective, 7. optimizer
     runtime.seed_everything(args.seed, rank=0)
@@ -265,8 +268,8 @@ def main() -> int:
 
     # 11. result
     if finished:
-        settings = (args.class_balance, args.deploy_prevalence or (), args.bootstrap)
-        write_result(selection, reporter, folder, *settings, start if args.freeze_encoder else None)
+        clinical_settings = (args.class_balance, args.deploy_prevalence or (), args.bootstrap)
+        write_result(selection, reporter, folder, *clinical_settings, start if args.freeze_encoder else None)
         if world.main:
             sys.stdout.write(folder.result.read_text())
     return 0 if finished else runtime.EXIT_STOPPED

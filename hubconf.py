@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import torch
 
-from ttc.export import ExportedEncoder
-from ttc.pretrained import load_network
+from ttc.evaluation.export import ExportedEncoder
+from ttc.models.pretrained import load_network
 
 dependencies = ["torch", "torchvision", "numpy"]
 

@@ -24,16 +24,13 @@ import pandas
 import torch
 from torch import Tensor
 
-from ttc import distributed, flags, from_flags, ledger, runtime
-from ttc.cli import Parser
+from ttc import distributed, flags
 from ttc.datasets import Dataset
-from ttc.evaluation import Evaluation
-from ttc.folds import stratified_folds
-from ttc.heads import prototype_classifier
-from ttc.heads_io import save_heads
-from ttc.metrics.tables import format_clinical, format_probes
-from ttc.pretrained import embed_shared, load_pretrained, own_classifier
-from ttc.probe import (
+from ttc.evaluation.evaluate import Evaluation
+from ttc.evaluation.folds import stratified_folds
+from ttc.evaluation.heads import prototype_classifier
+from ttc.evaluation.heads_io import save_heads
+from ttc.evaluation.probe import (
     PROBES,
     evaluation_rows,
     groups_of,
@@ -41,8 +38,13 @@ from ttc.probe import (
     probe_rows,
     summarise,
 )
-from ttc.runfolder import RunFolder
-from ttc.runlog import log, save_pr_curves, start_logging
+from ttc.flags import settings
+from ttc.flags.parser import Parser
+from ttc.models.pretrained import embed_shared, load_pretrained, own_classifier
+from ttc.results.metric_tables import format_clinical, format_probes
+from ttc.run import ledger, runtime
+from ttc.run.folder import RunFolder
+from ttc.run.log import log, save_pr_curves, start_logging
 
 FITTED = ("linear", "knn")
 """Heads that learn from samples here; the others come with the checkpoint."""
@@ -166,8 +168,8 @@ def main() -> int:
     start_logging(world.main)
 
     # 3. run folder
-    folder = RunFolder(from_flags.evaluation_folder(args, "linear_eval"))
-    identity = {**given.values, "checkpoint_sha256": from_flags.file_digest(args.checkpoint)}
+    folder = RunFolder(settings.evaluation_folder(args, "linear_eval"))
+    identity = {**given.values, "checkpoint_sha256": settings.file_digest(args.checkpoint)}
     if distributed.from_first_rank(lambda: folder.claim(identity)):
         log.info("%s holds the finished result of this command; nothing to do", folder.path)
         sys.stdout.write(folder.result.read_text())
@@ -175,7 +177,7 @@ def main() -> int:
 
     # 4. data and model
     run = load_pretrained(args.checkpoint, args.data_root, args.num_workers, world.device)
-    args.positive_class = from_flags.positive_class(args.positive_class, run.description)
+    args.positive_class = settings.positive_class(args.positive_class, run.description)
     if args.deploy_prevalence and len(run.description.class_names) > 2:
         raise ValueError("--deploy-prevalence is defined for two classes only; leave it out")
     splits = {

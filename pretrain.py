@@ -18,23 +18,26 @@ from pathlib import Path
 
 import torch
 
-from ttc import distributed, flags, from_flags, plan, runtime
-from ttc.augment import ViewGenerator
-from ttc.batchnorm import synchronise
-from ttc.cli import Given, Parser
+from ttc import distributed, flags
+from ttc.batches.augment import ViewGenerator
+from ttc.batches.samplers import BatchSampler
 from ttc.datasets import Dataset, batches, describe, load_dataset, resident
-from ttc.description import Description
-from ttc.gradient_cache import BatchEmbedder
+from ttc.flags import settings
+from ttc.flags.parser import Given, Parser
 from ttc.losses import build_objective
-from ttc.models import PretrainNetwork, build_encoder, load_weights
-from ttc.monitor import CollapseWatch, LossMonitor, class_views
-from ttc.optim import build_optimizer, learning_rate, set_learning_rate, trainable
-from ttc.pretrained import embed_training
-from ttc.reporter import Reporter
-from ttc.runfolder import RunFolder
-from ttc.runlog import Progress, RunLog, log, start_logging
-from ttc.samplers import BatchSampler
-from ttc.training_state import TrainingState
+from ttc.models.batchnorm import synchronise
+from ttc.models.description import Description
+from ttc.models.networks import PretrainNetwork, build_encoder, load_weights
+from ttc.models.optim import build_optimizer, learning_rate, set_learning_rate, trainable
+from ttc.models.pretrained import embed_training
+from ttc.run import runtime
+from ttc.run.folder import RunFolder
+from ttc.run.log import Progress, RunLog, log, start_logging
+from ttc.training import plan
+from ttc.training.embedder import BatchEmbedder
+from ttc.training.monitor import CollapseWatch, LossMonitor, class_views
+from ttc.training.reporter import Reporter
+from ttc.training.training_state import TrainingState
 
 
 def build_parser() -> Parser:
@@ -105,11 +108,11 @@ def build_state(
     args: argparse.Namespace, given: Given, dataset: Dataset, sampler: BatchSampler, device: torch.device
 ) -> TrainingState:
     """Build network, objective and optimizer."""
-    spec = from_flags.encoder_spec(args, dataset)
+    spec = settings.encoder_spec(args, dataset)
     encoder = build_encoder(spec)
     if args.weights:
         load_weights(encoder, spec, args.weights)
-    arguments = from_flags.objective_arguments(args, dataset, sampler.presented_counts(), encoder.feature_dim)
+    arguments = settings.objective_arguments(args, dataset, sampler.presented_counts(), encoder.feature_dim)
     objective = build_objective(args.method, **arguments).to(device)
     # The objective's own check would wait for the device in every step, and raise before LossMonitor saves the batch.
     objective.validate = False
@@ -128,7 +131,7 @@ def build_state(
             spec=spec,
             projection_dim=projection_dim,
             dataset=dataset,
-            augmentation=from_flags.augmentation(args, dataset),
+            augmentation=settings.augmentation(args, dataset),
             seed=args.seed,
             projection_batchnorm=args.projection_batchnorm,
         ),
@@ -144,7 +147,7 @@ def build_embedder(
         torch.compile(state.network) if args.compile else state.network,  # type: ignore[arg-type]  # a Module
         state.objective,
         views,
-        micro_batches=from_flags.micro_batches(args.batch_size, args.micro_batch_size, world.size),
+        micro_batches=settings.micro_batches(args.batch_size, args.micro_batch_size, world.size),
         autocast=partial(runtime.autocast, world.device, args.precision),
         cutmix_area=args.minority_cutmix,
         minority_class=dataset.minority_class,
@@ -165,7 +168,7 @@ def tell_plan(
         epochs=args.epochs,
         warmup_epochs=args.warmup_epochs,
         world_size=world.size,
-        micro_batches=from_flags.micro_batches(args.batch_size, args.micro_batch_size, world.size),
+        micro_batches=settings.micro_batches(args.batch_size, args.micro_batch_size, world.size),
         half_precision=args.precision != "fp32",
     )
     for line in lines:
@@ -181,7 +184,7 @@ def main() -> int:
     parser = build_parser()
     given = parser.parse(sys.argv[1:])
     args = given.namespace()
-    from_flags.refuse_idle_flags(parser, given)
+    settings.refuse_idle_flags(parser, given)
 
     # 2. runtime
     world = distributed.start(runtime.pick_device(args.device), args.timeout_minutes)
@@ -198,9 +201,9 @@ def main() -> int:
         start_logging(world.main, folder.path)
 
     # 4. data
-    dataset = load_dataset(from_flags.dataset_settings(args))
+    dataset = load_dataset(settings.dataset_settings(args))
     dataset = replace(dataset, images=resident(dataset.images, world.device))
-    sampler = from_flags.batch_sampler(args, dataset, world.size)
+    sampler = settings.batch_sampler(args, dataset, world.size)
 
     # 5. model, 6. objective, 7. optimizer
     state = build_state(args, given, dataset, sampler, world.device)
@@ -216,7 +219,7 @@ def main() -> int:
         return 0
     if world.main and not (folder.path / "split.csv").exists():  # the last of the three
         folder.save_arguments(
-            given.values, given.sources, from_flags.derived(args, folder.path, dataset, state.description)
+            given.values, given.sources, settings.derived(args, folder.path, dataset, state.description)
         )
         folder.save_json("env.json", runtime.environment_record(world.device, world.size))
         dataset.save_split(folder.path / "split.csv")

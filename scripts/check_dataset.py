@@ -16,10 +16,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from ttc import checkpoint, flags, from_flags, runtime
-from ttc.cli import Parser, whole
+from ttc import flags
 from ttc.datasets.report import contact_sheet, examine
-from ttc.runlog import log, start_logging
+from ttc.flags import settings
+from ttc.flags.parser import Parser, whole
+from ttc.run import checkpoint, runtime
+from ttc.run.log import log, start_logging
 
 SHOWN = 10
 
@@ -45,7 +47,7 @@ def main() -> int:
     start_logging(main=True)
 
     # 2. examine
-    report = examine(from_flags.dataset_settings(args))
+    report = examine(settings.dataset_settings(args))
 
     # 3. write
     folder = Path(args.output or f"runs/check-{args.dataset}")

@@ -14,11 +14,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from ttc import collect, flags, ledger_lines, runtime
-from ttc.checkpoint import write_text
-from ttc.cli import Parser
-from ttc.result_tables import COLUMNS, as_csv, as_latex, as_markdown, as_text, build_rows, replace_block
-from ttc.runlog import log, start_logging
+from ttc import flags
+from ttc.flags.parser import Parser
+from ttc.results import collect, ledger_lines
+from ttc.results.tables import COLUMNS, as_csv, as_latex, as_markdown, as_text, build_rows, replace_block
+from ttc.run import runtime
+from ttc.run.checkpoint import write_text
+from ttc.run.log import log, start_logging
 
 
 def build_parser() -> Parser:

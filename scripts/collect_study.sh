@@ -24,4 +24,4 @@ for name in study study-ablations study-factorial study-final; do
         --also 'encoder/*/validation/*' 'projection/*/macro' projection/CAC_over_cap/minority projection/effective_rank/all \
         -- "${finished[@]}" > /dev/null
 done
-"$PYTHON" scripts/write_study_page.py --readme README.md
+"$PYTHON" study/write_page.py --readme README.md

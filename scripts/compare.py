@@ -18,12 +18,12 @@ import pandas
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from ttc import runtime
-from ttc.checkpoint import write_text
-from ttc.cli import Parser, whole
+from ttc.flags.parser import Parser, whole
 from ttc.metrics.comparison import compare_scores
 from ttc.metrics.thresholds import RULES, choose_thresholds
-from ttc.runfolder import shorten
+from ttc.run import runtime
+from ttc.run.checkpoint import write_text
+from ttc.run.folder import shorten
 
 
 @dataclass(frozen=True)

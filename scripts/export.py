@@ -16,14 +16,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ttc import flags, from_flags, runtime
-from ttc.checkpoint import write_text
-from ttc.cli import Parser
-from ttc.export import ExportedEncoder, check_parity, save_onnx, save_safetensors, save_torchscript
-from ttc.model_card import model_card
-from ttc.new_images import encode, read_images
-from ttc.pretrained import embed_shared, load_network, load_pretrained
-from ttc.runlog import log, start_logging
+from ttc import flags
+from ttc.evaluation.export import ExportedEncoder, check_parity, save_onnx, save_safetensors, save_torchscript
+from ttc.evaluation.model_card import model_card
+from ttc.evaluation.new_images import encode, read_images
+from ttc.flags import settings
+from ttc.flags.parser import Parser
+from ttc.models.pretrained import embed_shared, load_network, load_pretrained
+from ttc.run import runtime
+from ttc.run.checkpoint import write_text
+from ttc.run.log import log, start_logging
 
 FORMATS = ("features", "torchscript", "onnx", "safetensors", "card")
 
@@ -94,7 +96,7 @@ def main() -> int:
     network, description, _ = load_network(args.checkpoint, torch.device("cpu"))
     encoder = ExportedEncoder(network, description)
     images = example_images(int(description.encoder["channels"]), encoder.image_size)
-    folder = from_flags.evaluation_folder(args, "export")
+    folder = settings.evaluation_folder(args, "export")
     folder.mkdir(parents=True, exist_ok=True)
 
     # 3. exports

@@ -20,12 +20,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from ttc import manifest, runtime
-from ttc.checkpoint import write_text
-from ttc.cli import Parser, whole
+from ttc.batches.samplers import SAMPLERS
+from ttc.flags.parser import Parser, whole
 from ttc.losses import METHODS
-from ttc.manifest import RESULT_FILES, Cell
-from ttc.samplers import SAMPLERS
+from ttc.run import manifest, runtime
+from ttc.run.checkpoint import write_text
+from ttc.run.manifest import RESULT_FILES, Cell
 
 RECIPES = "scripts/recipes"
 UNTRAINED = "untrained"

@@ -25,10 +25,10 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from ttc import runtime
-from ttc.cli import Parser, whole
 from ttc.datasets.registry import MEDMNIST_NAMES
-from ttc.runlog import log, start_logging
+from ttc.flags.parser import Parser, whole
+from ttc.run import runtime
+from ttc.run.log import log, start_logging
 
 Pixels = NDArray[np.uint8]
 

@@ -14,9 +14,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from ttc import manifest, runtime
-from ttc.cli import Parser
-from ttc.manifest import STATES, Cell, Status
+from ttc.flags.parser import Parser
+from ttc.run import manifest, runtime
+from ttc.run.manifest import STATES, Cell, Status
 
 
 def build_parser() -> Parser:

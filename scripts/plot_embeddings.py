@@ -12,10 +12,10 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from ttc import runtime
-from ttc.cli import Parser
-from ttc.metrics.figures import save_comparison_figure
-from ttc.runlog import log, start_logging
+from ttc.flags.parser import Parser
+from ttc.results.embedding_figures import save_comparison_figure
+from ttc.run import runtime
+from ttc.run.log import log, start_logging
 
 
 def build_parser() -> Parser:

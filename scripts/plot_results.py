@@ -12,10 +12,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from ttc import collect, flags, runtime, sweep_figures
-from ttc.cli import Parser
-from ttc.probe import PROBES
-from ttc.runlog import log, start_logging
+from ttc import flags
+from ttc.evaluation.probe import PROBES
+from ttc.flags.parser import Parser
+from ttc.results import collect, sweep_figures
+from ttc.run import runtime
+from ttc.run.log import log, start_logging
 
 
 def build_parser() -> Parser:

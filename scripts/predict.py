@@ -19,20 +19,22 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 import torch
 
-from ttc import flags, from_flags, runtime
-from ttc.checkpoint import State, write_text
-from ttc.cli import Parser, real
+from ttc import flags
 from ttc.datasets.images import FileImages, find_bad_images
-from ttc.description import Description
-from ttc.heads import Predict
-from ttc.heads_io import Heads, load_heads
+from ttc.evaluation.heads import Predict
+from ttc.evaluation.heads_io import Heads, load_heads
+from ttc.evaluation.new_images import encode, read_images
+from ttc.evaluation.predictions import read_predictions
+from ttc.evaluation.probe import PROBES, FittedProbe, module_digest
+from ttc.flags import settings
+from ttc.flags.parser import Parser, real
 from ttc.metrics.thresholds import RULES, choose_thresholds
-from ttc.models import PretrainNetwork
-from ttc.new_images import encode, read_images
-from ttc.predictions import read_predictions
-from ttc.pretrained import build_stored, load_network
-from ttc.probe import PROBES, FittedProbe, module_digest
-from ttc.runlog import log, start_logging
+from ttc.models.description import Description
+from ttc.models.networks import PretrainNetwork
+from ttc.models.pretrained import build_stored, load_network
+from ttc.run import runtime
+from ttc.run.checkpoint import State, write_text
+from ttc.run.log import log, start_logging
 
 
 def build_parser() -> Parser:
@@ -157,7 +159,7 @@ def main() -> int:
     # 2. model
     network, description, state = load_network(args.checkpoint, runtime.pick_device(args.device))
     run = Path(args.checkpoint).resolve().parent.parent
-    positive, probe = from_flags.positive_class(None, description), "own"
+    positive, probe = settings.positive_class(None, description), "own"
     if args.head == "own":
         predictions, head = run / "predictions.csv", own_head(network, description, state)
     else:

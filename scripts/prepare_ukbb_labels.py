@@ -18,9 +18,9 @@ from typing import IO
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from ttc import runtime
-from ttc.cli import Parser
-from ttc.runlog import log, start_logging
+from ttc.flags.parser import Parser
+from ttc.run import runtime
+from ttc.run.log import log, start_logging
 
 ALLOWED = {
     "builtins": {"dict", "list", "tuple", "set", "frozenset", "slice", "bytearray", "complex"},

@@ -13,13 +13,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from ttc import collect, flags, ledger, runtime, sweep_figures
-from ttc.checkpoint import write_text
-from ttc.cli import Parser
-from ttc.html_report import html_report
-from ttc.probe import PROBES
-from ttc.result_tables import COLUMNS, build_rows
-from ttc.runlog import log, start_logging
+from ttc import flags
+from ttc.evaluation.probe import PROBES
+from ttc.flags.parser import Parser
+from ttc.results import collect, sweep_figures
+from ttc.results.html_report import html_report
+from ttc.results.tables import COLUMNS, build_rows
+from ttc.run import ledger, runtime
+from ttc.run.checkpoint import write_text
+from ttc.run.log import log, start_logging
 
 
 def build_parser() -> Parser:

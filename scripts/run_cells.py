@@ -26,11 +26,12 @@ from typing import IO
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from ttc import manifest, runtime, warm
-from ttc.cli import Parser, whole
-from ttc.ledger_lines import from_csv
-from ttc.manifest import Cell, Entry, Status
-from ttc.runlog import log, start_logging
+from scripts import warm
+from ttc.flags.parser import Parser, whole
+from ttc.results.ledger_lines import from_csv
+from ttc.run import manifest, runtime
+from ttc.run.log import log, start_logging
+from ttc.run.manifest import Cell, Entry, Status
 
 Process = subprocess.Popen[bytes] | warm.WarmProcess
 

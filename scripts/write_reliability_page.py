@@ -16,8 +16,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from ttc import runtime
-from ttc.cli import Parser
+from ttc.flags.parser import Parser
+from ttc.run import runtime
 
 SECTIONS = {
     "soak": (

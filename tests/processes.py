@@ -120,6 +120,6 @@ def _main(script: str, words: list[str], folder: str, env: dict[str, str], strea
     for number, name in ((1, "stdout"), (2, "stderr")):
         os.dup2(os.open(Path(streams) / name, os.O_WRONLY | os.O_CREAT), number)
     sys.argv = [f"{script}.py", *words]
-    from ttc import runtime
+    from ttc.run import runtime
 
     runtime.run(importlib.import_module(script).main)

@@ -8,10 +8,11 @@ from pathlib import Path
 import torch
 
 import pretrain
-from ttc import distributed, from_flags
+from ttc import distributed
 from ttc.datasets import TensorImages, load_dataset, resident
-from ttc.monitor import LossMonitor
-from ttc.training_state import TrainingState
+from ttc.flags import settings
+from ttc.training.monitor import LossMonitor
+from ttc.training.training_state import TrainingState
 
 
 class Silent:
@@ -36,12 +37,12 @@ def trainer(
     """Set up a run on digits; return its state, and what trains more steps and tells whether the run is finished."""
     given = pretrain.build_parser().parse([*words, "--batch-size", "32", "--lr", "0.1"])
     args = given.namespace()
-    dataset = load_dataset(from_flags.dataset_settings(args))
+    dataset = load_dataset(settings.dataset_settings(args))
     if images_on_device:
         object.__setattr__(dataset, "images", resident(dataset.images, device, free_bytes=1 << 30))
         assert isinstance(dataset.images, TensorImages)
         assert dataset.images.data.device == device
-    sampler = from_flags.batch_sampler(args, dataset, 1)
+    sampler = settings.batch_sampler(args, dataset, 1)
     world = distributed.World(0, 1, 0, device)
     state = pretrain.build_state(args, given, dataset, sampler, device)
     views = state.description.view_generator()

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from study import paired, tables
 from tests.processes import ROOT, run
-from ttc import study, study_tables
-from ttc.ledger_lines import from_csv
-from ttc.manifest import read_manifest
-from ttc.result_tables import as_markdown, build_rows
+from ttc.results.ledger_lines import from_csv
+from ttc.results.tables import as_markdown, build_rows
+from ttc.run.manifest import read_manifest
 
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```\n(.*?)```", README, re.DOTALL)
@@ -87,11 +87,11 @@ def test_the_snippet_runs() -> None:
 
 
 def test_the_summary_of_the_study_is_that_of_its_ledger() -> None:
-    cells = read_manifest(ROOT / "scripts" / "manifests" / "study.csv")
-    entries = study.entries_of(cells, from_csv(ROOT / "docs" / "results" / "study-ledger.csv"))
+    cells = read_manifest(ROOT / "scripts" / "manifests" / "paired.csv")
+    entries = paired.entries_of(cells, from_csv(ROOT / "docs" / "results" / "study-ledger.csv"))
     (text,) = re.findall(r"<!-- study: begin -->\n(.*?)<!-- study: end -->", README, re.DOTALL)
-    stale = "stale; run python scripts/write_study_page.py --readme README.md"
-    assert text == study_tables.summary(entries), stale
+    stale = "stale; run python study/write_page.py --readme README.md"
+    assert text == tables.summary(entries), stale
 
 
 @pytest.mark.parametrize("block", sorted({*re.findall(r"<!-- ([\w-]+): begin -->", README)} - {"study"}))

@@ -13,11 +13,13 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = sorted((ROOT / "ttc").rglob("*.py"))
-SCRIPTS = sorted([*ROOT.glob("*.py"), *(ROOT / "scripts").rglob("*.py")])
+SCRIPTS = sorted(
+    [*ROOT.glob("*.py"), *(path for room in ("scripts", "study", "benchmarks") for path in (ROOT / room).rglob("*.py"))]
+)
 CODE = PACKAGE + SCRIPTS
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
-CLI_LAYER = ("ttc.cli", "ttc.flags", "ttc.from_flags")
+CLI_LAYER = ("ttc.flags.parser", "ttc.flags", "ttc.flags.settings")
 LOWER = ("ttc.distributed",)
 LIFTABLE = ("ttc/losses/", "ttc/metrics/representation.py")
 
@@ -60,9 +62,9 @@ def test_layers(path: Path) -> None:
     if not script and not belongs(module, *CLI_LAYER):
         assert not any(belongs(each, *CLI_LAYER) for each in ours), "only scripts use the command line"
         assert "argparse" not in imported
-    if belongs(module, "ttc.flags"):
-        assert "argparse" not in imported, "groups of flags use ttc.cli"
-    if module != "ttc.runlog":
+    if belongs(module, "ttc.flags") and module not in ("ttc.flags.parser", "ttc.flags.settings"):
+        assert "argparse" not in imported, "groups of flags use ttc.flags.parser"
+    if module != "ttc.run.log":
         assert not any("tensorboard" in each for each in imported)
     if not belongs(module, *LOWER):
         assert not any(belongs(each, "torch.distributed", "torch.nn.parallel") for each in imported)
@@ -116,7 +118,7 @@ def test_the_package_does_not_print_and_keeps_no_global_random_state(path: Path)
     for called, node in calls(tree_of(path)):
         assert called not in ("print", "np.random.seed", "random.seed"), f"line {node.lineno}"
         if called == "torch.manual_seed":
-            assert module_of(path) == "ttc.runtime", f"line {node.lineno}"
+            assert module_of(path) == "ttc.run.runtime", f"line {node.lineno}"
 
 
 @pytest.mark.parametrize("path", CODE, ids=name_of)

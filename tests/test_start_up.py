@@ -55,7 +55,7 @@ def test_a_run_on_digits_trains_within_ten_seconds(tmp_path: Path) -> None:
 def test_the_digits_are_those_of_scikit_learn() -> None:
     datasets = pytest.importorskip("sklearn.datasets")
     from ttc.datasets import DatasetSettings
-    from ttc.datasets.digits import read
+    from ttc.datasets.readers.digits import read
 
     source, bunch = read(DatasetSettings("digits")), datasets.load_digits()
     assert source.labels == [str(digit) for digit in bunch.target]

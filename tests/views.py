@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ttc.augment import Augmentation, ViewGenerator
+from ttc.batches.augment import Augmentation, ViewGenerator
 
 STILL = Augmentation(
     scale=(1.0, 1.0), ratio=(1.0, 1.0), flip=0.0, jitter=0.0, brightness=0, contrast=0, saturation=0, hue=0, grayscale=0

@@ -15,7 +15,7 @@ import torch
 from tests.processes import run, run_ranks
 from tests.steps import trainer
 from tests.views import generator, noise
-from ttc.augment import PRESETS
+from ttc.batches.augment import PRESETS
 from ttc.losses import METHODS, logsumexp
 from ttc.metrics.representation import RepresentationMetrics, representation_metrics
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ttc.benchmarking import growth_of_peak, in_fresh_process
+from benchmarks.references import masked_supcontrast
+from benchmarks.timing import growth_of_peak, in_fresh_process
 from ttc.losses import METHODS, build_objective
 from ttc.losses import method as described
-from ttc.references import masked_supcontrast
 
 SAMPLES, DIM = 4096, 128
 PAIR_MATRIX_MIB = (2 * SAMPLES) ** 2 * 4 / 2**20

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.dist.ranks import on_ranks
+from tests.ranks.launch import on_ranks
 from ttc import distributed
 from ttc.metrics.representation import RepresentationMetrics, representation_metrics
 from ttc.metrics.shares import ALONE, Share

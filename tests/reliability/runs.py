@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tests.smoke.runs import metrics
-from ttc import checkpoint
+from ttc.run import checkpoint
 
 
 def leaves(value: object, name: str = "") -> Iterator[tuple[str, object]]:

@@ -22,7 +22,7 @@ from pathlib import Path
 from tests.processes import Running
 from tests.reliability.figures import record
 from tests.reliability.runs import assert_same_history, assert_same_state
-from ttc import checkpoint
+from ttc.run import checkpoint
 
 KEEP_EVERY, AHEAD = 20, 400
 """Epochs between two kept checkpoints; steps by which the run that is left alone may lead."""

@@ -21,7 +21,7 @@ from tests.processes import CONTEXT, ROOT, run
 from tests.reliability.figures import record
 from tests.reliability.runs import assert_same_state
 from tests.smoke.runs import metrics
-from ttc import checkpoint
+from ttc.run import checkpoint
 
 OPERATIONS = {"open", "write", "flush", "fsync", "replace", "rename", "unlink", "remove", "close", "mkdir", "truncate"}
 WORDS = (

@@ -12,7 +12,7 @@ import pytest
 from tests.processes import run
 from tests.reliability.ranks import message, ranks, wait_for
 from tests.reliability.runs import assert_same_state
-from ttc import checkpoint
+from ttc.run import checkpoint
 
 WORDS = ("--epochs", 16, "--log-every-steps", 1, "--batch-size", 64, "--metrics-every-epochs", 0)
 LAST = Path("run", "checkpoints", "last.pt")

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from tests.reliability.ranks import finish
 from tests.smoke.runs import metrics
-from ttc import checkpoint
 from ttc.losses import METHODS, settings_of
+from ttc.run import checkpoint
 
 # One batch is an epoch, and an epoch the run; the rare images do not share out evenly.
 WORDS = ("--class-ratios", 0.85, 0.15, "--train-samples", 60, "--batch-size", 60, "--metrics-every-epochs", 0)

@@ -24,9 +24,9 @@ from compute_metrics import load_embeddings
 from tests.reliability.data import image_folder
 from tests.reliability.fuzzing import SIZES, try_inputs, verdict
 from ttc.datasets import DatasetSettings, load_dataset
-from ttc.datasets.fashion import read_idx
 from ttc.datasets.images import FileImages
-from ttc.npz import read_arrays
+from ttc.datasets.readers.fashion import read_idx
+from ttc.run.npz import read_arrays
 
 SECONDS = 120
 """A file that takes longer is taken for one that hangs."""

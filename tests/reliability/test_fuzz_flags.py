@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from tests.processes import ROOT, Running
 from tests.reliability.figures import record
 from tests.reliability.fuzzing import SIZES, try_inputs, verdict
-from ttc import from_flags
+from ttc.flags import settings
 
 if TYPE_CHECKING:
-    from ttc.cli import Parser
+    from ttc.flags.parser import Parser
 
 SCRIPTS = sorted(path.stem for path in ROOT.glob("*.py") if path.stem != "hubconf")
 VALUES = (
@@ -100,8 +100,8 @@ def test_lines_are_parsed_or_refused_in_one_line(
     def parse(words: list[str]) -> None:
         given = parser.parse(words)
         if script == "pretrain":
-            from_flags.refuse_idle_flags(parser, given)
-            from_flags.dataset_settings(given.namespace())
+            settings.refuse_idle_flags(parser, given)
+            settings.dataset_settings(given.namespace())
 
     def check(words: object) -> str:
         assert isinstance(words, list)

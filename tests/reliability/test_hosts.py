@@ -17,7 +17,7 @@ from tests.reliability.figures import record
 from tests.reliability.ranks import finish, kill_again_and_again, torchrun, wait_for
 from tests.reliability.runs import assert_same_state
 from tests.smoke.runs import metrics
-from ttc import checkpoint
+from ttc.run import checkpoint
 
 WORDS = ("--log-every-steps", 1, "--batch-size", 64, "--metrics-every-epochs", 0, "--timeout-minutes", 0.25)
 LONG = (*WORDS, "--epochs", 60, "--output", "run")

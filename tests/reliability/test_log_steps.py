@@ -12,7 +12,7 @@ from tests.reliability.data import image_folder
 from tests.reliability.ranks import finish, ranks
 from tests.reliability.runs import assert_same_state, scalars
 from tests.smoke.runs import metrics
-from ttc import checkpoint
+from ttc.run import checkpoint
 
 STEPS, EPOCH = 12, 6
 LAST = Path("run", "checkpoints", "last.pt")

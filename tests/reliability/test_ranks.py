@@ -14,7 +14,7 @@ from tests.processes import Result, Running
 from tests.reliability.data import image_folder
 from tests.reliability.figures import record
 from tests.reliability.ranks import agent, message, ranks, start_rank, torchrun, wait_for
-from ttc import checkpoint
+from ttc.run import checkpoint
 
 WORDS = ("--epochs", 200, "--log-every-steps", 1, "--batch-size", 16, "--metrics-every-epochs", 0, "--output", "run")
 LOG = Path("run", "metrics.jsonl")

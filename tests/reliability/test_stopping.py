@@ -24,7 +24,7 @@ from tests.reliability.ranks import (
 )
 from tests.reliability.runs import assert_same_state
 from tests.smoke.runs import metrics
-from ttc import checkpoint, runtime
+from ttc.run import checkpoint, runtime
 
 WORDS = ("--epochs", 6, "--log-every-steps", 1, "--batch-size", 64, "--metrics-every-epochs", 0, "--output", "run")
 LAST = Path("run", "checkpoints", "last.pt")

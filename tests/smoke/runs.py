@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tests.processes import Running
-from ttc import checkpoint
+from ttc.run import checkpoint
 
 
 def weights(folder: Path) -> dict[str, Tensor]:

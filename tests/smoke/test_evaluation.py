@@ -13,7 +13,7 @@ import torch
 
 from tests.processes import ROOT, Result, run, run_ranks
 from ttc.metrics.representation import representation_metrics
-from ttc.pretrained import embed_shared, load_pretrained
+from ttc.models.pretrained import embed_shared, load_pretrained
 
 sys.path.insert(0, str(ROOT))
 FAST = ("--probe-fraction", 0.1, "--probe-seeds", 2, "--bootstrap", 50)

@@ -13,9 +13,9 @@ from PIL import Image
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from tests.processes import Result, run, run_ranks
-from ttc.heads import train_paper_probe
-from ttc.pretrained import embed_shared, load_pretrained
-from ttc.probe import module_digest
+from ttc.evaluation.heads import train_paper_probe
+from ttc.evaluation.probe import module_digest
+from ttc.models.pretrained import embed_shared, load_pretrained
 
 FAST = ("--probe-fraction", 0.1, "--probe-seeds", 1, "--bootstrap", 20)
 
@@ -207,7 +207,7 @@ def test_a_probe_leaves_every_parameter_and_buffer_alone(
     assert sum(isinstance(module, torch.nn.BatchNorm2d) for module in network.modules()) >= 3
     before, digest = {name: value.clone() for name, value in network.state_dict().items()}, module_digest(network)
     network.train()  # as a careless caller would leave it
-    monkeypatch.setattr("ttc.heads.PAPER_EPOCHS", 3)
+    monkeypatch.setattr("ttc.evaluation.heads.PAPER_EPOCHS", 3)
     train_paper_probe(loaded, train, None, layer="encoder", seed=0, num_workers=0)
     embed_shared(network, loaded.dataset, loaded.views, train, views=2)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from tests.processes import ROOT, Result, Running, free_port, run
 from tests.smoke.runs import arguments, metrics, wait_for_lines
-from ttc import checkpoint
-from ttc.finetuning import build_classifier, build_network
-from ttc.pretrained import Pretrained, embed_shared, load_pretrained, own_classifier
+from ttc.models.pretrained import Pretrained, embed_shared, load_pretrained, own_classifier
+from ttc.run import checkpoint
+from ttc.training.finetuning import build_classifier, build_network
 
 LONG = ("--epochs", 4, "--linear-epochs", 1, "--save-every-epochs", 1, "--warmup-epochs", 1)
 FAST = ("--bootstrap", 20, "--log-every-steps", 1)

@@ -13,7 +13,7 @@ import torch
 from tests.processes import Running, run
 from tests.reliability.ranks import finish
 from tests.smoke.runs import arguments, assert_same_weights, metrics, wait_for_lines
-from ttc import checkpoint
+from ttc.run import checkpoint
 
 LONG = ("--epochs", 8, "--log-every-steps", 1, "--batch-size", 64, "--metrics-every-epochs", 3)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.datasets.test_fashion import REAL as FASHION_ROOT
+from tests.datasets.readers.test_fashion import REAL as FASHION_ROOT
 from tests.processes import run, run_ranks, start_ranks
 from tests.smoke.runs import assert_same_weights, metrics
 from ttc.losses import METHODS, settings_of

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from tests.processes import ROOT, run
-from ttc import checkpoint
-from ttc.export import read_safetensors, write_safetensors
-from ttc.pretrained import load_pretrained
+from ttc.evaluation.export import read_safetensors, write_safetensors
+from ttc.models.pretrained import load_pretrained
+from ttc.run import checkpoint
 
 CPU = torch.device("cpu")
 

@@ -27,7 +27,7 @@ MAX_PIXELS = 89_478_485
 SIXTEEN_BIT_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 GRAY_MODES = ("1", "L", *SIXTEEN_BIT_MODES)
 # Above this multiple of S, Pillow's JPEG decoder leaves out detail that the square cannot show, and wins
-# (scripts/benchmark_decoding.py).
+# (benchmarks/decoding.py).
 SCALED_DECODING = 4
 
 

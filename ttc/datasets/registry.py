@@ -82,7 +82,9 @@ def read_source(settings: DatasetSettings) -> Source:
         raise ValueError(f"--dataset {settings.name} holds volumes; only the 2-D MedMNIST sets can be used")
     if settings.name not in READERS:
         raise ValueError(f"--dataset {settings.name} is unknown; choose one of {', '.join(DATASETS)}")
-    read: Callable[[DatasetSettings], Source] = importlib.import_module(f"ttc.datasets.{READERS[settings.name]}").read
+    read: Callable[[DatasetSettings], Source] = importlib.import_module(
+        f"ttc.datasets.readers.{READERS[settings.name]}"
+    ).read
     return read(settings)
 
 

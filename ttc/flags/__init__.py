@@ -1,6 +1,5 @@
 """The flags in groups; a flag has the same name and meaning in every script that has it."""
 
-from ttc.flags.benchmarking import add_benchmark
 from ttc.flags.data import add_augmentation, add_data
 from ttc.flags.evaluation import (
     add_checkpoint,
@@ -18,7 +17,6 @@ from ttc.flags.training import add_method, add_model, add_optimisation
 
 __all__ = [
     "add_augmentation",
-    "add_benchmark",
     "add_checkpoint",
     "add_clinical",
     "add_compare",

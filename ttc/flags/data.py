@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ttc.augment import PRESETS
-from ttc.cli import Parser, real, whole
+from ttc.batches.augment import PRESETS
 from ttc.datasets import DATASETS
+from ttc.flags.parser import Parser, real, whole
 
 
 def add_data(parser: Parser) -> None:

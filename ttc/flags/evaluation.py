@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ttc.cli import Parser, real, whole
-from ttc.probe import PROBES
+from ttc.evaluation.probe import PROBES
+from ttc.flags.parser import Parser, real, whole
 
 
 def add_checkpoint(parser: Parser, *, required: bool) -> None:

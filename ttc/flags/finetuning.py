@@ -5,12 +5,12 @@ Flags, defaults that follow from other flags, contradictions.
 
 from __future__ import annotations
 
-from ttc.cli import Namespace, Parser, real, whole
-from ttc.description import Description
-from ttc.finetuning import LOSSES
 from ttc.flags.evaluation import add_clinical
+from ttc.flags.parser import Namespace, Parser, real, whole
 from ttc.flags.training import add_batches, add_optimizer
-from ttc.selection import SELECTORS
+from ttc.models.description import Description
+from ttc.training.early_stopping import SELECTORS
+from ttc.training.finetuning import LOSSES
 
 
 def add_finetuning(parser: Parser) -> None:

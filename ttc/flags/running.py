@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ttc.cli import Parser, real, whole
+from ttc.flags.parser import Parser, real, whole
 
 
 def add_runtime(parser: Parser, *, precision: bool = True) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ttc.cli import Parser, real, whole
+from ttc.batches.samplers import SAMPLERS
+from ttc.flags.parser import Parser, real, whole
 from ttc.losses import METHODS
-from ttc.samplers import SAMPLERS
 
 
 def add_model(parser: Parser) -> None:

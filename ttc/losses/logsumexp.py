@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 # Edge of a square block. On a CPU a float32 block and its operands stay in a 2 MiB L2 cache, which measured fastest
-# (scripts/benchmark_losses.py); a GPU needs larger multiplications to be busy, and is faster still with all pairs of
+# (benchmarks/losses.py); a GPU needs larger multiplications to be busy, and is faster still with all pairs of
 # 4096 samples in one block (measured on an H200).
 _BLOCK_CPU = 512
 _BLOCK_GPU = 4096

@@ -12,12 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ttc.losses.batch import Batch, one_hot
-from ttc.losses.contrast import (
-    add_columns,
-    own_class,
-    same_class_products,
-    uniform_integers,
-)
+from ttc.losses.contrast import add_columns, own_class, same_class_products, uniform_integers
 from ttc.losses.products import drawn
 from ttc.losses.prototypes import simplex
 from ttc.losses.supervised import Contrastive

@@ -1,1 +1,1 @@
-"""Representation metrics, classification metrics and figures."""
+"""Numbers only: representation metrics, classification metrics, intervals; no drawing, no files."""

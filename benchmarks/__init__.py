@@ -1,0 +1,1 @@
+"""Measurements: what writes docs/performance.md."""

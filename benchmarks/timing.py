@@ -1,0 +1,180 @@
+"""Measure calls side by side: medians of turns, peak memory in fresh processes, CSV files that name the machine.
+
+With one thread on a CPU, time is the processor time of the process, which the other work of a busy machine prolongs far
+less than the time on the wall. With several threads or on a GPU it is elapsed time.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import multiprocessing
+import os
+import platform
+import shlex
+import socket
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from ttc.run.log import log, start_logging
+
+T = TypeVar("T")
+Call = Callable[[], object]
+Row = Mapping[str, str | int | float]
+
+# Instructions that decide how fast bfloat16 is on a CPU.
+_BF16_FLAGS = ("amx_bf16", "avx512_bf16")
+
+
+def start(threads: int) -> None:
+    """Prepare this process: number of CPU threads, log, and what fresh processes have imported when they begin."""
+    start_logging(main=True)
+    torch.set_num_threads(threads)
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["torch", "benchmarks.timing"])
+
+
+def seconds(call: Call, device: torch.device) -> float:
+    """Return the time of one call (see the top of this file for which)."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    clock = time.process_time if device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
+    start = clock()
+    call()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return clock() - start
+
+
+def interleave(calls: Mapping[str, Call], repeats: int, device: torch.device) -> dict[str, list[float]]:
+    """Time all calls in turns, after one turn to warm up, so that a busy machine slows them alike.
+
+    Args:
+        calls: what to measure, by name.
+        repeats: turns that count.
+        device: where the calls compute.
+
+    Returns:
+        Seconds per turn, by name.
+    """
+    turns = [{name: seconds(call, device) for name, call in calls.items()} for _ in range(repeats + 1)][1:]
+    return {name: [turn[name] for turn in turns] for name in calls}
+
+
+def times_faster(slow: Sequence[float], fast: Sequence[float]) -> float:
+    """Return the median over turns of the ratio of two times of the same turn."""
+    return statistics.median(a / b for a, b in zip(slow, fast, strict=True))
+
+
+def growth_of_peak(call: Call, device: torch.device) -> float:
+    """Return by how many MiB one call raises the peak memory of the device, or of this process (on Linux)."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        call()
+        return float(torch.cuda.max_memory_allocated(device) - before) / 2**20
+    # Lowers the recorded peak to what is in use now.
+    Path("/proc/self/clear_refs").write_text("5")
+    before_mib = _status_mib("VmHWM")
+    call()
+    # The kernel counts whole pages in batches; less than this cannot be told from nothing.
+    return max(_status_mib("VmHWM") - before_mib, 0.1)
+
+
+def _status_mib(field: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
+
+
+def in_fresh_process(function: Callable[..., T], *arguments: object) -> T:
+    """Call a function of a module's top level in a new process and return its result.
+
+    The process is forked from one that has imported modules (see `start`) and done nothing else, so that its memory
+    holds nothing of earlier calls.
+    """
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("forkserver")) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def apart(device: torch.device, function: Callable[..., T], *arguments: object) -> T:
+    """Call a function of a module's top level so that it can measure its memory, and return its result.
+
+    That takes a fresh process on a CPU. On a GPU torch counts what each call allocates, in any process.
+    """
+    return function(*arguments) if device.type == "cuda" else in_fresh_process(function, *arguments)
+
+
+def on_ranks(size: int, function: Callable[..., T], *arguments: object) -> list[T]:
+    """Call a function of a module's top level on several processes of this machine and return what each returned.
+
+    Each process finds in its environment what torchrun would put there.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    context = multiprocessing.get_context("forkserver")
+    receivers = []
+    for rank in range(size):
+        receiver, sender = context.Pipe(duplex=False)
+        context.Process(target=_rank, args=(sender, rank, size, port, function, arguments), daemon=True).start()
+        sender.close()
+        receivers.append(receiver)
+    return [receiver.recv() for receiver in receivers]
+
+
+def _rank(
+    sender: Connection, rank: int, size: int, port: str, function: Callable[..., object], arguments: Sequence[object]
+) -> None:
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    sender.send(function(*arguments))
+
+
+def installed_peers(names: Iterable[str]) -> list[str]:
+    """Return which packages can be imported, and log a line for each of the others."""
+    found = []
+    for name in names:
+        if importlib.util.find_spec(name):
+            found.append(name)
+        else:
+            log.info("skipped: %s is not installed", name)
+    return found
+
+
+def machine(device: torch.device) -> str:
+    """Describe the hardware and the version of torch, without the machine's name."""
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
+    model, flags = platform.processor() or platform.machine(), ""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        fields = dict(line.split(":", 1) for line in info.read_text().splitlines() if ":" in line)
+        values = {name.strip(): value.strip() for name, value in fields.items()}
+        model, flags = values.get("model name", model), values.get("flags", "")
+    known = [flag for flag in _BF16_FLAGS if flag in flags.split()]
+    bf16 = f"bfloat16 by {known[0]}" if known else "no bfloat16 instructions"
+    cores, threads = os.cpu_count(), torch.get_num_threads()
+    return (
+        f"{model}, {cores} cores, {threads} thread{'s' if threads > 1 else ''} used, {bf16}, torch {torch.__version__}"
+    )
+
+
+def write_rows(path: Path, rows: Sequence[Row], device: torch.device) -> None:
+    """Write rows with equal keys as a CSV file, together with the machine and the command that produced them."""
+    command = shlex.join(["python", f"scripts/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=[*rows[0], "machine", "command"], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({**row, "machine": machine(device), "command": command} for row in rows)
+
+
+def tell(row: Row) -> None:
+    """Log one row as soon as it is known."""
+    log.info("%s", "  ".join(f"{key} {value}" for key, value in row.items() if value != ""))

@@ -1,0 +1,302 @@
+"""Time whole steps of pretraining: views, network, loss, backward pass, optimizer.
+
+    python benchmarks/training.py --compile --peers --output training.csv
+    python benchmarks/training.py --ranks 1 2 --output scaling.csv
+
+The images are random pixels: time does not depend on what they show. `per-sample` augments one PIL image after another
+and computes the masked loss, in float32; `ttc` is what pretrain.py does; `peers` is kornia's augmentation with the loss
+of pytorch-metric-learning. All take turns; times are medians. `--ranks` measures a step on several processes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks import costs, references, timing
+from benchmarks.flags import add_benchmark
+from ttc import distributed
+from ttc.batches.augment import PRESETS, ViewGenerator
+from ttc.flags.parser import Parser, whole
+from ttc.losses import build_objective
+from ttc.models.batchnorm import synchronise
+from ttc.models.networks import EncoderSpec, PretrainNetwork, build_encoder
+from ttc.models.optim import build_optimizer
+from ttc.run import runtime
+
+VIEWS, CHANNELS, DIMENSIONS = references.VIEWS, 3, 128
+MEAN, STD = (0.5,) * CHANNELS, (0.25,) * CHANNELS
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to make a step."""
+
+    pipeline: str = "ttc"
+    precision: str = "fp32"
+    channels_last: bool = True
+    compiled: bool = False
+
+
+REFERENCE, PEERS = "per-sample fp32", "peers fp32"
+VARIANTS = {
+    REFERENCE: Variant("per-sample", channels_last=False),
+    "ttc fp32 contiguous": Variant(channels_last=False),
+    "ttc fp32": Variant(),
+    "ttc bf16 contiguous": Variant(precision="bf16", channels_last=False),
+    "ttc bf16": Variant(precision="bf16"),
+    "ttc fp32 compiled": Variant(compiled=True),
+    "ttc bf16 compiled": Variant(precision="bf16", compiled=True),
+    PEERS: Variant("peers", channels_last=False),
+}
+
+
+def build_parser() -> Parser:
+    """Describe the command line."""
+    parser = Parser("Time whole steps of pretraining.", "python benchmarks/training.py --output training.csv")
+    add = parser.add_argument_group("cases").add_argument
+    add("--image-size", type=whole(8), default=28, metavar="PX", help="side of the RGB images")
+    add("--batch-size", type=whole(2), default=64, metavar="B", help="samples of all ranks, two views each")
+    add(
+        "--encoder",
+        default="resnet18-w16",
+        metavar="NAME",
+        help="resnet18-wN, a ResNet-18 for small images with N >= 8 channels first (usual: 64), or one of pretrain.py",
+    )
+    add(
+        "--steps",
+        nargs="+",
+        choices=[name for name, each in VARIANTS.items() if each.pipeline == "ttc" and not each.compiled],
+        metavar="STEP",
+        help="only these of this project's steps, for example 'ttc bf16', beside the reference",
+    )
+    add("--compile", action="store_true", help="also time compiled networks; the first step then takes a minute")
+    add("--ranks", type=whole(1), nargs="+", metavar="W", help="measure these numbers of processes instead of variants")
+    add_benchmark(parser, repeats=5, peers="kornia with pytorch-metric-learning")
+    return parser
+
+
+def small_resnet18(width: int) -> nn.Module:
+    """Return a ResNet-18 with the stem for small images and `width` channels in its first stage."""
+    from torchvision.models.resnet import BasicBlock
+
+    def stage(inputs: int, outputs: int, stride: int) -> nn.Module:
+        shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+        return nn.Sequential(
+            BasicBlock(inputs, outputs, stride, shortcut if stride > 1 else None), BasicBlock(outputs, outputs)
+        )
+
+    network = nn.Sequential(
+        nn.Conv2d(CHANNELS, width, 3, 1, 1, bias=False),
+        nn.BatchNorm2d(width),
+        nn.ReLU(True),
+        stage(width, width, 1),
+        stage(width, 2 * width, 2),
+        stage(2 * width, 4 * width, 2),
+        stage(4 * width, 8 * width, 2),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+    )
+    network.feature_dim = 8 * width
+    return network
+
+
+def build_network(options: argparse.Namespace) -> PretrainNetwork:
+    """Return encoder and projection head with seeded weights."""
+    runtime.seed_everything(0, rank=0)
+    if match := re.fullmatch(r"resnet18-w(\d+)", options.encoder):
+        # With AVX2 only, oneDNN writes beyond its buffers in strided 1x1 convolutions of fewer channels.
+        if int(match[1]) < 8:
+            raise ValueError(f"--encoder {options.encoder} crashes on some processors; give resnet18-w8 or wider")
+        return PretrainNetwork(small_resnet18(int(match[1])), DIMENSIONS)
+    return PretrainNetwork(build_encoder(EncoderSpec(options.encoder, CHANNELS, options.image_size)), DIMENSIONS)
+
+
+class Step:
+    """One training step on a fixed batch, with other views at each call."""
+
+    def __init__(self, variant: Variant, options: argparse.Namespace) -> None:
+        """Build images, network, loss and optimizer for this rank's share of the batch."""
+        self.variant, self.device = variant, runtime.pick_device(options.device)
+        share = options.batch_size // distributed.world_size()
+        made = torch.Generator().manual_seed(distributed.rank())
+        shape = (share, CHANNELS, options.image_size, options.image_size)
+        images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=made)
+        images = images.to(self.device)
+        self.ids = torch.arange(share, device=self.device) + distributed.rank() * share
+        self.labels = (self.ids % 20 == 0).long()
+        self.make_views = self._views(images)
+        self.loss = self._loss()
+        self.raw = synchronise(build_network(options), self.device)
+        layout = torch.channels_last if variant.channels_last else torch.contiguous_format
+        self.raw.to(self.device, memory_format=layout)
+        self.network = distributed.average_over_ranks(torch.compile(self.raw) if variant.compiled else self.raw)
+        self.optimizer = build_optimizer("sgd", (self.raw,), lr=0.01, weight_decay=1e-4)
+
+    def _views(self, images: Tensor) -> references.Views:
+        if self.variant.pipeline == "per-sample":
+            return references.per_sample_views(images, PRESETS["natural"], MEAN, STD)
+        if self.variant.pipeline == "peers":
+            return references.kornia_views(images, PRESETS["natural"], MEAN, STD)
+        generator, draws = ViewGenerator(PRESETS["natural"], images.shape[-1], MEAN, STD, seed=0), count()
+        return lambda: generator.views(images, self.ids, torch.full_like(self.ids, next(draws)), VIEWS)
+
+    def _loss(self) -> references.Loss:
+        if self.variant.pipeline == "per-sample":
+            return references.masked_published
+        if self.variant.pipeline == "peers":
+            return references.metric_learning_loss()
+        objective = build_objective("supmin", minority_class=1).to(self.device)
+        objective.validate = False
+        return lambda z, labels: objective(z, labels, distributed.pool_of(z, labels, self.ids))
+
+    def __call__(self) -> None:
+        """Make one step."""
+        inputs = self.make_views().flatten(0, 1).to(self.device)
+        if self.variant.channels_last:
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        with runtime.autocast(self.device, self.variant.precision):
+            _, z = self.network(inputs)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.loss(z.unflatten(0, (-1, VIEWS)), self.labels).backward()
+        self.optimizer.step()
+
+
+class Traffic(TorchDispatchMode):
+    """Adds up what this rank sends in collectives: (W - 1) / W of the whole (a ring), twice that for an all-reduce."""
+
+    def __init__(self) -> None:
+        """Start at zero."""
+        super().__init__()
+        self.sent_bytes = 0.0
+
+    def __torch_dispatch__(
+        self,
+        func: torch._ops.OpOverload,
+        types: Sequence[type],
+        args: tuple[object, ...] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
+        """Note the collectives among the operators."""
+        if func.namespace == "c10d":
+            sizes = [leaf.numel() * leaf.element_size() for leaf in tree_leaves(args) if isinstance(leaf, Tensor)]
+            world = distributed.world_size()
+            times = 2 if "allreduce" in func.name() else 1
+            # Of the two tensors of a gather or scatter, the larger one holds the parts of all ranks.
+            self.sent_bytes += times * (world - 1) / world * max(sizes, default=0)
+        return func(*args, **(kwargs or {}))
+
+
+def measure_variants(names: Sequence[str], options: argparse.Namespace) -> list[dict[str, str]]:
+    """Return one row per variant."""
+    device = runtime.pick_device(options.device)
+    steps: dict[str, Callable[[], None]] = {name: Step(VARIANTS[name], options) for name in names}
+    times = timing.interleave(steps, options.repeats, device)
+    rows = []
+    for name in names:
+        median = statistics.median(times[name])
+        row = {"encoder": options.encoder, "image_size": str(options.image_size)}
+        row |= {"batch": str(options.batch_size), "step": name, "milliseconds": f"{1000 * median:.0f}"}
+        row["images_per_second"] = f"{VIEWS * options.batch_size / median:.0f}"
+        row["times_faster_than_per-sample"] = f"{timing.times_faster(times[REFERENCE], times[name]):.2f}"
+        timing.tell(row)
+        rows.append(row)
+    return rows
+
+
+def one_rank(options: argparse.Namespace) -> dict[str, float]:
+    """Time and count steps of one rank; called in a process per rank."""
+    torch.set_num_threads(options.threads)
+    distributed.start(runtime.pick_device(options.device))
+    step = Step(Variant(), options)
+    step()
+    cpu, wall = [], []
+    for _ in range(options.repeats):
+        distributed.wait()
+        start_cpu, start_wall = time.process_time(), time.perf_counter()
+        step()
+        cpu.append(time.process_time() - start_cpu)
+        wall.append(time.perf_counter() - start_wall)
+    in_place = {torch.ops.aten.addmm_: product_flops}
+    with FlopCounterMode(display=False, custom_mapping=in_place) as counter, Traffic() as traffic:
+        step()
+    distributed.stop()
+    return {
+        "cpu_seconds": statistics.median(cpu),
+        "wall_seconds": statistics.median(wall),
+        "flops": float(counter.get_total_flops()),
+        "sent_bytes": traffic.sent_bytes,
+    }
+
+
+def product_flops(total: Sequence[int], left: Sequence[int], right: Sequence[int], **kwargs: object) -> int:
+    """Count the in-place product that FlopCounterMode does not know."""
+    return 2 * left[0] * left[1] * right[1]
+
+
+def measure_ranks(options: argparse.Namespace) -> list[dict[str, str]]:
+    """Return one row per number of processes, the cost model beside what was counted and timed."""
+    network = build_network(options)
+    image = torch.zeros(1, CHANNELS, options.image_size, options.image_size)
+    rows: list[dict[str, str]] = []
+    rate = 0.0
+    for ranks in options.ranks:
+        found = timing.on_ranks(ranks, one_rank, options)
+        model = costs.step_cost(
+            batch=options.batch_size,
+            views=VIEWS,
+            dimensions=DIMENSIONS,
+            ranks=ranks,
+            forward_flops=costs.count_forward_flops(network, image),
+            parameters=sum(p.numel() for p in network.parameters()),
+            batchnorm_channels=costs.count_batchnorm_channels(network),
+        )
+        slowest = max(found, key=lambda each: each["cpu_seconds"])
+        rate = rate or model.flops / slowest["cpu_seconds"]
+        row = {"encoder": options.encoder, "batch": str(options.batch_size), "ranks": str(ranks)}
+        row |= {"gflop_model": f"{model.flops / 1e9:.2f}", "gflop_counted": f"{slowest['flops'] / 1e9:.2f}"}
+        row |= {"sent_kib_model": f"{model.sent_bytes / 1024:.0f}"}
+        row |= {"sent_kib_counted": f"{slowest['sent_bytes'] / 1024:.0f}"}
+        row |= {"milliseconds_model": f"{1000 * model.flops / rate:.0f}"}
+        row |= {"milliseconds_processor": f"{1000 * slowest['cpu_seconds']:.0f}"}
+        row |= {"milliseconds_elapsed": f"{1000 * slowest['wall_seconds']:.0f}"}
+        timing.tell(row)
+        rows.append(row)
+    return rows
+
+
+def main() -> int:
+    """Measure and write."""
+    options = build_parser().parse(sys.argv[1:]).namespace()
+    timing.start(options.threads)
+    if options.ranks:
+        rows = measure_ranks(options)
+    else:
+        wanted = ["kornia", "pytorch_metric_learning"]
+        peers = options.peers and timing.installed_peers(wanted) == wanted
+        names = [name for name, each in VARIANTS.items() if name not in (REFERENCE, PEERS) and not each.compiled]
+        names = options.steps or names
+        compiled = [f"{name} compiled" for name in names if options.compile and f"{name} compiled" in VARIANTS]
+        rows = measure_variants([REFERENCE, *names, *compiled, *([PEERS] if peers else [])], options)
+    if options.output:
+        timing.write_rows(options.output, rows, runtime.pick_device(options.device))
+    return 0
+
+
+if __name__ == "__main__":
+    runtime.run(main)

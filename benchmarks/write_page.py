@@ -1,0 +1,264 @@
+"""Write docs/performance.md from the tables of the benchmarks: python benchmarks/write_page.py.
+
+Reads docs/performance/{losses,metrics,augment,decoding,training,scaling}*.csv; tables of another machine get a suffix,
+as in losses_gpu.csv. Everything else on the page is computed here, from the formulae of benchmarks/costs.py.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks import costs
+from ttc.flags.parser import Parser
+from ttc.models.networks import EncoderSpec, PretrainNetwork, build_encoder
+from ttc.run import runtime
+from ttc.run.checkpoint import write_text
+from ttc.run.log import log, start_logging
+from ttc.training.plan import activation_bytes
+
+Table = list[dict[str, str]]
+
+TARGETS = (
+    ("losses", {"samples": "256", "loss": "supcon"}, "times_faster_than_masked-published", "≥ 4.5"),
+    ("losses", {"samples": "1024", "loss": "supcon"}, "times_faster_than_masked-published", "≥ 8"),
+    ("losses", {"samples": "4096", "loss": "supcon"}, "times_faster_than_masked-published", "≥ 10"),
+    ("losses", {"samples": "256", "loss": "supcon"}, "times_faster_than_masked-supcontrast", "≥ 2"),
+    ("losses", {"samples": "1024", "loss": "supcon"}, "times_faster_than_masked-supcontrast", "≥ 3.5"),
+    ("losses", {"samples": "4096", "loss": "supcon"}, "times_faster_than_masked-supcontrast", "≥ 6"),
+    ("losses", {"samples": "4096", "loss": "supcon"}, "times_less_memory_than_masked-published", "≥ 50"),
+    ("losses", {"samples": "32768", "loss": "supcon"}, "peak_mib", "≤ 256"),
+    ("metrics", {"case": "pairs", "samples": "5000", "computation": "streamed"}, "times_faster_than_plain", "≥ 8"),
+    (
+        "metrics",
+        {"case": "pairs", "samples": "5000", "computation": "streamed"},
+        "times_less_memory_than_plain",
+        "≥ 60",
+    ),
+    ("metrics", {"case": "peu", "samples": "5000", "computation": "streamed"}, "times_faster_than_plain", "≥ 3"),
+    ("metrics", {"case": "peu", "samples": "5000", "computation": "streamed"}, "times_less_memory_than_plain", "≥ 100"),
+    ("augment", {"image_size": "28", "pipeline": "per-sample"}, "ttc_is_times_faster", "≥ 8"),
+    ("augment", {"image_size": "28", "pipeline": "kornia"}, "ttc_is_times_faster", "≥ 2"),
+    ("training", {"image_size": "28", "step": "ttc bf16"}, "times_faster_than_per-sample", "≥ 2"),
+)
+"""What the project wants to reach: table, row, column, bound."""
+
+SECTIONS = {
+    "losses": (
+        "Losses",
+        "Forward and backward pass, two views, float32, 5 % minority. `masked-supcontrast` is SupCon by full matrices "
+        "as it is usually written, `masked-published` with the arrays that the published code of SupMin makes at every "
+        "call; both are written from the equations (`benchmarks/references.py`). `peak_mib` is the growth of the peak "
+        "memory during one call, on a CPU in a fresh process. Lightly's loss is NT-Xent. On a GPU the losses of a "
+        "thousand samples take as long as launching their operators, while the GPU is still busy with the network; "
+        "their memory is what counts there. kcl and tsc were measured before they came to keep only two matrices of "
+        "the rows' size: their memory is less now.",
+    ),
+    "metrics": (
+        "Representation metrics",
+        "`pairs`: SAD, SAA, CAD, CAC and the Gaussian potential; `peu`: one of five draws. `plain` builds "
+        "full matrices (float32 for `pairs`, float64 for `peu`) and sorts; `streamed` is this project's, in float64 "
+        "but for PEU's products. `sklearn` computes CAC alone, or PEU with its own streamed argmin.",
+    ),
+    "augment": (
+        "Augmentation",
+        "Two views of RGB images: random resized crop, flip, colour jitter, grayscale, normalised.",
+    ),
+    "decoding": (
+        "Reading image files",
+        "Images per second from a JPEG file in the page cache to the stored square: Pillow, Pillow leaving detail out "
+        "while it decodes, torchvision, this project's choice between them, and the cache of `--cache disk`, which "
+        "checks every image on its first use.",
+    ),
+    "training": (
+        "A whole step of pretraining",
+        "Views, network, loss, backward pass and optimizer. `per-sample` augments PIL images one by one and computes "
+        "`masked-published`; `ttc` is what pretrain.py does, with channels-last memory unless it says contiguous; "
+        "`peers` is kornia with pytorch-metric-learning's SupCon.",
+    ),
+    "scaling": (
+        "One and several processes",
+        "The same global batch on processes of one machine. `model` is the cost model below, `counted` what the step "
+        "really multiplied and sent; the model's time divides its FLOP by the rate of the first row.",
+    ),
+}
+
+RANKS, BATCH = 64, 65_536
+NETWORK_FLOPS, LOSS_FLOPS, LINK = 200e12, 40e12, 25e9
+"""Assumed rates per GPU: bf16 network, float32 loss, bytes per second between nodes."""
+
+
+def read_tables(folder: Path) -> dict[str, list[Table]]:
+    """Read all tables, by benchmark."""
+    found = {}
+    for name in SECTIONS:
+        tables = []
+        for path in sorted(folder.glob(f"{name}*.csv")):
+            with path.open(newline="") as file:
+                tables.append(list(csv.DictReader(file)))
+        if not tables:
+            raise ValueError(f"{folder}/{name}.csv is missing; run python benchmarks/*.py --output first")
+        found[name] = tables
+    return found
+
+
+def markdown(rows: Table) -> list[str]:
+    """Return the lines of a table, without the columns that say where it comes from."""
+    columns = [name for name in rows[0] if name not in ("machine", "command")]
+    lines = ["| " + " | ".join(name.replace("_", " ") for name in columns) + " |", "|---" * len(columns) + "|"]
+    return lines + ["| " + " | ".join(row[name] or "-" for name in columns) + " |" for row in rows]
+
+
+def section(name: str, tables: list[Table]) -> list[str]:
+    """Return heading, explanation and tables of one benchmark."""
+    heading, explanation = SECTIONS[name]
+    lines = [f"## {heading}", "", explanation, ""]
+    for rows in tables:
+        lines += [f"{rows[0]['machine']}; `{rows[0]['command']}`:", "", *markdown(rows), ""]
+    return lines
+
+
+def target_lines(tables: dict[str, list[Table]]) -> list[str]:
+    """Return the table of wanted and measured ratios; the first table of a CPU that has the row counts."""
+    lines = ["| case | quantity | wanted | measured |", "|---|---|---|---|"]
+    for name, wanted, column, bound in TARGETS:
+        rows = [row for table in tables[name] for row in table if wanted.items() <= row.items()]
+        rows = [row for row in rows if "--device" not in row["command"]]
+        measured = rows[0][column] if rows else "-"
+        case = f"{name}: {', '.join(wanted.values())}"
+        lines.append(f"| {case} | {column.replace('_', ' ')} | {bound} | {measured} |")
+    return lines
+
+
+def advice_lines(training: list[Table]) -> list[str]:
+    """Say where channels-last, bf16 and --compile helped, from the measured steps."""
+    lines = []
+    for rows in training:
+        speed = {row["step"]: float(row["images_per_second"]) for row in rows}
+        where = f"{rows[0]['machine'].partition(',')[0]}, {rows[0]['encoder']}, {rows[0]['image_size']} px"
+        for flag, with_it, without in (
+            ("channels-last memory in fp32", "ttc fp32", "ttc fp32 contiguous"),
+            ("channels-last memory in bf16", "ttc bf16", "ttc bf16 contiguous"),
+            ("`--precision bf16`", "ttc bf16", "ttc fp32"),
+            ("`--compile` in fp32", "ttc fp32 compiled", "ttc fp32"),
+            ("`--compile` in bf16", "ttc bf16 compiled", "ttc bf16"),
+        ):
+            if with_it in speed and without in speed:
+                ratio = speed[with_it] / speed[without]
+                verdict = "helps" if ratio > 1.05 else "hurts" if ratio < 0.95 else "makes no difference"
+                lines.append(f"* {where}: {flag} {verdict}, {ratio:.2f} times the speed without it.")
+    return lines
+
+
+def cost_lines() -> list[str]:
+    """Return the cost model and what a large run would need."""
+    with torch.device("meta"):
+        network = PretrainNetwork(build_encoder(EncoderSpec("resnet50", 3, 224)), 128)
+        image = torch.zeros(1, 3, 224, 224)
+    parameters = sum(p.numel() for p in network.parameters())
+    cost = costs.step_cost(
+        batch=BATCH,
+        views=2,
+        dimensions=128,
+        ranks=RANKS,
+        forward_flops=costs.count_forward_flops(network, image),
+        parameters=parameters,
+        batchnorm_channels=costs.count_batchnorm_channels(network),
+        gradient_caching=True,
+    )
+    images, activations = 2 * BATCH // RANKS, activation_bytes(network, image) / 2
+    micro = int(40 * 2**30 // activations)
+    seconds = {
+        "network": cost.network_flops / NETWORK_FLOPS,
+        "loss": cost.loss_flops / LOSS_FLOPS,
+        "communication": cost.sent_bytes / LINK,
+    }
+    mib = 2**20
+    return [
+        "## Cost model",
+        "",
+        "Per rank and step, leading terms (`benchmarks/costs.py`): B samples of all W ranks, V views, N = B V rows,",
+        "A = N / W, D dimensions, P parameters, f FLOP of one image's forward pass.",
+        "",
+        "| cost | formula |",
+        "|---|---|",
+        "| network | 3 f A FLOP; 4 f A with `--micro-batch-size`, which embeds twice |",
+        "| loss | 4 N² D FLOP in one process (each pair serves its row and its column), 8 A N D with several |",
+        "| memory of the loss | 8 N D bytes (rows and gradient), and two blocks of 512² (CPU) or 4096² (GPU) floats; "
+        "up to N = 1024 (CPU) or 8192 (GPU), about N² floats |",
+        "| gather of rows, sum of their gradients | (W - 1) / W · (8 N D + 16 B) bytes sent |",
+        "| average of the parameters' gradients | 8 P (W - 1) / W bytes sent |",
+        "| BatchNorm over all ranks | 32 (W - 1) / W bytes per channel and layer |",
+        "",
+        f"**{RANKS} GPUs, batch {BATCH:,}**, ResNet-50 at 224 px ({parameters / 1e6:.1f} million parameters), D = 128,",
+        f"two views: every rank holds {images:,} images and meets {2 * BATCH:,} rows.",
+        "",
+        "| per rank and step | computed |",
+        "|---|---|",
+        f"| network | {cost.network_flops / 1e12:.0f} TFLOP |",
+        f"| loss | {cost.loss_flops / 1e12:.2f} TFLOP ({100 * cost.loss_flops / cost.flops:.1f} % of all) |",
+        f"| memory of rows and their gradients | {cost.loss_bytes / mib:.0f} MiB |",
+        f"| one pair matrix, which is never made | {cost.pair_matrix_bytes / mib:,.0f} MiB |",
+        f"| activations of all images in bf16 | {images * activations / 2**30:.0f} GiB, so `--micro-batch-size` |",
+        f"| images in 40 GiB of activations | {micro} |",
+        f"| sent for rows and their gradients | {cost.gather_bytes / mib:.0f} MiB |",
+        f"| sent for the parameters' gradients | {cost.gradient_bytes / mib:.0f} MiB |",
+        f"| seconds: {', '.join(seconds)} | {', '.join(f'{value:.3f}' for value in seconds.values())} |",
+        "",
+        f"The seconds assume {NETWORK_FLOPS / 1e12:.0f} TFLOP/s for the network in bf16, {LOSS_FLOPS / 1e12:.0f} for",
+        f"the loss in float32 and {LINK / 1e9:.0f} GB/s between nodes; nobody has measured this case.",
+        "",
+    ]
+
+
+def build_parser() -> Parser:
+    """Describe the command line."""
+    parser = Parser("Write the page of measured times and memory.", "python benchmarks/write_page.py")
+    parser.add_argument("--tables", type=Path, default=Path("docs/performance"), metavar="FOLDER", help="CSV files")
+    parser.add_argument("--page", default="docs/performance.md", metavar="FILE.md", help="page to write")
+    return parser
+
+
+def main() -> int:
+    """Read, compute, write."""
+    options = build_parser().parse(sys.argv[1:]).namespace()
+    start_logging(main=True)
+    tables = read_tables(options.tables)
+    lines = [
+        "# Time and memory",
+        "",
+        "Generated by `python benchmarks/write_page.py` from the tables in `docs/performance/`, which the",
+        "commands below wrote. All cases of a table take turns in one process, and ratios are medians over turns, so",
+        "that a noisy machine does not decide. With one thread, time is the processor time of the process: other work",
+        "on the machine prolongs it far less than the time on the wall. `--peers` adds other packages if installed.",
+        "",
+        "## Wanted and measured",
+        "",
+        "With one thread of a CPU:",
+        "",
+        *target_lines(tables),
+        "",
+        *(
+            line
+            for name in ("losses", "metrics", "augment", "decoding", "training")
+            for line in section(name, tables[name])
+        ),
+        "What helped here:",
+        "",
+        *advice_lines(tables["training"]),
+        "",
+        *section("scaling", tables["scaling"]),
+        *cost_lines(),
+    ]
+    write_text(Path(options.page), "\n".join(lines).rstrip() + "\n")
+    log.info("wrote %s", options.page)
+    return 0
+
+
+if __name__ == "__main__":
+    runtime.run(main)

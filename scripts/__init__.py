@@ -1,0 +1,1 @@
+"""Commands for users; each runs by itself, none imports another."""

@@ -1,0 +1,139 @@
+"""The benchmarks run, compare what they say, and their page can be written. No time is tested."""
+
+from __future__ import annotations
+
+import csv
+import re
+import statistics
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import references, timing
+from benchmarks.training import build_network
+from tests.processes import ROOT, run
+from ttc.losses import build_objective
+
+SMALL = {
+    "losses": ("--samples", 16, "--methods", "supcon", "sbc"),
+    "metrics": ("--samples", 60, "--peers"),
+    "augment": ("--image-size", 12),
+    "decoding": ("--image-pixels", 64, "--image-size", 16, "--images", 2),
+    "training": ("--image-size", 8, "--batch-size", 8, "--encoder", "resnet18-w8"),
+    "scaling": ("--image-size", 8, "--batch-size", 8, "--encoder", "resnet18-w8", "--ranks", 1, 2),
+}
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Run every benchmark on next to nothing."""
+    folder = tmp_path_factory.mktemp("tables")
+    for name, words in SMALL.items():
+        script = "training" if name == "scaling" else name
+        done = run(f"benchmarks.{script}", *words, "--repeats", 1, "--output", folder / f"{name}.csv", folder=folder)
+        assert done.code == 0, done.stderr
+    return folder
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "cases"),
+    [
+        ("losses", "loss", ["masked-published", "masked-supcontrast", "supcon", "sbc"]),
+        ("metrics", "computation", ["plain", "streamed", "sklearn"] * 2),
+        ("augment", "pipeline", ["per-sample", "ttc"]),
+        (
+            "decoding",
+            "way",
+            ["pillow", "pillow, scaled", "torchvision", "this project", "cache, first use", "cache"],
+        ),
+        (
+            "training",
+            "step",
+            ["per-sample fp32", "ttc fp32 contiguous", "ttc fp32", "ttc bf16 contiguous", "ttc bf16"],
+        ),
+        ("scaling", "ranks", ["1", "2"]),
+    ],
+)
+def test_every_case_has_a_row(tables: Path, name: str, column: str, cases: list[str]) -> None:
+    rows = read(tables / f"{name}.csv")
+    assert [row[column] for row in rows] == cases
+    assert all(f"torch {torch.__version__}" in row["machine"] for row in rows)
+
+
+def test_the_cost_model_meets_what_two_ranks_multiply_and_send(tables: Path) -> None:
+    one, two = read(tables / "scaling.csv")
+    assert float(one["sent_kib_counted"]) == 0
+    assert float(two["sent_kib_counted"]) == pytest.approx(float(two["sent_kib_model"]), rel=0.05)
+    for row in (one, two):
+        # The first convolution needs no gradient of its input.
+        assert float(row["gflop_counted"]) == pytest.approx(float(row["gflop_model"]), rel=0.1)
+
+
+def test_the_page_shows_every_table(tables: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    done = run("benchmarks.write_page", "--tables", tables, "--page", page, folder=tmp_path)
+    assert done.code == 0, done.stderr
+    text = page.read_text()
+    for name in SMALL:
+        for row in read(tables / f"{name}.csv"):
+            shown = [value or "-" for key, value in row.items() if key not in ("machine", "command")]
+            assert f"| {' | '.join(shown)} |" in text
+
+
+def test_a_missing_table_is_named(tmp_path: Path) -> None:
+    done = run("benchmarks.write_page", "--tables", tmp_path, folder=tmp_path)
+    assert done.code == 1
+    assert "losses.csv is missing" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_committed_page_belongs_to_the_committed_tables(tmp_path: Path) -> None:
+    page = tmp_path / "performance.md"
+    done = run("benchmarks.write_page", "--tables", ROOT / "docs/performance", "--page", page, folder=tmp_path)
+    assert done.code == 0, done.stderr
+    assert page.read_text() == (ROOT / "docs" / "performance.md").read_text()
+    assert not re.search(r"/(tmp|home|work|root)/", page.read_text())
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_references_compute_supcon(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    z = torch.nn.functional.normalize(torch.randn(12, 2, 5, generator=generator, dtype=torch.float64), dim=-1)
+    labels = torch.arange(12) % 3 // 2
+    expected = build_objective("supcon")(z, labels)
+    for reference in (references.masked_published, references.masked_supcontrast):
+        torch.testing.assert_close(reference(z, labels), expected, atol=1e-12, rtol=0)
+
+
+def test_ratios_are_taken_within_a_turn() -> None:
+    slow, fast = [4.0, 40.0, 8.0], [2.0, 10.0, 1.0]
+    assert timing.times_faster(slow, fast) == 4.0
+    assert statistics.median(slow) / statistics.median(fast) == 4.0
+    assert timing.times_faster([1.0, 30.0, 2.0], [1.0, 10.0, 1.0]) == 2.0
+
+
+def test_a_network_that_crashes_on_some_processors_is_refused() -> None:
+    options = Namespace(encoder="resnet18-w7", image_size=8)
+    with pytest.raises(ValueError, match=r"--encoder resnet18-w7 .* give resnet18-w8"):
+        build_network(options)
+
+
+def test_a_package_that_is_missing_is_skipped() -> None:
+    assert timing.installed_peers(["torch", "no_such_package_of_ours"]) == ["torch"]
+
+
+def test_memory_of_a_fresh_process() -> None:
+    # Other work on the machine can only add: the least of three is what the call took.
+    assert min(timing.in_fresh_process(grow, 48) for _ in range(3)) == pytest.approx(48, abs=4)
+
+
+def grow(mib: int) -> float:
+    torch.ones(2**18)  # the first call brings pages of the library into memory, up to some MiB
+    return timing.growth_of_peak(lambda: torch.ones(mib * 2**18), torch.device("cpu"))

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from ttc.evaluation.probe import summarise
+from ttc.metrics.clinical import clinical_metrics
+from ttc.metrics.representation import representation_metrics
+from ttc.results.metric_tables import format_clinical, format_probes, format_table
+
+
+def table(labels, names, minority=1, **options):
+    embeddings = torch.randn(2, len(labels), 6, generator=torch.Generator().manual_seed(0))
+    metrics = representation_metrics(embeddings, torch.tensor(labels), **options)
+    return format_table(metrics, names, minority), metrics
+
+
+def test_values_stand_under_their_heads():
+    lines, metrics = table([0] * 30 + [1] * 10, ["healthy", "fracture"])
+    heads = next(line for line in lines if "macro" in line).split()
+    assert heads == ["better", "healthy", "fracture*", "macro", "all"]
+    row = next(line for line in lines if line.startswith("SAA")).split()
+    values = [*metrics["SAA"]["per_class"], metrics["SAA"]["macro"], metrics["SAA"]["all"]]
+    assert row == ["SAA", "%", "higher", *(f"{value:.2f}" for value in values)]
+    titles = [line[:11].strip() for line in lines]
+    assert titles.index("CAC cap %") == titles.index("CAC %") + 1
+    assert titles.index("CAC / cap %") == titles.index("CAC %") + 2
+    assert any("minority: fracture, 20 rows" in line for line in lines)
+
+
+@pytest.mark.parametrize("classes", [1, 2, 5, 10])
+def test_lines_are_narrow_and_complete(classes):
+    names = [f"a class with a long name {label}" for label in range(classes)]
+    lines, _ = table([label for label in range(classes) for _ in range(4)], names, minority=classes - 1)
+    assert max(map(len, lines)) <= 100
+    cells = sum(len(line[28:]) // 13 for line in lines if line.startswith("SAD"))
+    assert cells == classes + 2
+
+
+def test_undefined_values_and_missing_peu():
+    lines, _ = table([0] * 20 + [1], ["many", "one"], peu_draws=0)
+    assert "not defined" in next(line for line in lines if line.startswith("CAC %"))
+    assert not any(line.startswith("PEU") for line in lines)
+
+
+def test_wrong_number_of_names():
+    with pytest.raises(ValueError, match="1 names, but the metrics have 2"):
+        table([0, 0, 1, 1], ["only"], 0)
+
+
+def probe_results(validation, groups=("a", "b")):
+    generator = np.random.default_rng(0)
+    labels = (np.arange(60) % 4 == 0).astype(int)
+    scores = np.clip(generator.normal(0.3 + 0.3 * labels, 0.2), 0.001, 0.999)
+    probabilities = np.stack([1 - scores, scores], axis=1)
+    found = clinical_metrics(
+        labels,
+        probabilities,
+        validation=(labels, probabilities) if validation else None,
+        groups=[groups[number % len(groups)] for number in range(60)],
+        deploy_prevalence=[0.01],
+        bootstrap=20,
+    )
+    return {"knn projection": {"classifier": {"train_samples": 99999, **summarise([found, found])}}}, found
+
+
+def test_probes_stand_under_their_heads():
+    results, found = probe_results(validation=True)
+    lines = format_probes(results, "fracture") + format_clinical(results, [0.01])
+    assert max(map(len, lines)) <= 100
+    heads, row = lines[1].split(), lines[2]
+    assert heads == ["layer", "probe", "n", "bal.", "acc.", "AUROC", "AUPRC", "F1"]
+    assert row.startswith("knn projection classifier")
+    auroc = found["auroc"]
+    shown = f"{100 * auroc['value']:.1f} [{100 * auroc['low']:.0f},{100 * auroc['high']:.0f}]"
+    assert row[48:64].strip() == shown
+    assert lines[1][48:64].strip() == "AUROC"
+    youden = next(number for number, line in enumerate(lines) if "Youden" in line)
+    sensitivity = found["operating_points"]["youden"]["sensitivity"]["value"]
+    assert lines[youden + 2][32:48].strip().startswith(f"{100 * sensitivity:.1f} [")
+    assert any("where 1 % are positive" in line for line in lines)
+    assert sum(line.startswith(("a  ", "b  ")) for line in lines) == 2
+
+
+def test_undefined_cells_and_many_groups():
+    results, _ = probe_results(validation=False, groups=[f"patient with a long name, number {n}" for n in range(30)])
+    lines = format_probes(results, "fracture") + format_clinical(results, [])
+    assert max(map(len, lines)) <= 100
+    youden = next(number for number, line in enumerate(lines) if "Youden" in line)
+    assert lines[youden + 2].split()[4:] == ["-"] * 4
+    assert lines[-1] == "and 20 smaller groups, see result.json"

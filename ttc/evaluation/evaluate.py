@@ -1,0 +1,135 @@
+"""Fit heads on the features of a frozen encoder, measure them and keep their predictions.
+
+Legend: N samples, F features, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ttc.evaluation.heads import Predict, knn_classifier, train_paper_probe
+from ttc.evaluation.probe import FittedProbe, fit_logistic, groups_of, prediction_table
+from ttc.metrics.classification import classification_metrics
+from ttc.metrics.clinical import clinical_metrics
+from ttc.models.pretrained import Pretrained
+
+if TYPE_CHECKING:
+    import pandas
+
+Probabilities = NDArray[np.float64]
+"""[N, K]."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What all heads of one evaluation share.
+
+    Attributes:
+        run: the checkpoint.
+        rows: [N] int64, ascending.
+        features: layer -> [N, F] features of `rows`.
+        protocol: "logistic" or "paper", for the linear head.
+        neighbours: of the knn head.
+        votes: of the knn head, see `knn_classifier`.
+        positive_class: the class that the metrics are about.
+        deploy_prevalence: see `clinical_metrics`.
+        seed: of the bootstrap.
+        num_workers: processes that decode image files.
+        tables: predictions that are kept.
+        heads: linear heads on the encoder whose predictions are kept.
+    """
+
+    run: Pretrained
+    rows: Tensor
+    features: Mapping[str, Tensor]
+    protocol: str
+    neighbours: int | None
+    votes: str
+    positive_class: int
+    deploy_prevalence: Sequence[float]
+    seed: int
+    num_workers: int
+    tables: list[pandas.DataFrame] = field(default_factory=list)
+    heads: dict[str, FittedProbe] = field(default_factory=dict)
+
+    def take(self, layer: str, wanted: Tensor) -> Tensor:
+        """Return the features [n, F] of some of the rows."""
+        return self.features[layer][torch.searchsorted(self.rows, wanted)]
+
+    def fit(self, head: str, layer: str, chosen: Tensor, val: Tensor, seed: int) -> Predict:
+        """Fit a head on the chosen rows.
+
+        Args:
+            head: "linear" or "knn".
+            layer: whose features.
+            chosen: rows to learn from.
+            val: rows to select with; may be empty.
+            seed: of the paper's protocol.
+        """
+        known, labels = self.take(layer, chosen), self.run.dataset.labels
+        if head == "knn":
+            classes = len(self.run.description.class_names)
+            return knn_classifier(known, labels[chosen], classes, neighbours=self.neighbours, votes=self.votes)
+        validation = (self.take(layer, val), labels[val]) if len(val) else None
+        if self.protocol == "paper":
+            return train_paper_probe(self.run, chosen, validation, layer=layer, seed=seed, num_workers=self.num_workers)
+        return fit_logistic(known, labels[chosen], validation)
+
+    def measure(
+        self, layer: str, predict: Predict, splits: Mapping[str, Tensor], *, name: str | None, bootstrap: int
+    ) -> dict[str, object]:
+        """Measure the predictions on split "test".
+
+        Args:
+            layer: whose features.
+            predict: the fitted head.
+            splits: rows of "val" (may be empty), which chooses thresholds and temperature, and of "test".
+            name: keep the predictions of all splits under this name; None keeps none.
+            bootstrap: draws of the intervals.
+
+        Returns:
+            Result of `clinical_metrics`, and under "validation" what the same predictor reaches on "val", if it is not
+            empty: what a choice between methods or settings may look at.
+        """
+        scores = {split: predict(self.take(layer, wanted)) for split, wanted in splits.items() if len(wanted)}
+        if name is not None:
+            if layer == "encoder" and isinstance(predict, FittedProbe):
+                self.heads[name] = predict
+            for split, each in scores.items():
+                self.keep(name, split, splits[split], each)
+        report = self.report(splits["test"], scores["test"], splits["val"], scores.get("val"), bootstrap=bootstrap)
+        if "val" in scores:
+            labels = self.run.dataset.labels[splits["val"]].numpy()
+            found = classification_metrics(labels, scores["val"], positive_class=self.positive_class, bootstrap=0)
+            kept = ("n", "balanced_accuracy", "auroc")
+            report["validation"] = {key: found[key] for key in kept}  # type: ignore[literal-required]
+        return report
+
+    def report(
+        self, rows: Tensor, scores: Probabilities, val: Tensor, val_scores: Probabilities | None, *, bootstrap: int
+    ) -> dict[str, object]:
+        """Return all metrics of the predictions [N, K] of some rows; thresholds come from those of `val`, if any."""
+        labels = self.run.dataset.labels
+        return clinical_metrics(
+            labels[rows].numpy(),
+            scores,
+            validation=None if val_scores is None else (labels[val].numpy(), val_scores),
+            groups=groups_of(self.run.dataset, rows),
+            positive_class=self.positive_class,
+            deploy_prevalence=self.deploy_prevalence,
+            bootstrap=bootstrap,
+            seed=self.seed,
+        )
+
+    def keep(self, name: str, split: str, rows: Tensor, scores: Probabilities) -> pandas.DataFrame:
+        """Keep predictions for predictions.csv, and return their table."""
+        table = prediction_table(self.run.dataset, name, split, rows, scores, self.positive_class)
+        self.tables.append(table)
+        return table

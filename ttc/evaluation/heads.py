@@ -1,0 +1,149 @@
+"""What turns frozen features into class probabilities, besides logistic regression (ttc/evaluation/probe.py).
+
+Legend: N samples, F features, K classes, D dimensions of the projection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from ttc.evaluation.probe import FittedProbe, auroc, linear_probe
+from ttc.losses.combine import PrototypePull
+from ttc.losses.prototypes import SupProto
+from ttc.models.optim import build_optimizer, learning_rate, set_learning_rate
+from ttc.models.pretrained import Pretrained, embed, stored_objective
+
+Predict = Callable[[Tensor], NDArray[np.float64]]
+"""From features [N, F] to class probabilities [N, K]."""
+
+PAPER_LR, PAPER_BATCH, PAPER_EPOCHS = 3e-4, 1024, 100
+"""Source: METHODS section 5, linear probe of the published configuration."""
+
+VOTE_TEMPERATURE = 0.07
+"""Divides the cosine of a neighbour's vote, exp(cosine / 0.07).
+
+Source: Wu et al., "Unsupervised feature learning via non-parametric instance discrimination", CVPR 2018.
+"""
+
+_CHUNK = 1024
+
+
+DEFAULT_NEIGHBOURS = 20
+"""Where nothing else is asked for; fewer where there are fewer samples to choose from."""
+
+
+def knn_classifier(features: Tensor, labels: Tensor, classes: int, *, neighbours: int | None, votes: str) -> Predict:
+    """Return the classifier that lets the nearest known samples vote, by cosine similarity.
+
+    Args:
+        features: [N, F] of the known samples.
+        labels: [N] int64, 0 .. K - 1.
+        classes: K.
+        neighbours: how many vote, >= 1; None takes 20, or all where there are fewer.
+        votes: "similarity" (a vote weighs exp(cosine / 0.07)) or "equal".
+
+    Returns:
+        From features to the share of the votes of each class.
+
+    Raises:
+        ValueError: there are fewer known samples than neighbours.
+    """
+    if neighbours is None:
+        neighbours = min(DEFAULT_NEIGHBOURS, len(features))
+    if neighbours > len(features):
+        raise ValueError(f"--neighbours {neighbours} is more than the {len(features)} samples to choose from; lower it")
+    known_NF = functional.normalize(features.double(), dim=1)
+    votes_NK = functional.one_hot(labels, classes).double()
+
+    def predict(queries: Tensor) -> NDArray[np.float64]:
+        shares = []
+        for queries_QF in torch.split(functional.normalize(queries.double(), dim=1), _CHUNK):
+            cosines_QA, nearest_QA = (queries_QF @ known_NF.T).topk(neighbours, dim=1)
+            if votes == "equal":
+                weights_QA = torch.full_like(cosines_QA, 1.0 / neighbours)
+            else:
+                weights_QA = (cosines_QA / VOTE_TEMPERATURE).softmax(1)
+            shares.append((weights_QA[:, :, None] * votes_NK[nearest_QA]).sum(1))
+        out: NDArray[np.float64] = torch.cat(shares).numpy()
+        return out
+
+    return predict
+
+
+def prototype_classifier(run: Pretrained) -> Predict:
+    """Return supproto's own prediction: the class of the nearest fixed prototype on the projection.
+
+    Returns:
+        From projections [N, D] to softmax(cosine / temperature) [N, K], with the temperature of the objective.
+
+    Raises:
+        ValueError: the objective has no prototypes.
+    """
+    owners = [module for module in stored_objective(run).modules() if isinstance(module, SupProto | PrototypePull)]
+    if not owners:
+        raise ValueError(
+            f"--head prototype: --method {run.description.method} has no prototypes; use --head linear or knn"
+        )
+    prototypes_KD, temperature = owners[0].prototypes_KD.cpu().double(), owners[0].temperature
+
+    def predict(projections: Tensor) -> NDArray[np.float64]:
+        cosines_NK = functional.normalize(projections.double(), dim=1) @ prototypes_KD.T
+        out: NDArray[np.float64] = (cosines_NK / temperature).softmax(1).numpy()
+        return out
+
+    return predict
+
+
+def train_paper_probe(
+    run: Pretrained,
+    rows: Tensor,
+    validation: tuple[Tensor, Tensor] | None,
+    *,
+    layer: str,
+    seed: int,
+    num_workers: int,
+) -> FittedProbe:
+    """Train a linear layer with Adam on one augmented view per epoch; validation AUROC chooses the epoch.
+
+    Args:
+        run: the checkpoint.
+        rows: [N] int64, rows of the dataset to learn from.
+        validation: features [N, F] and labels [N] to choose with; None takes the last epoch.
+        layer: "encoder" or "projection".
+        seed: of the weights and the order.
+        num_workers: processes that decode image files.
+    """
+    device, generator = next(run.network.parameters()).device, torch.Generator().manual_seed(seed)
+    labels = run.dataset.labels[rows].to(device)
+    width = run.network.feature_dim if layer == "encoder" else run.description.projection_dim or run.network.feature_dim
+    head = torch.nn.Linear(width, len(run.description.class_names))
+    torch.nn.init.normal_(head.weight, std=0.01, generator=generator)
+    torch.nn.init.zeros_(head.bias)
+    optimizer = build_optimizer("adam", [head.to(device)], lr=PAPER_LR, weight_decay=0.0)
+
+    def predict(features: Tensor) -> NDArray[np.float64]:
+        with torch.no_grad():
+            out: NDArray[np.float64] = head(features.to(device)).double().softmax(1).cpu().numpy()
+        return out
+
+    best, best_state = -1.0, {}
+    for epoch in range(PAPER_EPOCHS):
+        set_learning_rate(optimizer, learning_rate(epoch, peak=PAPER_LR, steps=PAPER_EPOCHS, warmup_steps=0))
+        views = embed(run.network, run.dataset, run.views, rows, views=1, draw=-2 - epoch, num_workers=num_workers)
+        features = torch.cat([both[0 if layer == "encoder" else 1][:, 0] for both in views]).to(device)
+        # The incomplete batch stays: a small set would have no batch at all without it.
+        for batch in torch.split(torch.randperm(len(rows), generator=generator), PAPER_BATCH):
+            loss = functional.cross_entropy(head(features[batch]), labels[batch])
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
+            optimizer.step()
+        score = float(epoch) if validation is None else auroc(validation[1], predict(validation[0]))
+        if score > best:
+            best, best_state = score, {name: value.clone() for name, value in head.state_dict().items()}
+    return linear_probe(best_state["weight"], best_state["bias"])

@@ -1,0 +1,280 @@
+"""From parsed flags to settings: the defaults that depend on other things, and the contradictions that are refused."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+from ttc.batches.augment import PRESETS, Augmentation
+from ttc.batches.samplers import BatchSampler
+from ttc.datasets import Dataset, DatasetSettings
+from ttc.flags.parser import Given, Parser
+from ttc.losses import settings_of
+from ttc.models.description import Description
+from ttc.models.networks import EncoderSpec
+
+
+def dataset_settings(args: argparse.Namespace) -> DatasetSettings:
+    """Return the data that the flags of `flags.add_data` ask for."""
+    return DatasetSettings(
+        name=args.dataset,
+        data_root=args.data_root,
+        classes=None if args.classes is None else tuple(tuple(word.split(",")) for word in args.classes),
+        positive_classes=positive_classes(args),
+        class_ratios=class_ratios(args),
+        train_samples=args.train_samples,
+        # Several minority classes concern the objective only; the data then name the smallest class.
+        minority_class=args.minority_class[0] if args.minority_class and len(args.minority_class) == 1 else None,
+        image_size=args.image_size,
+        on_bad_image=args.on_bad_image,
+        label_column=args.label_column,
+        stored_size=args.stored_size,
+        cache=args.cache,
+        cache_folder=args.cache_folder,
+        seed=args.seed,
+        num_workers=args.num_workers,
+    )
+
+
+def positive_classes(args: argparse.Namespace) -> tuple[str, ...] | None:
+    """Return the source labels of class 1, which two flags can name.
+
+    Raises:
+        ValueError: both do.
+    """
+    if args.one_vs_rest is None:
+        return None if args.positive_classes is None else tuple(args.positive_classes.split(","))
+    if args.positive_classes is not None or args.classes is not None:
+        raise ValueError(f"--one-vs-rest {args.one_vs_rest} names the classes already; drop the other flag")
+    return (args.one_vs_rest,)
+
+
+def minority_classes(args: argparse.Namespace, dataset: Dataset) -> int | list[int] | None:
+    """Return the class or classes that the objective treats as the minority.
+
+    Raises:
+        ValueError: one of several is no class, or the largest.
+    """
+    if args.minority_class is None or len(args.minority_class) == 1:
+        return dataset.minority_class
+    counts = dataset.class_counts("train")
+    for label in args.minority_class:
+        if label >= len(counts) or counts[label] == max(counts) > min(counts):
+            reason = "the largest class" if label < len(counts) else "no class"
+            raise ValueError(f"--minority-class {label} is {reason} (training samples: {counts}); leave it out")
+    return list(args.minority_class)
+
+
+def class_ratios(args: argparse.Namespace) -> tuple[float, ...] | None:
+    """Return the shares of the classes; digits alone, which has no rare class, is made imbalanced by default."""
+    if args.class_ratios is not None:
+        return tuple(args.class_ratios)
+    grouped = args.classes or args.positive_classes or args.one_vs_rest
+    untouched = args.dataset == "digits" and not grouped
+    return (0.97, 0.03) if untouched else None
+
+
+def encoder_spec(args: argparse.Namespace, dataset: Dataset) -> EncoderSpec:
+    """Return the encoder; without a name the one that fits the image size."""
+    size = dataset.image_size
+    fitting = "convnet-w8" if size <= 16 else "convnet-w16" if size <= 64 else "resnet50"
+    return EncoderSpec(args.encoder or fitting, dataset.channels, size, args.stem)
+
+
+def preset(args: argparse.Namespace, dataset: Dataset) -> str:
+    """Return the name of the augmentation preset; without one the one that fits the data."""
+    own = {"digits": "digits", "ukbb-cardiac": "cardiac"}
+    return str(args.augmentation or own.get(dataset.name) or ("medical" if dataset.channels == 1 else "natural"))
+
+
+def augmentation(args: argparse.Namespace, dataset: Dataset) -> Augmentation:
+    """Return the augmentation that the flags ask for.
+
+    Raises:
+        ValueError: the crop's smallest share is above its largest.
+    """
+    return _changed(PRESETS[preset(args, dataset)], args)
+
+
+def changed_augmentation(args: argparse.Namespace, description: Description) -> Augmentation:
+    """Return the augmentation of a run with the changes that the flags ask for.
+
+    Raises:
+        ValueError: the crop's smallest share is above its largest.
+    """
+    base = description.view_generator().augmentation if args.augmentation is None else PRESETS[args.augmentation]
+    return _changed(base, args)
+
+
+def _changed(base: Augmentation, args: argparse.Namespace) -> Augmentation:
+    base = base.stronger(args.jitter_strength)
+    if args.crop_scale is None:
+        return base
+    low, high = args.crop_scale
+    if low > high:
+        raise ValueError(f"--crop-scale {low:g} {high:g}: MIN is above MAX; swap them")
+    return replace(base, scale=(low, high))
+
+
+def objective_arguments(
+    args: argparse.Namespace, dataset: Dataset, class_counts: list[int], feature_dim: int
+) -> dict[str, object]:
+    """Return the keyword arguments of `build_objective`, plain values; the counts are those that the batches present.
+
+    Raises:
+        ValueError: a setting that the method does not know, or a minority that it needs and cannot be counted.
+    """
+    settings = parse_method_settings(args.method, args.method_settings)
+    if args.ratio_supervised_majority is not None:
+        settings["ratio_supervised_majority"] = args.ratio_supervised_majority
+    if args.margin is not None:
+        settings["margin"] = args.margin[0] if len(args.margin) == 1 else list(args.margin)
+    minority = minority_classes(args, dataset)
+    if (args.method == "supmin" or args.minority_cutmix) and minority is None:
+        raise ValueError(
+            f"--method {args.method}: no class is smaller than all others, so none is the minority; "
+            "choose one with --minority-class"
+        )
+    return {
+        "num_classes": len(dataset.class_names),
+        "minority_class": minority,
+        "class_counts": class_counts,
+        "feature_dim": feature_dim,
+        "projection_dim": args.projection_dim,
+        "temperature": args.temperature,
+        "base_temperature": args.base_temperature,
+        "seed": args.seed,
+        "ce_weight": args.ce_weight,
+        "instance_weight": args.instance_weight,
+        "prototype_weight": args.prototype_weight,
+        **settings,
+    }
+
+
+def parse_method_settings(method: str, words: list[str]) -> dict[str, object]:
+    """Turn NAME=VALUE words into settings of a method, each of the type of its default.
+
+    Raises:
+        ValueError: a word without "=", an unknown name or a value of another type.
+    """
+    known = settings_of(method)
+    out: dict[str, object] = {}
+    for word in words:
+        name, separator, text = word.partition("=")
+        if not separator or name not in known:
+            raise ValueError(
+                f"--method-settings {word}: --method {method} knows {', '.join(known) or 'none'}; write NAME=VALUE"
+            )
+        default = known[name]
+        try:
+            if isinstance(default, bool):
+                out[name] = {"true": True, "false": False}[text.lower()]
+            else:
+                out[name] = int(text) if isinstance(default, int) else text if isinstance(default, str) else float(text)
+        except (ValueError, KeyError):
+            kind = type(default).__name__
+            raise ValueError(f"--method-settings {word}: {name} takes a value like {default} ({kind})") from None
+    return out
+
+
+def refuse_idle_flags(parser: Parser, given: Given) -> None:
+    """End with exit code 2 when the command line itself sets something that the chosen method does not have.
+
+    Recipes may carry such flags: one recipe serves many methods.
+    """
+    method = str(given.values["method"])
+    known = settings_of(method)
+    for name in ("temperature", "base_temperature", "ratio_supervised_majority", "margin"):
+        if given.sources[name] == "command line" and name not in known:
+            flag = f"--{name.replace('_', '-')}"
+            parser.refuse(f"{flag} has no effect with --method {method}; leave it out or choose another method")
+
+
+def divisible_batch(batch_size: int, world_size: int) -> int:
+    """Return the global batch size.
+
+    Raises:
+        ValueError: it cannot be divided equally among the processes.
+    """
+    if batch_size % world_size:
+        below = batch_size // world_size * world_size
+        raise ValueError(
+            f"--batch-size {batch_size} cannot be divided among {world_size} processes; use {below or world_size}"
+        )
+    return batch_size
+
+
+def micro_batches(batch_size: int, micro_batch_size: int | None, world_size: int) -> int:
+    """Return the number of pieces that the global batch is embedded in.
+
+    Raises:
+        ValueError: the pieces would not be equal, or cannot be divided equally among the processes.
+    """
+    if micro_batch_size is None or micro_batch_size >= batch_size:
+        return 1
+    if batch_size % micro_batch_size or micro_batch_size % world_size:
+        fitting = [n for n in range(world_size, micro_batch_size + 1, world_size) if batch_size % n == 0]
+        raise ValueError(
+            f"--micro-batch-size {micro_batch_size} does not divide --batch-size {batch_size} into equal pieces for "
+            f"{world_size} process{'es' * (world_size > 1)}; use {fitting[-1] if fitting else world_size}"
+        )
+    return batch_size // micro_batch_size
+
+
+def batch_sampler(args: argparse.Namespace, dataset: Dataset, world_size: int) -> BatchSampler:
+    """Return what composes the batches of a run."""
+    return BatchSampler(
+        dataset.labels[dataset.indices("train")],
+        batch_size=divisible_batch(args.batch_size, world_size),
+        kind=args.batch_sampler,
+        seed=args.seed,
+        minority_class=dataset.minority_class,
+        min_minority=args.min_minority_per_batch,
+    )
+
+
+def derived(args: argparse.Namespace, output: Path, dataset: Dataset, description: Description) -> dict[str, object]:
+    """Return the values that took the place of flags left open, for args.json."""
+    return {
+        "output": str(output),
+        "class_ratios": description.data["class_ratios"],
+        "augmentation": preset(args, dataset),
+        "encoder": description.encoder["name"],
+        "image_size": description.encoder["image_size"],
+        "minority_class": description.minority_class,
+    }
+
+
+def evaluation_folder(args: argparse.Namespace, name: str) -> Path:
+    """Return where an evaluation writes: the flag, or a folder in the run that the checkpoint belongs to."""
+    if args.output is not None:
+        return Path(args.output)
+    parent = Path(args.checkpoint).resolve().parent
+    return (parent.parent if parent.name == "checkpoints" else parent) / name
+
+
+def file_digest(path: str) -> str:
+    """Return the sha256 of a file: an evaluation is another one when its checkpoint has changed.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError as error:
+        raise ValueError(f"--checkpoint {path} cannot be read ({error.strerror}); pass an existing file") from None
+
+
+def positive_class(label: int | None, description: Description) -> int:
+    """Return the class that AUROC and F1 are about: the flag, the minority, or class 1.
+
+    Raises:
+        ValueError: there is no such class.
+    """
+    if label is None:
+        return 1 if description.minority_class is None else description.minority_class
+    if label >= len(description.class_names):
+        raise ValueError(f"--positive-class {label} is no class; use 0 to {len(description.class_names) - 1}")
+    return label

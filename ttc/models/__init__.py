@@ -1,0 +1,1 @@
+"""Encoders, projection head, BatchNorm over ranks, optimizers, and what a checkpoint says about its network."""

@@ -1,0 +1,1 @@
+"""What reads finished runs: collected results, tables, figures, the HTML report."""

@@ -1,0 +1,266 @@
+"""From run folders to ledger lines; runs whose settings cannot be compared are refused."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from ttc.results.ledger_lines import Line, check
+from ttc.run import ledger
+from ttc.run.folder import shorten
+
+COMPARED = frozenset(
+    (
+        "method", "method_settings", "batch_sampler", "min_minority_per_batch", "epochs", "margin", "temperature",
+        "base_temperature", "ratio_supervised_majority", "minority_class", "minority_cutmix", "ce_weight",
+        "instance_weight", "prototype_weight",
+    )
+)  # fmt: skip
+"""Training flags in which the rows of one group of a table may differ."""
+
+
+def compared_with(flags: Sequence[str]) -> frozenset[str]:
+    """Return COMPARED and further flags, written with or without dashes."""
+    return COMPARED | {flag.removeprefix("--").replace("-", "_") for flag in flags}
+
+
+GROUPED = frozenset(
+    ("dataset", "classes", "positive_classes", "one_vs_rest", "class_ratios", "train_samples", "image_size")
+)
+"""Training flags that make another group of rows: another data set, other classes, another ratio."""
+
+_ADDED = frozenset(("ce_weight", "instance_weight", "prototype_weight", "minority_cutmix", "min_minority_per_batch"))
+"""Flags that add something to a method; a row's name says nothing of them where they are zero."""
+
+STEPS = {
+    "": "result.json",
+    "linear_eval": "result.json",
+    "metrics": "metrics.json",
+    "finetune": "result.json",
+    "from_scratch": "result.json",
+}
+"""Folder in the run -> its result."""
+
+OPTIONAL = ("finetune", "from_scratch")
+"""Steps that a finished run need not have; their metrics begin with the name of the step."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What was read from a run folder.
+
+    Attributes:
+        path: the folder.
+        training: flag -> value as given.
+        evaluations: step -> flag -> value as given.
+        results: step -> result.
+    """
+
+    path: Path
+    training: Mapping[str, object]
+    evaluations: Mapping[str, Mapping[str, object]]
+    results: Mapping[str, Mapping[str, object]]
+
+
+def read_run(path: Path) -> tuple[Run, list[Path]]:
+    """Read a run folder.
+
+    Returns:
+        The run, and the results that are missing from it.
+
+    Raises:
+        ValueError: the folder holds no run, or a file is damaged.
+    """
+    if not (path / "args.json").is_file():
+        raise ValueError(f"{path} holds no run (no args.json); pass run folders")
+    results, evaluations, missing = {}, {}, []
+    for step, name in STEPS.items():
+        if (path / step / name).is_file():
+            results[step] = _read_json(path / step / name)
+            evaluations[step] = ledger.given_arguments(_read_json(path / step / "args.json"))
+        elif step not in OPTIONAL:
+            missing.append(path / step / name)
+    return Run(path, ledger.given_arguments(_read_json(path / "args.json")), evaluations, results), missing
+
+
+def _read_json(path: Path) -> dict[str, dict[str, object]]:
+    try:
+        found: dict[str, dict[str, object]] = json.loads(path.read_text())
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror}); run that step again in a new folder") from None
+    except ValueError:
+        raise ValueError(f"{path} is damaged; run that step again in a new folder") from None
+    return found
+
+
+def lines_of(
+    runs: Sequence[Run],
+    wanted: Sequence[str],
+    *,
+    also: Sequence[str] = (),
+    compared: frozenset[str] = COMPARED,
+    root: Path | None = None,
+) -> list[Line]:
+    """Return one line per run and metric, in the order of the runs.
+
+    Args:
+        runs: what `read_run` read.
+        wanted: metrics that every run gets a line for, without a value where it has none.
+        also: patterns (`*`, `?`) of further metrics, of those that a run has.
+        compared: training flags in which the rows of one group may differ.
+        root: folder that the names of the runs are relative to; the nearest common one by default.
+
+    Raises:
+        ValueError: a run outside of `root`, or runs that do not belong in one table; the message names two of them
+            and the flags that differ.
+    """
+    places = places_of(runs, compared)
+    _refuse_other_settings(runs, [group for group, _ in places], compared)
+    folders = _relative([run.path.resolve() for run in runs], root)
+    lines = []
+    for run, place, folder in zip(runs, places, folders, strict=True):
+        found, shared = dict(_found(run)), _short(_shared(run.training, compared))
+        more = {name for name in found if any(fnmatchcase(name, pattern) for pattern in also)}
+        for metric in [*wanted, *sorted(more - set(wanted))]:
+            lines.append(_line(run, place, folder, shared, metric, found.get(metric)))
+    check(lines)
+    return lines
+
+
+def _relative(paths: Sequence[Path], root: Path | None) -> list[str]:
+    """Return paths relative to a folder, the nearest one that all lie in by default."""
+    if not paths:
+        return []
+    top = Path(os.path.commonpath([path.parent for path in paths])) if root is None else root.resolve()
+    if outside := [path for path in paths if not path.is_relative_to(top)]:
+        raise ValueError(f"{outside[0]} lies outside of --results {root}; name a folder that all runs lie in")
+    return [path.relative_to(top).as_posix() for path in paths]
+
+
+def places_of(runs: Sequence[Run], compared: frozenset[str] = COMPARED) -> list[tuple[str, str]]:
+    """Return the group and the row of the table that each run belongs to."""
+    groups = _distinguish([_group_name(run.training) for run in runs], runs, GROUPED)
+    rows = [f"{group}\n{_row_name(run.training)}" for group, run in zip(groups, runs, strict=True)]
+    names = [name.partition("\n")[2] for name in _distinguish(rows, runs, compared)]
+    return list(zip(groups, names, strict=True))
+
+
+def _found(run: Run) -> Iterator[tuple[str, tuple[str, ledger.Measure]]]:
+    """Yield the metrics of a run, each with the step that measured it."""
+    for step, result in run.results.items():
+        # Results of an earlier version have no ledger yet.
+        measures = result["measures"] if "measures" in result else ledger.measures(result)
+        assert isinstance(measures, dict)
+        for metric, measure in measures.items():
+            yield (f"{step}/" if step in OPTIONAL else "") + metric, (step, measure)
+
+
+def _line(
+    run: Run,
+    place: tuple[str, str],
+    folder: str,
+    shared: str,
+    metric: str,
+    found: tuple[str, ledger.Measure] | None,
+) -> Line:
+    step, measure = found or (None, ledger.Measure(value=None, low=None, high=None, split=None, n=None))
+    evaluation, git = "", dict[str, object]()
+    if step is not None:
+        evaluation = _short(run.evaluations[step])
+        record = run.results[step].get("record")
+        git = record["git"] if isinstance(record, dict) else git
+    dirty = git.get("dirty")
+    return Line(
+        group=place[0],
+        run=place[1],
+        folder=folder,
+        seed=int(str(run.training["seed"])),
+        metric=metric,
+        value=measure["value"],
+        low=measure["low"],
+        high=measure["high"],
+        split=measure["split"] or "",
+        n=measure["n"],
+        shared=shared,
+        training=_short(run.training),
+        evaluation=evaluation,
+        commit=str(git.get("commit") or ""),
+        dirty="" if dirty is None else str(dirty).lower(),
+    )
+
+
+def _short(arguments: Mapping[str, object]) -> str:
+    return ledger.arguments_digest(arguments)[:12]
+
+
+def _shared(training: Mapping[str, object], compared: frozenset[str]) -> dict[str, object]:
+    return {name: value for name, value in training.items() if name not in compared}
+
+
+def _group_name(training: Mapping[str, object]) -> str:
+    """Name the data of a run: the set, and the ratio and the number of images where they were asked for."""
+    name = str(training["dataset"])
+    if name in ("imagefolder", "csv"):
+        name = Path(str(training["data_root"])).name
+    if isinstance(ratios := training["class_ratios"], list):
+        name += f" {':'.join(f'{100 * ratio:g}' for ratio in ratios)}"
+    if training["train_samples"] is not None:
+        name += f", {training['train_samples']} images"
+    return name
+
+
+def _row_name(training: Mapping[str, object]) -> str:
+    """Name the row of a run: its method and how its batches were drawn."""
+    name = str(training["method"]) if training["epochs"] else "untrained"
+    if training["batch_sampler"] != "shuffle":
+        name += f" {training['batch_sampler']}"
+    if training["min_minority_per_batch"]:
+        name += f" >={training['min_minority_per_batch']}"
+    return name
+
+
+def _distinguish(names: Sequence[str], runs: Sequence[Run], flags: frozenset[str]) -> list[str]:
+    """Append to names that several runs share those of the flags in which these runs differ."""
+    out = []
+    for name, run in zip(names, runs, strict=True):
+        same = [other.training for other, its_name in zip(runs, names, strict=True) if its_name == name]
+        varying = [
+            flag
+            for flag in sorted(flags)
+            if any(other.get(flag) != run.training.get(flag) for other in same)
+            and not (flag in _ADDED and not run.training.get(flag))
+        ]
+        out.append(name + "".join(f" {flag.replace('_', '-')}={_text(run.training.get(flag))}" for flag in varying))
+    return out
+
+
+def _text(value: object) -> str:
+    return "/".join(map(str, value)) if isinstance(value, list) else "default" if value is None else str(value)
+
+
+def _differ(value: object, other: object) -> bool:
+    return value != other and not (ledger.is_off(value) and ledger.is_off(other))
+
+
+def _refuse_other_settings(runs: Sequence[Run], groups: Sequence[str], compared: frozenset[str]) -> None:
+    """Raise ValueError when runs of one group were trained or evaluated with other settings than those compared."""
+    first: dict[tuple[str, str], tuple[Run, Mapping[str, object]]] = {}
+    for run, group in zip(runs, groups, strict=True):
+        for step, values in {"pretrain": _shared(run.training, compared), **run.evaluations}.items():
+            if not step:
+                continue
+            other, expected = first.setdefault((group, step), (run, values))
+            differ = sorted(
+                name
+                for name in (values.keys() | expected.keys()) - ledger.NOT_IN_DIGEST
+                if _differ(values.get(name), expected.get(name))
+            )
+            if differ:
+                flags = shorten(f"--{name.replace('_', '-')}" for name in differ)
+                raise ValueError(
+                    f"{run.path} and {other.path} differ in {flags} of {step}; put them in separate tables"
+                )

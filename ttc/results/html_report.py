@@ -1,0 +1,86 @@
+"""One page about a sweep: a self-contained HTML file with the pictures inside, which opens without a network."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from html import escape
+
+from ttc.results.sweep_figures import Figure
+from ttc.results.tables import Row, legend
+
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; margin: 2rem auto; max-width: 78rem;
+  padding: 0 1rem; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; }
+th, td { padding: .25rem .45rem; text-align: right; white-space: nowrap; border-bottom: 1px solid #ddd; }
+th { vertical-align: bottom; } th:first-child, td:first-child { text-align: left; }
+tr.group td { font-style: italic; background: #f4f4f4; }
+figure { margin: 1rem 0 2rem; } img { max-width: 100%; height: auto; }
+figcaption, .small { color: #555; font-size: 13px; max-width: 60rem; }
+pre { background: #f4f4f4; padding: .7rem; overflow-x: auto; font-size: 12px; }
+"""
+
+
+def html_report(
+    title: str, rows: Sequence[Row], figures: Sequence[Figure], texts: Mapping[str, str], facts: Mapping[str, str]
+) -> str:
+    """Compose the page.
+
+    Args:
+        title: of the page.
+        rows: of the table.
+        figures: whose PNG files are put into the page.
+        texts: heading -> preformatted text, such as the plan of a run.
+        facts: name -> value of the table at the end: versions, commits, dates.
+
+    Returns:
+        HTML that refers to nothing outside of itself.
+    """
+    pictures = []
+    for figure in figures:
+        data = base64.b64encode(figure.path.read_bytes()).decode()
+        pictures.append(
+            f"<h2>{escape(figure.title)}</h2>\n<figure><img alt='{escape(figure.title)}' "
+            f"src='data:image/png;base64,{data}'>\n<figcaption>{escape(figure.caption)}</figcaption></figure>"
+        )
+    blocks = [f"<h2>{escape(name)}</h2>\n<pre>{escape(text)}</pre>" for name, text in texts.items()]
+    entries = "".join(f"<tr><td>{escape(name)}</td><td>{escape(value)}</td></tr>\n" for name, value in facts.items())
+    return "\n".join(
+        [
+            "<!doctype html>",
+            "<html lang='en'><head><meta charset='utf-8'>",
+            "<meta name='viewport' content='width=device-width, initial-scale=1'>",
+            f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>",
+            f"<h1>{escape(title)}</h1>",
+            "<h2>Results</h2>",
+            _table(rows),
+            f"<p class='small'>{escape(legend([cell.column for cell in rows[0].cells]))}</p>",
+            *pictures,
+            *blocks,
+            "<h2>How it was made</h2>",
+            f"<div class='wide'><table>{entries}</table></div>",
+            "</body></html>",
+            "",
+        ]
+    )
+
+
+def _table(rows: Sequence[Row]) -> str:
+    """Lay out the results, the best of each group in bold."""
+    columns = [cell.column for cell in rows[0].cells]
+    names = ["run", "seeds", *(f"{escape(column.group)}<br>{escape(column.head)}" for column in columns)]
+    heads = "".join(f"<th>{name}</th>" for name in names)
+    lines = [f"<div class='wide'><table><tr>{heads}</tr>"]
+    several, group = len({row.group for row in rows}) > 1, None
+    for row in rows:
+        if several and row.group != group:
+            group = row.group
+            lines.append(f"<tr class='group'><td colspan='{len(columns) + 2}'>{escape(group)}</td></tr>")
+        cells = [escape(cell.text(" ± ")) for cell in row.cells]
+        marked = [f"<b>{text}</b>" if cell.best else text for text, cell in zip(cells, row.cells, strict=True)]
+        values = "".join(f"<td>{text}</td>" for text in (escape(row.run), str(row.seeds), *marked))
+        lines.append(f"<tr>{values}</tr>")
+    return "\n".join([*lines, "</table></div>"])

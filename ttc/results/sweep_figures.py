@@ -1,0 +1,292 @@
+"""All figures of a sweep, from what its runs have written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from ttc.evaluation.predictions import Predictions, read_predictions
+from ttc.results import curve_figures, embedding_figures
+from ttc.results.collect import COMPARED, Run, places_of
+from ttc.results.figure_style import without_common_words
+from ttc.results.ledger_lines import Line
+from ttc.results.scatter_figure import save_scatter_figure
+from ttc.run.folder import logged_curve
+from ttc.run.log import log
+from ttc.run.npz import array_names, read_arrays
+
+SCATTERED = ("projection/SAA/macro", "projection/CAC/macro", "encoder/{probe}/balanced_accuracy")
+"""Metrics that the scatter needs in the ledger."""
+
+T = TypeVar("T")
+
+_WIDE = 9
+"""Most methods beside each other; where there are more, and fewer groups, they are below each other."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure that was written.
+
+    Attributes:
+        path: of the PNG; the PDF is beside it.
+        title: short.
+        caption: how to read it.
+    """
+
+    path: Path
+    title: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class Member:
+    """One run of a sweep: its folder, and the group and row of the table that it belongs to."""
+
+    path: Path
+    group: str
+    row: str
+    seed: int
+
+
+def members_of(runs: Sequence[Run], compared: frozenset[str] = COMPARED) -> list[Member]:
+    """Return the runs of a sweep with their places in the table; rows may differ in the flags of `compared`."""
+    places = places_of(runs, compared)
+    return [
+        Member(run.path, group, row, int(str(run.training["seed"])))
+        for run, (group, row) in zip(runs, places, strict=True)
+    ]
+
+
+def draw(
+    members: Sequence[Member], lines: Sequence[Line], folder: Path, probe: str, kinds: Sequence[str]
+) -> list[Figure]:
+    """Draw figures of a sweep; runs that lack what a figure needs are left out of it with a warning.
+
+    Args:
+        members: the runs.
+        lines: their ledger.
+        folder: where the figures go; it is made.
+        probe: whose predictions and accuracy are drawn: "all", "minority" or "fraction".
+        kinds: names of KINDS.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    made: list[Figure] = []
+    for kind in kinds:
+        found = KINDS[kind](members, lines, folder, probe)
+        if not found:
+            log.warning("figure %s is left out: no run has what it needs", kind)
+        made += found
+    return made
+
+
+def _rows(members: Sequence[Member]) -> dict[str, list[Member]]:
+    """Return the members by row; the group is part of the name where there are several."""
+    several = len({member.group for member in members}) > 1
+    out: dict[str, list[Member]] = {}
+    for member in members:
+        out.setdefault(_name(member.row, member.group, several), []).append(member)
+    return out
+
+
+def _name(row: str, group: str, several: bool) -> str:
+    return f"{row}\n{group}" if several else row
+
+
+def _laid_out(members: Sequence[Member], found: Mapping[str, T]) -> tuple[dict[str, T | None], int]:
+    """Return what was found for the rows in the order of the panels, None where there is no run, and panels in a line.
+
+    Several groups make a grid: one row of the table below the other, or, where there are too many, beside each other.
+    """
+    groups, rows = (list(dict.fromkeys(getattr(member, part) for member in members)) for part in ("group", "row"))
+    rows = [row for row in rows if any(_name(row, group, len(groups) > 1) in found for group in groups)]
+    if len(groups) == 1:
+        return dict(found), 5
+    if len(rows) <= max(_WIDE, len(groups)):
+        names, columns = [_name(row, group, True) for group in groups for row in rows], len(rows)
+    else:
+        names, columns = [_name(row, group, True) for row in rows for group in groups], len(groups)
+    return {name: found.get(name) for name in names}, columns
+
+
+def _existing(member: Member, *names: str) -> Path | None:
+    path = member.path.joinpath(*names)
+    if path.is_file():
+        return path
+    log.warning("%s is missing; the run is left out of a figure", path)
+    return None
+
+
+def _predictions(members: Sequence[Member], probe: str) -> dict[str, list[Predictions]]:
+    out: dict[str, list[Predictions]] = {}
+    for name, row in _rows(members).items():
+        for member in row:
+            path = _existing(member, "linear_eval", "predictions.csv")
+            if path is not None:
+                result = json.loads((path.parent / "result.json").read_text())
+                found = read_predictions(path, probe, result["positive_class"])
+                if found is not None:
+                    out.setdefault(name, []).append(found)
+    return out
+
+
+def _discrimination(members: Sequence[Member], lines: Sequence[Line], folder: Path, probe: str) -> list[Figure]:
+    rows = _predictions(members, probe)
+    if not rows:
+        return []
+    bands = {name: curve_figures.roc_and_pr(predictions) for name, predictions in rows.items()}
+    prevalence = float(np.mean([one.labels_N.mean() for each in rows.values() for one in each]))
+    reading = "Blue: mean over seeds with the 95 % band of the bootstrap; grey: the other rows; dotted: chance."
+    if any(one.groups is not None for each in rows.values() for one in each):
+        reading += " The bootstrap draws whole groups."
+    made = []
+    for number, (kind, title, axes, chance) in enumerate(
+        (
+            ("roc", "ROC", ("false-positive rate", "true-positive rate"), None),
+            ("pr", "Precision and recall", ("recall", "precision"), prevalence),
+        )
+    ):
+        path = folder / f"{kind}.png"
+        each, columns = _laid_out(members, {name: pair[number] for name, pair in bands.items()})
+        curve_figures.save_band_figure(path, each, x_label=axes[0], y_label=axes[1], chance=chance, columns=columns)
+        made.append(Figure(path, f"{title}, probe {probe}", f"Test samples, first draw of the probe. {reading}"))
+    return made
+
+
+def _reliability(members: Sequence[Member], lines: Sequence[Line], folder: Path, probe: str) -> list[Figure]:
+    rows = _predictions(members, probe)
+    if not rows:
+        return []
+    each, columns = _laid_out(members, rows)
+    curve_figures.save_reliability_figure(folder / "reliability.png", each, columns=columns)
+    caption = (
+        "Ten bins of equally many test samples, 95 % intervals; on the dotted line, probabilities can be believed."
+    )
+    return [Figure(folder / "reliability.png", f"Reliability, probe {probe}", caption)]
+
+
+def _training(members: Sequence[Member], lines: Sequence[Line], folder: Path, probe: str) -> list[Figure]:
+    made = []
+    for key, name, label, caption in (
+        ("train/loss_over_collapse", "training_loss", "loss / collapse value",
+         "Training loss divided by its value when all embeddings are equal: at 1 the run has collapsed."),
+        ("watch/mean_cosine", "training_cosine", "mean cosine",
+         "Mean cosine of the embeddings of a fixed validation subset: 1 is a single point."),
+    ):  # fmt: skip
+        rows: dict[str, list[tuple[list[float], list[float]]]] = {}
+        for row, own in _rows(members).items():
+            for member in own:
+                path = member.path / "metrics.jsonl"
+                points = logged_curve(path, key) if path.is_file() else []
+                if points:
+                    rows.setdefault(row, []).append(([x for x, _ in points], [y for _, y in points]))
+        if rows:
+            each, columns = _laid_out(members, rows)
+            curve_figures.save_training_figure(folder / f"{name}.png", each, label, columns=columns)
+            caption += " Blue: the seeds of the row; grey: the other rows."
+            made.append(Figure(folder / f"{name}.png", f"Training: {label}", caption))
+    return made
+
+
+def _embeddings(panel: str) -> Callable[[Sequence[Member], Sequence[Line], Path, str], list[Figure]]:
+    def make(members: Sequence[Member], lines: Sequence[Line], folder: Path, probe: str) -> list[Figure]:
+        grid, names = embedding_grid(members)
+        if not names:
+            return []
+        path = folder / f"embeddings_{panel}.png"
+        embedding_figures.save_grid_figure(path, grid, names, panel=panel)
+        how = {
+            "circle": "Directions in the plane of the class axis; each class has its own ring, a collapse is a dot.",
+            "tsne": "t-SNE keeps neighbours, not distances: a collapsed run looks like a cloud here, not a point.",
+        }[panel]
+        return [Figure(path, f"Embeddings of the test images ({panel})", f"{how} The lowest seed of each row.")]
+
+    return make
+
+
+def embedding_grid(
+    members: Sequence[Member],
+) -> tuple[list[tuple[str, list[embedding_figures.Embedded | None]]], list[str]]:
+    """Return the embeddings for `save_grid_figure`, by group and row, and the class names.
+
+    Raises:
+        ValueError: the runs have different classes.
+    """
+    rows = list(dict.fromkeys(member.row for member in members))
+    grid: list[tuple[str, list[embedding_figures.Embedded | None]]] = []
+    names: list[str] = []
+    for group in dict.fromkeys(member.group for member in members):
+        line: list[embedding_figures.Embedded | None] = []
+        for row in rows:
+            own = [member for member in members if (member.group, member.row) == (group, row)]
+            found, its_names = _embedded(min(own, key=lambda member: member.seed)) if own else (None, [])
+            if its_names and names and its_names != names:
+                raise ValueError(f"{own[0].path} has the classes {its_names}, other runs {names}; draw them separately")
+            names = names or its_names
+            line.append(found)
+        if any(line):
+            grid.append((group, line))
+    filled = [place for place in range(len(rows)) if any(line[place] is not None for _, line in grid)]
+    short = without_common_words([group for group, _ in grid])
+    return [(name, [line[place] for place in filled]) for name, (_, line) in zip(short, grid, strict=True)], names
+
+
+def _embedded(member: Member) -> tuple[embedding_figures.Embedded | None, list[str]]:
+    path = _existing(member, "metrics", "embeddings.npz")
+    if path is None:
+        return None, []
+    embeddings, labels, class_names = read_arrays(path, ["embeddings", "labels", "class_names"])
+    if embeddings.shape[1] < 2:
+        log.warning("%s is left out: no unit of its network is active, so it has no embeddings", member.path)
+        return None, []
+    prototypes = read_arrays(path, ["prototypes"])[0] if "prototypes" in array_names(path) else None
+    return (member.row, embeddings, labels, prototypes), class_names.tolist()
+
+
+def _scatter(members: Sequence[Member], lines: Sequence[Line], folder: Path, probe: str) -> list[Figure]:
+    metrics = [metric.format(probe=probe) for metric in SCATTERED]
+    values: dict[tuple[Path, str], float] = {}
+    paths = {(member.group, member.row, member.seed): member.path for member in members}
+    for line in lines:
+        if line.value is not None and line.metric in metrics:
+            values[paths[line.group, line.run, line.seed], line.metric] = line.value
+    rows: dict[tuple[str, str], list[tuple[float, float, float]]] = {}
+    for member in members:
+        x, other, y = (values.get((member.path, metric), float("nan")) for metric in metrics)
+        if not np.isnan((x, other, y)).any():
+            rows.setdefault((member.group, member.row), []).append((x, other, 100 * y))
+    if not rows:
+        return []
+    labels = ("SAA, mean of the classes, %", "CAC, mean of the classes, %", f"balanced accuracy, probe {probe}, %")
+    save_scatter_figure(folder / "scatter.png", rows, labels)
+    caption = "Does the arrangement of the embeddings tell the accuracy of a probe? One mark per run."
+    return [Figure(folder / "scatter.png", "Accuracy against SAA and CAC", caption)]
+
+
+KINDS: Mapping[str, Callable[[Sequence[Member], Sequence[Line], Path, str], list[Figure]]] = {
+    "circle": _embeddings("circle"),
+    "scatter": _scatter,
+    "curves": _discrimination,
+    "reliability": _reliability,
+    "training": _training,
+    "tsne": _embeddings("tsne"),
+}
+"""What can be drawn; "curves" are ROC and precision-recall."""
+
+
+def kinds(text: str) -> list[str]:
+    """Read the names of figures that commas separate.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    found = text.split(",")
+    for name in found:
+        if name not in KINDS:
+            raise ValueError(f"--figures {name} is unknown; choose from {', '.join(KINDS)}")
+    return found

@@ -1,0 +1,1 @@
+"""A run on disk and its process: folder, log, checkpoint, ledger, manifest, device and signals."""

@@ -1,0 +1,187 @@
+"""The run folder: who may write to it, what is in it, and when it is finished.
+
+A run is known by its `args.json`. The same command continues it, another command is refused, and a finished run, one
+with a `result.json`, is left alone.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from ttc.run import checkpoint
+
+NOT_IDENTITY = frozenset(
+    (
+        *("output", "resume", "device", "data_root", "num_workers", "cache", "cache_folder"),
+        *("log_every_steps", "save_every_epochs", "dry_run", "stop_after_minutes", "timeout_minutes"),
+    )
+)
+"""Flags that change where, how often or on what a run computes, but not which run it is."""
+
+_BEFORE_THE_RUN = (".lock", "log.txt", "STOP")
+"""What a command leaves that failed during its set-up: the corrected command may use the folder."""
+
+
+def _before_the_run(path: Path) -> bool:
+    return path.name in _BEFORE_THE_RUN or path.match(checkpoint.TEMPORARY)
+
+
+class RunFolder:
+    """A folder that belongs to one run and to one process at a time."""
+
+    def __init__(self, path: Path, result: str = "result.json") -> None:
+        """Name the folder; nothing is touched yet.
+
+        Args:
+            path: the folder.
+            result: the file whose presence means that the run is finished.
+        """
+        self.path = path
+        self.result = path / result
+        self._lock: object | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run's result is there."""
+        return self.result.is_file()
+
+    def claim(self, values: Mapping[str, object], *, resume: str = "auto") -> bool:
+        """Make sure that the folder is empty or holds the run that `values` describe, and lock it.
+
+        The lock is the operating system's: it goes with its process, however that ends. It is a record lock, which the
+        processes that decode images do not inherit: after SIGKILL they live on for some seconds.
+
+        Args:
+            values: flag -> JSON value, as `save_arguments` will write them.
+            resume: "auto" (continue the same run), "never" (the folder must hold no run) or a checkpoint's path.
+
+        Returns:
+            Whether the run is finished. Of several hosts only the one that claims must say so: to another one the file
+            system may not yet show the result.
+
+        Raises:
+            ValueError: the folder holds something else or is in use; nothing was changed.
+        """
+        path = self.path
+        if path.exists() and not path.is_dir():
+            raise ValueError(f"--output {path} is a file; name a folder")
+        known = path / "args.json"
+        if known.is_file():
+            if resume == "never":
+                raise ValueError(
+                    f"--output {path} holds a run and --resume is never; choose another folder, or --resume auto"
+                )
+            self._compare(known, values)
+        elif path.is_dir() and any(not _before_the_run(each) for each in path.iterdir()):
+            raise ValueError(f"--output {path} is not empty and holds no run; choose another folder")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            lock = (path / ".lock").open("w")
+        except OSError as error:
+            raise ValueError(f"--output {path} cannot be written ({error.strerror}); choose another folder") from None
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            raise ValueError(f"--output {path} is in use by another process; wait for it or stop it") from None
+        self._lock = lock
+        for leftover in path.rglob(checkpoint.TEMPORARY):
+            leftover.unlink()
+        return self.finished
+
+    def _compare(self, known: Path, values: Mapping[str, object]) -> None:
+        try:
+            stored = json.loads(known.read_text())
+            differ = differing(
+                {name: None if entry["source"] == "derived" else entry["value"] for name, entry in stored.items()},
+                values,
+            )
+        except (ValueError, TypeError, KeyError, AttributeError):
+            raise ValueError(f"{known} is damaged; choose another --output") from None
+        if differ:
+            raise ValueError(f"--output {self.path} holds another run: {shorten(differ)}; choose another folder")
+
+    def save_arguments(
+        self, values: Mapping[str, object], sources: Mapping[str, str], derived: Mapping[str, object]
+    ) -> None:
+        """Write `args.json`: every value and where it came from.
+
+        Args:
+            values: flag -> value as given; None where it is to be derived.
+            sources: flag -> where the value came from.
+            derived: flag -> value that took the place of a None.
+        """
+        entries = {name: {"value": value, "source": sources[name]} for name, value in values.items()}
+        entries |= {
+            name: {"value": value, "source": "derived"} for name, value in derived.items() if values[name] is None
+        }
+        self.save_json("args.json", entries)
+
+    def settings(self) -> dict[str, object]:
+        """Return flag -> value from `args.json`, derived values included, without those that make no other run."""
+        entries = json.loads((self.path / "args.json").read_text())
+        return {name: entry["value"] for name, entry in entries.items() if name not in NOT_IDENTITY}
+
+    def save_json(self, name: str, value: object) -> Path:
+        """Write a JSON file of the run atomically; NaN and infinity are refused."""
+        path = self.path / name
+        checkpoint.write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+        return path
+
+
+def differing(stored: Mapping[str, object], wanted: Mapping[str, object]) -> list[str]:
+    """Describe the flags in which two commands differ, leaving out those that do not make another run.
+
+    Args:
+        stored: flag -> value as the first command gave it; None where it left the value to be derived.
+        wanted: the same of the second command.
+
+    Returns:
+        One text such as "--lr (0.1 there, 0.2 now)" per differing flag.
+    """
+    stored, wanted = (json.loads(json.dumps(dict(each))) for each in (stored, wanted))
+    names = sorted((stored.keys() | wanted.keys()) - NOT_IDENTITY)
+    return [
+        f"--{name.replace('_', '-')} ({stored.get(name)} there, {wanted.get(name)} now)"
+        for name in names
+        if stored.get(name) != wanted.get(name)
+    ]
+
+
+def truncate_jsonl(path: Path, step: int) -> None:
+    """Drop the lines of a metrics file that come after `step`: the resumed run writes them again."""
+    if not path.exists():
+        return
+    kept: list[str] = []
+    for line in path.read_text().splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
+        except ValueError:  # half a line: the process was killed while writing it
+            break
+    checkpoint.write_text(path, "".join(line + "\n" for line in kept))
+
+
+def shorten(names: Iterable[object], most: int = 5) -> str:
+    """Join names for a message, at most `most` of them."""
+    every = [str(name) for name in names]
+    return ", ".join(every[:most]) + (f" and {len(every) - most} more" if len(every) > most else "")
+
+
+def logged_curve(path: Path, key: str) -> list[tuple[float, float]]:
+    """Return (epochs, value) of the lines of a metrics.jsonl that have a number; a torn last line is skipped."""
+    entries = []
+    for line in path.read_text().splitlines():
+        try:
+            entries.append(json.loads(line))
+        except ValueError:
+            break
+    ends = [entry["step"] / entry["epoch"] for entry in entries if entry["epoch"]]
+    steps_per_epoch = ends[-1] if ends else 1.0
+    return [
+        (entry["step"] / steps_per_epoch, float(entry[key]))
+        for entry in entries
+        if isinstance(entry.get(key), int | float)
+    ]

@@ -1,0 +1,171 @@
+"""The ledger: what every result says about itself, so that results can be put side by side or refused.
+
+`complete` adds two entries to a result before it is written: `measures`, one flat line per metric (value, interval,
+split, number of samples), and `record`, by which two results are compared: the seed, a digest of the arguments that
+matter, the commit and the versions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+import statistics
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TypedDict
+
+from ttc.run.folder import NOT_IDENTITY
+from ttc.run.runtime import git_state
+
+NOT_IN_DIGEST = NOT_IDENTITY | {
+    "seed", "checkpoint", "checkpoint_sha256", "embeddings", "input_sha256", "layers", "probes", "scatter", "projector",
+}  # fmt: skip
+"""Left out of the digest: the seed (recorded beside it), which file was evaluated, and what decides which metrics and
+pictures are made but not the value of any. Runs with the same digest are repetitions of each other, evaluations with
+the same digest are comparable."""
+
+_PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn")
+_EMBEDDING_METRICS = (
+    "SAA", "CAC", "CAC_over_cap", "SAD", "CAD", "gaussian_potential", "PEU", "effective_rank", "mean_cosine",
+)  # fmt: skip
+
+
+class Measure(TypedDict):
+    """One metric of a result.
+
+    Attributes:
+        value: None where the metric is not defined.
+        low: lower end of the 95 % interval; None where there is none.
+        high: upper end.
+        split: the samples that were measured: "train", "val" or "test"; None for embeddings without a run.
+        n: their number; None where a result does not say.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    split: str | None
+    n: int | None
+
+
+class Record(TypedDict):
+    """How a result came about; see `NOT_IN_DIGEST` for what the digest leaves out."""
+
+    seed: int | None
+    arguments_sha256: str
+    git: dict[str, object]
+    versions: dict[str, str | None]
+
+
+def complete(result: Mapping[str, object], arguments: Mapping[str, object]) -> dict[str, object]:
+    """Return a result with its measures and its record.
+
+    Args:
+        result: plain JSON values as a script is about to write them, with the entries "kind" and, where there is a run,
+            "seed".
+        arguments: flag -> value as given on the command line, None where it was derived.
+
+    Returns:
+        The result, then "measures" (metric -> `Measure`) and "record" (`Record`).
+    """
+    seed = result.get("seed")
+    record = Record(
+        seed=seed if isinstance(seed, int) else None,
+        arguments_sha256=arguments_digest(arguments),
+        git=git_state(Path(__file__).parent),
+        versions={"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
+    )
+    return {**result, "measures": measures(result), "record": record}
+
+
+def arguments_digest(arguments: Mapping[str, object]) -> str:
+    """Return the sha256 of the arguments that matter, the same for any order of the flags."""
+    kept = {name: value for name, value in arguments.items() if name not in NOT_IN_DIGEST and not is_off(value)}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
+def is_off(value: object) -> bool:
+    """Tell whether a flag was not used; left out of digests, so that a new flag keeps earlier results comparable."""
+    return value is None or value is False
+
+
+def given_arguments(entries: Mapping[str, Mapping[str, object]]) -> dict[str, object]:
+    """Return flag -> value as given from the content of an `args.json`; None where the value was derived."""
+    return {name: None if entry["source"] == "derived" else entry["value"] for name, entry in entries.items()}
+
+
+def measures(result: Mapping[str, object]) -> dict[str, Measure]:
+    """Flatten a result into named measures.
+
+    Names are paths into the result, such as "encoder/minority/auroc" of a probe, "projection/SAA/class1" of
+    embeddings and "train/loss" of a training.
+
+    Args:
+        result: of `pretrain.py`, `compute_metrics.py`, or of a script with "probes": classifiers by layer and name,
+            in which a metric is a mapping with "value" or "mean", and "n" counts the samples.
+    """
+    found: dict[str, Measure] = {}
+    split = str(result.get("split") or "test")
+    if result["kind"] == "pretrain":
+        found |= {
+            name: _measure(value, "val" if name.startswith("watch/") else "train", None)
+            for name, value in result.items()
+            if "/" in name
+        }
+        for name in ("collapse_value", "seconds"):
+            found[f"train/{name}"] = _measure(result[name], "train", None)
+    elif result["kind"] == "metrics":
+        own_split = str(result["split"]) if "split" in result else None
+        for space, values in result.items():
+            if isinstance(values, Mapping) and "SAA" in values:
+                minority = result["minority_class"]
+                found |= {f"{space}/{name}": each for name, each in _of_embeddings(values, minority, own_split)}
+    for layer, probes in _mappings(result.get("probes")):
+        for probe, summary in _mappings(probes):
+            found |= {f"{layer}/{probe}/{name}": each for name, each in _of_classifier(summary, split)}
+    return found
+
+
+def _of_classifier(summary: Mapping[str, object], split: str) -> Iterator[tuple[str, Measure]]:
+    """Yield the metrics of one classifier, at any depth; its entry "n" counts the samples, "validation" has its own."""
+    for name, entry in _mappings(summary):
+        if "value" in entry or "mean" in entry:
+            value = entry["value"] if "value" in entry else entry["mean"]
+            yield name, _measure(value, split, summary.get("n"), entry.get("low"), entry.get("high"))
+        else:
+            inner = _of_classifier({"n": summary.get("n"), **entry}, "val" if name == "validation" else split)
+            yield from ((f"{name}/{deeper}", each) for deeper, each in inner)
+
+
+def _of_embeddings(metrics: Mapping[str, object], minority: object, split: str | None) -> Iterator[tuple[str, Measure]]:
+    """Yield the metrics of one layer: by class, minority and mean of the others, mean of all classes, all rows."""
+    for name in _EMBEDDING_METRICS:
+        entry = metrics[name]
+        if not isinstance(entry, Mapping):  # PEU is left out on request
+            continue
+        parts = {f"class{label}": value for label, value in enumerate(entry["per_class"])}
+        parts["minority"] = entry["per_class"][minority]
+        others = [value for label, value in enumerate(entry["per_class"]) if label != minority]
+        parts["majority"] = None if None in others or not others else statistics.fmean(others)
+        for part, value in {**parts, "macro": entry["macro"], "all": entry["all"]}.items():
+            yield f"{name}/{part}", _measure(value, split, metrics["samples"])
+
+
+def _measure(value: object, split: str | None, n: object, low: object = None, high: object = None) -> Measure:
+    numbers = [float(each) if isinstance(each, int | float) else None for each in (value, low, high)]
+    return Measure(value=numbers[0], low=numbers[1], high=numbers[2], split=split, n=n if isinstance(n, int) else None)
+
+
+def _mappings(value: object) -> Iterator[tuple[str, Mapping[str, object]]]:
+    """Yield the entries of a mapping that are mappings themselves; nothing for anything else."""
+    if isinstance(value, Mapping):
+        yield from ((str(name), entry) for name, entry in value.items() if isinstance(entry, Mapping))
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,111 @@
+"""What a run is going to do, told before it starts: classes, batches, steps, rare images per batch, memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from ttc.batches.samplers import BatchSampler, share_of_poor_batches
+
+ENOUGH_MINORITY = 1 / 8
+"""Share of a batch: below about 32 rare images of 256 the supervised losses of the first trial collapsed (STUDY)."""
+
+
+def activation_bytes(network: nn.Module, image: Tensor) -> int:
+    """Measure how many bytes of layer outputs one image leaves behind in a forward pass.
+
+    Args:
+        network: in any mode; it is left as it was.
+        image: [1, C, H, W] float.
+    """
+    total = 0
+
+    def count(module: nn.Module, inputs: object, output: object) -> None:
+        nonlocal total
+        if isinstance(output, Tensor):
+            total += output.numel() * output.element_size()
+
+    leaves = [module for module in network.modules() if not list(module.children())]
+    handles = [module.register_forward_hook(count) for module in leaves]
+    training = network.training
+    network.eval()
+    with torch.no_grad():
+        network(image)
+    network.train(training)
+    for handle in handles:
+        handle.remove()
+    return total
+
+
+def plan_lines(
+    *,
+    network: nn.Module,
+    image_shape: tuple[int, int, int],
+    sampler: BatchSampler,
+    method: str,
+    weights: Mapping[str, float],
+    views: int,
+    epochs: int,
+    warmup_epochs: float,
+    world_size: int,
+    micro_batches: int,
+    half_precision: bool,
+) -> list[str]:
+    """Describe the run in lines of at most 100 columns.
+
+    Args:
+        network: encoder and head on their device.
+        image_shape: C, H, W of a view.
+        sampler: the batches.
+        method: name of the objective.
+        weights: term of the loss -> its weight.
+        views: views per sample.
+        epochs: of the run.
+        warmup_epochs: epochs in which the learning rate rises.
+        world_size: number of processes.
+        micro_batches: pieces in which a batch goes through the network.
+        half_precision: whether activations take half the bytes.
+    """
+    batch, steps = sampler.batch_size, sampler.steps_per_epoch
+    parameters = sum(p.numel() for p in network.parameters())
+    device = next(network.parameters()).device
+    one = activation_bytes(network, torch.zeros(1, *image_shape, device=device))
+    # Weights, gradients and the optimizer's buffer, and what the forward pass keeps for the backward pass.
+    activations = one * views * (batch // world_size // micro_batches) // (2 if half_precision else 1)
+    memory = 12 * parameters + activations
+    pieces = f"micro-batches of {batch // micro_batches}, " if micro_batches > 1 else ""
+    lines = [
+        f"method {method}: {views} view{'s' * (views > 1)}, encoder and head of {parameters:,} parameters",
+        f"batch {batch} in all, {batch // world_size} on each of {world_size} process{'es' * (world_size > 1)}, "
+        f"{pieces}{sampler.kind} order",
+        f"{epochs} epochs of {steps} steps = {epochs * steps:,} steps, {epochs * steps * batch:,} samples seen",
+        f"memory per process about {memory / 2**20:,.0f} MiB for weights, optimizer and activations",
+    ]
+    if len(weights) > 1:
+        lines.insert(1, "loss = " + " + ".join(f"{weight:g} {name}" for name, weight in weights.items()))
+    if 0 < epochs <= warmup_epochs:
+        lines.append(f"warm-up of {warmup_epochs:g} epochs: the learning rate never reaches --lr")
+    if sampler.minority_class is not None:
+        minority, total = sampler.counts[sampler.minority_class], sum(sampler.counts)
+        expected = sampler.minority_per_batch()
+        line = f"rare images per batch: {expected:.1f} expected"
+        if sampler.kind == "shuffle" and not sampler.min_minority:
+            line += f"; {100 * share_of_poor_batches(minority, total, batch):.0f} % of batches hold at most one"
+        lines.append(line)
+    return lines
+
+
+def composition_warning(sampler: BatchSampler, method: str) -> str | None:
+    """Return a warning when a method that learns from labels gets too few rare images per batch, else None."""
+    if sampler.minority_class is None or method == "simclr":
+        return None
+    expected, wanted = sampler.minority_per_batch(), ENOUGH_MINORITY * sampler.batch_size
+    if expected >= wanted:
+        return None
+    return (
+        f"a batch of {sampler.batch_size} holds {expected:.1f} rare images on average, fewer than about {wanted:.0f}: "
+        f"supervised losses tend to collapse or to ignore them; try --batch-sampler balanced, "
+        f"--min-minority-per-batch {wanted:.0f}, or a larger --batch-size"
+    )

@@ -1,0 +1,172 @@
+"""All that changes while a run trains, saved and restored as one."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ttc import distributed
+from ttc.losses.objective import Objective
+from ttc.models.description import Description
+from ttc.models.networks import PretrainNetwork
+from ttc.run import checkpoint
+from ttc.run.folder import differing, shorten
+
+_log = logging.getLogger("ttc")
+
+KIND = "pretrain"
+"""Kind of the checkpoints that pretrain.py writes."""
+
+
+@dataclass
+class TrainingState:
+    """The parts of a run; see DESIGN section 3, Checkpoint.
+
+    Attributes:
+        network: encoder and head, not wrapped.
+        objective: with its buffers and parameters.
+        optimizer: with its momentum.
+        scaler: of the mixed precision.
+        description: what the run is.
+        arguments: flag -> value as given.
+        step: optimizer steps taken.
+        epoch: epochs completed.
+        seconds: training time of the processes before this one.
+        latest: the newest numbers that were logged, for the result.
+        pending: losses since the last log step, of a run that was stopped between two; see `LossMonitor.pending`.
+        kind: of its checkpoints.
+        extra: what else the script keeps; tensors and plain values.
+    """
+
+    network: PretrainNetwork
+    objective: Objective
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    description: Description
+    arguments: Mapping[str, object]
+    step: int = 0
+    epoch: int = 0
+    seconds: float = 0.0
+    latest: dict[str, float] = field(default_factory=dict)
+    pending: dict[str, Any] = field(default_factory=dict)
+    kind: str = KIND
+    extra: dict[str, Any] = field(default_factory=dict)
+    _started: float = field(default_factory=time.perf_counter)
+
+    def elapsed(self) -> float:
+        """Return the training time in seconds, over all resumes."""
+        return self.seconds + time.perf_counter() - self._started
+
+    def save(self, folder: Path, keep_as: str | None = None) -> None:
+        """Write `last.pt` (keeping the one before as `previous.pt`) and, with a name, a copy that stays.
+
+        Every rank must call it: the state of the random generators is collected from all of them.
+        """
+        state = self._collect()
+        if distributed.rank() != 0:
+            return
+        checkpoint.save(folder / "last.pt", self.kind, state, keep_previous=folder / "previous.pt")
+        if keep_as is not None:
+            checkpoint.save(folder / keep_as, self.kind, state)
+
+    def save_copy(self, path: Path) -> None:
+        """Write a checkpoint that no run continues from; every rank must call it."""
+        state = self._collect()
+        if distributed.rank() == 0:
+            checkpoint.save(path, self.kind, state)
+
+    def _collect(self) -> checkpoint.State:
+        device = next(self.network.parameters()).device
+        rng = distributed.gather(torch.get_rng_state().to(device)).cpu().chunk(distributed.world_size())
+        projection = self.network.projection
+        return {
+            "encoder": self.network.encoder.state_dict(),
+            "projection": None if projection is None else projection.state_dict(),
+            "objective": self.objective.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "step": self.step,
+            "epoch": self.epoch,
+            "seconds": self.elapsed(),
+            "latest": self.latest,
+            "pending": self.pending,
+            "extra": self.extra,
+            "rng": [each.clone() for each in rng],
+            "args": dict(self.arguments),
+            "description": asdict(self.description),
+        }
+
+    def resume(self, folder: Path, source: str) -> Path | None:
+        """Take over what a checkpoint holds.
+
+        Args:
+            folder: the run's checkpoint folder.
+            source: "auto" or "never" (the folder's newest checkpoint, if any), or the path of a checkpoint.
+
+        Returns:
+            The file that was read, or None for a fresh start.
+
+        Raises:
+            ValueError: the checkpoint cannot be used, belongs to another run, or is another one for other ranks.
+        """
+        path = self._find(folder, source)
+        steps = distributed.gather(torch.tensor([self.step], device=next(self.network.parameters()).device)).tolist()
+        if len(set(steps)) > 1:
+            raise ValueError(
+                f"the processes read checkpoints of different steps ({shorten(steps)}) from {path or folder}; "
+                f"use an --output that all hosts share"
+            )
+        return path
+
+    def _find(self, folder: Path, source: str) -> Path | None:
+        if source in ("auto", "never"):
+            found = checkpoint.load_latest(folder, self.kind)
+        else:
+            found = checkpoint.load(Path(source), self.kind), Path(source)
+        if found is None:
+            return None
+        state, path = found
+        with checkpoint.contents(path):
+            self._take(state, path, explicit=source not in ("auto", "never"))
+        return path
+
+    def _take(self, state: checkpoint.State, path: Path, *, explicit: bool) -> None:
+        if differ := differing(state["args"], self.arguments):
+            raise ValueError(f"checkpoint {path} belongs to another run: {shorten(differ)}; use the same flags")
+        if state["description"]["split_digest"] != self.description.split_digest:
+            raise ValueError(
+                f"checkpoint {path} was trained on other splits: the data have changed since; restore the files "
+                f"of the run, or choose another --output"
+            )
+        self._compare_world(len(state["rng"]), path, explicit=explicit)
+        self.network.encoder.load_state_dict(state["encoder"])
+        if self.network.projection is not None:
+            self.network.projection.load_state_dict(state["projection"])
+        self.objective.load_state_dict(state["objective"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.step, self.epoch, self.seconds = int(state["step"]), int(state["epoch"]), float(state["seconds"])
+        self.latest, self.extra = dict(state["latest"]), dict(state.get("extra", {}))
+        self.pending = dict(state.get("pending", {}))
+        if len(state["rng"]) == distributed.world_size():
+            torch.set_rng_state(state["rng"][distributed.rank()])
+
+    def _compare_world(self, then: int, path: Path, *, explicit: bool) -> None:
+        """Refuse another number of processes, with which sums round differently, unless the checkpoint was named."""
+        if then == (now := distributed.world_size()):
+            return
+        if not explicit:
+            raise ValueError(
+                f"checkpoint {path} is of a run with {then} process(es), not {now}; start as many, "
+                f"or accept other rounding with --resume {path}"
+            )
+        if distributed.rank() == 0:
+            _log.warning(
+                "%s is of a run with %d process(es), not %d: results will agree up to rounding", path, then, now
+            )
