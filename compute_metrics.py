@@ -103,7 +103,7 @@ def write_files(
     arrays = {"embeddings": values.numpy(), "labels": labels.numpy(), "class_names": np.array(class_names)}
     if prototypes is not None:
         arrays["prototypes"] = prototypes.numpy()
-    np.savez_compressed(folder / "embeddings.npz", **arrays)
+    np.savez_compressed(folder / "embeddings.npz", **arrays)  # type: ignore[arg-type]  # no array is named allow_pickle
 
 
 def main() -> int:
@@ -127,7 +127,8 @@ def main() -> int:
         identity = {**given.values, "input_sha256": settings.file_digest(source)}
         if distributed.from_first_rank(lambda: folder.claim(identity)):
             log.info("%s holds the finished result of this command; nothing to do", folder.path)
-            sys.stdout.write(folder.result.read_text())
+            if world.main:
+                sys.stdout.write(folder.result.read_text())
             return 0
 
     # 4. embeddings

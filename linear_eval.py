@@ -172,7 +172,8 @@ def main() -> int:
     identity = {**given.values, "checkpoint_sha256": settings.file_digest(args.checkpoint)}
     if distributed.from_first_rank(lambda: folder.claim(identity)):
         log.info("%s holds the finished result of this command; nothing to do", folder.path)
-        sys.stdout.write(folder.result.read_text())
+        if world.main:
+            sys.stdout.write(folder.result.read_text())
         return 0
 
     # 4. data and model
@@ -192,7 +193,7 @@ def main() -> int:
     if args.folds is not None and not run.step:
         # What an encoder was trained on says nothing about how well it knows other samples.
         wanted.append(run.dataset.indices("train"))
-    rows = torch.cat(wanted).unique()
+    rows = torch.unique(torch.cat(wanted))
     both = embed_shared(run.network, run.dataset, run.views, rows, views=0, num_workers=args.num_workers)
     features = dict(zip(("encoder", "projection"), (each[:, 0] for each in both), strict=True))
     log.info("extracted features of %d samples", len(rows))

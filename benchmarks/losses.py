@@ -26,6 +26,7 @@ from benchmarks import references, timing
 from benchmarks.flags import add_benchmark
 from ttc.flags.parser import Parser, whole
 from ttc.losses import METHODS, build_objective, method
+from ttc.losses.subclass import SBC
 from ttc.run import runtime
 
 CONTRASTIVE = tuple(name for name in METHODS if method(name).objective.space == "projection")
@@ -84,12 +85,14 @@ def loss_for(name: str, options: argparse.Namespace, samples: int) -> references
     features = torch.randn(samples, objective.views, FEATURES, device=device)
     ids = torch.arange(samples, device=device)
     if objective.wants_embeddings(10):
+        assert isinstance(objective, SBC)
         objective.assign(ids, ids % 20, torch.full((2,), 0.1, dtype=torch.float64, device=device))
     extra = objective.views - 2
 
     def call(z: Tensor, labels: Tensor) -> Tensor:
         views = torch.cat((z[:, :extra], z), 1) if extra > 0 else z
-        return objective(views, labels, features=features, sample_ids=ids)
+        loss: Tensor = objective(views, labels, features=features, sample_ids=ids)
+        return loss
 
     return call
 
@@ -103,7 +106,7 @@ def call_of(name: str, options: argparse.Namespace, samples: int) -> Callable[[]
 
     def call() -> None:
         z.grad = None
-        loss(z, labels).backward()
+        torch.autograd.backward(loss(z, labels))
 
     return call
 

@@ -15,7 +15,7 @@ import re
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -24,9 +24,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import costs, references, timing
 from benchmarks.flags import add_benchmark
@@ -112,7 +109,7 @@ def small_resnet18(width: int) -> nn.Module:
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
     )
-    network.feature_dim = 8 * width
+    network.feature_dim = 8 * width  # type: ignore[assignment]  # what the encoders of build_encoder have
     return network
 
 
@@ -144,8 +141,10 @@ class Step:
         self.loss = self._loss()
         self.raw = synchronise(build_network(options), self.device)
         layout = torch.channels_last if variant.channels_last else torch.contiguous_format
-        self.raw.to(self.device, memory_format=layout)
-        self.network = distributed.average_over_ranks(torch.compile(self.raw) if variant.compiled else self.raw)
+        self.raw.to(self.device).to(memory_format=layout)
+        if variant.compiled:
+            self.raw.compile()
+        self.network = distributed.average_over_ranks(self.raw)
         self.optimizer = build_optimizer("sgd", (self.raw,), lr=0.01, weight_decay=1e-4)
 
     def _views(self, images: Tensor) -> references.Views:
@@ -173,33 +172,8 @@ class Step:
         with runtime.autocast(self.device, self.variant.precision):
             _, z = self.network(inputs)
         self.optimizer.zero_grad(set_to_none=True)
-        self.loss(z.unflatten(0, (-1, VIEWS)), self.labels).backward()
+        torch.autograd.backward(self.loss(z.unflatten(0, (-1, VIEWS)), self.labels))
         self.optimizer.step()
-
-
-class Traffic(TorchDispatchMode):
-    """Adds up what this rank sends in collectives: (W - 1) / W of the whole (a ring), twice that for an all-reduce."""
-
-    def __init__(self) -> None:
-        """Start at zero."""
-        super().__init__()
-        self.sent_bytes = 0.0
-
-    def __torch_dispatch__(
-        self,
-        func: torch._ops.OpOverload,
-        types: Sequence[type],
-        args: tuple[object, ...] = (),
-        kwargs: Mapping[str, object] | None = None,
-    ) -> object:
-        """Note the collectives among the operators."""
-        if func.namespace == "c10d":
-            sizes = [leaf.numel() * leaf.element_size() for leaf in tree_leaves(args) if isinstance(leaf, Tensor)]
-            world = distributed.world_size()
-            times = 2 if "allreduce" in func.name() else 1
-            # Of the two tensors of a gather or scatter, the larger one holds the parts of all ranks.
-            self.sent_bytes += times * (world - 1) / world * max(sizes, default=0)
-        return func(*args, **(kwargs or {}))
 
 
 def measure_variants(names: Sequence[str], options: argparse.Namespace) -> list[dict[str, str]]:
@@ -232,8 +206,7 @@ def one_rank(options: argparse.Namespace) -> dict[str, float]:
         step()
         cpu.append(time.process_time() - start_cpu)
         wall.append(time.perf_counter() - start_wall)
-    in_place = {torch.ops.aten.addmm_: product_flops}
-    with FlopCounterMode(display=False, custom_mapping=in_place) as counter, Traffic() as traffic:
+    with costs.flop_counter() as counter, costs.Traffic() as traffic:
         step()
     distributed.stop()
     return {
@@ -242,11 +215,6 @@ def one_rank(options: argparse.Namespace) -> dict[str, float]:
         "flops": float(counter.get_total_flops()),
         "sent_bytes": traffic.sent_bytes,
     }
-
-
-def product_flops(total: Sequence[int], left: Sequence[int], right: Sequence[int], **kwargs: object) -> int:
-    """Count the in-place product that FlopCounterMode does not know."""
-    return 2 * left[0] * left[1] * right[1]
 
 
 def measure_ranks(options: argparse.Namespace) -> list[dict[str, str]]:

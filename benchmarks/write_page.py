@@ -1,7 +1,7 @@
 """Write docs/performance.md from the tables of the benchmarks: python benchmarks/write_page.py.
 
 Reads docs/performance/{losses,metrics,augment,decoding,training,scaling}*.csv; tables of another machine get a suffix,
-as in losses_gpu.csv. Everything else on the page is computed here, from the formulae of benchmarks/costs.py.
+as in losses_gpu.csv.
 """
 
 from __future__ import annotations
@@ -10,17 +10,12 @@ import csv
 import sys
 from pathlib import Path
 
-import torch
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import costs
 from ttc.flags.parser import Parser
-from ttc.models.networks import EncoderSpec, PretrainNetwork, build_encoder
 from ttc.run import runtime
 from ttc.run.checkpoint import write_text
 from ttc.run.log import log, start_logging
-from ttc.training.plan import activation_bytes
 
 Table = list[dict[str, str]]
 
@@ -88,9 +83,20 @@ SECTIONS = {
     ),
 }
 
-RANKS, BATCH = 64, 65_536
-NETWORK_FLOPS, LOSS_FLOPS, LINK = 200e12, 40e12, 25e9
-"""Assumed rates per GPU: bf16 network, float32 loss, bytes per second between nodes."""
+COST_MODEL = """\
+## Cost model
+
+Per rank and step, leading terms (`benchmarks/costs.py`): B samples of all W ranks, V views, N = B V rows,
+A = N / W, D dimensions, P parameters, f FLOP of one image's forward pass.
+
+| cost | formula |
+|---|---|
+| network | 3 f A FLOP |
+| loss | 4 N² D FLOP in one process (each pair serves its row and its column), 8 A N D with several |
+| gather of rows, sum of their gradients | (W - 1) / W · (8 N D + 16 B) bytes sent |
+| average of the parameters' gradients | 8 P (W - 1) / W bytes sent |
+| BatchNorm over all ranks | 32 (W - 1) / W bytes per channel and layer |
+"""
 
 
 def read_tables(folder: Path) -> dict[str, list[Table]]:
@@ -155,67 +161,6 @@ def advice_lines(training: list[Table]) -> list[str]:
     return lines
 
 
-def cost_lines() -> list[str]:
-    """Return the cost model and what a large run would need."""
-    with torch.device("meta"):
-        network = PretrainNetwork(build_encoder(EncoderSpec("resnet50", 3, 224)), 128)
-        image = torch.zeros(1, 3, 224, 224)
-    parameters = sum(p.numel() for p in network.parameters())
-    cost = costs.step_cost(
-        batch=BATCH,
-        views=2,
-        dimensions=128,
-        ranks=RANKS,
-        forward_flops=costs.count_forward_flops(network, image),
-        parameters=parameters,
-        batchnorm_channels=costs.count_batchnorm_channels(network),
-        gradient_caching=True,
-    )
-    images, activations = 2 * BATCH // RANKS, activation_bytes(network, image) / 2
-    micro = int(40 * 2**30 // activations)
-    seconds = {
-        "network": cost.network_flops / NETWORK_FLOPS,
-        "loss": cost.loss_flops / LOSS_FLOPS,
-        "communication": cost.sent_bytes / LINK,
-    }
-    mib = 2**20
-    return [
-        "## Cost model",
-        "",
-        "Per rank and step, leading terms (`benchmarks/costs.py`): B samples of all W ranks, V views, N = B V rows,",
-        "A = N / W, D dimensions, P parameters, f FLOP of one image's forward pass.",
-        "",
-        "| cost | formula |",
-        "|---|---|",
-        "| network | 3 f A FLOP; 4 f A with `--micro-batch-size`, which embeds twice |",
-        "| loss | 4 N² D FLOP in one process (each pair serves its row and its column), 8 A N D with several |",
-        "| memory of the loss | 8 N D bytes (rows and gradient), and two blocks of 512² (CPU) or 4096² (GPU) floats; "
-        "up to N = 1024 (CPU) or 8192 (GPU), about N² floats |",
-        "| gather of rows, sum of their gradients | (W - 1) / W · (8 N D + 16 B) bytes sent |",
-        "| average of the parameters' gradients | 8 P (W - 1) / W bytes sent |",
-        "| BatchNorm over all ranks | 32 (W - 1) / W bytes per channel and layer |",
-        "",
-        f"**{RANKS} GPUs, batch {BATCH:,}**, ResNet-50 at 224 px ({parameters / 1e6:.1f} million parameters), D = 128,",
-        f"two views: every rank holds {images:,} images and meets {2 * BATCH:,} rows.",
-        "",
-        "| per rank and step | computed |",
-        "|---|---|",
-        f"| network | {cost.network_flops / 1e12:.0f} TFLOP |",
-        f"| loss | {cost.loss_flops / 1e12:.2f} TFLOP ({100 * cost.loss_flops / cost.flops:.1f} % of all) |",
-        f"| memory of rows and their gradients | {cost.loss_bytes / mib:.0f} MiB |",
-        f"| one pair matrix, which is never made | {cost.pair_matrix_bytes / mib:,.0f} MiB |",
-        f"| activations of all images in bf16 | {images * activations / 2**30:.0f} GiB, so `--micro-batch-size` |",
-        f"| images in 40 GiB of activations | {micro} |",
-        f"| sent for rows and their gradients | {cost.gather_bytes / mib:.0f} MiB |",
-        f"| sent for the parameters' gradients | {cost.gradient_bytes / mib:.0f} MiB |",
-        f"| seconds: {', '.join(seconds)} | {', '.join(f'{value:.3f}' for value in seconds.values())} |",
-        "",
-        f"The seconds assume {NETWORK_FLOPS / 1e12:.0f} TFLOP/s for the network in bf16, {LOSS_FLOPS / 1e12:.0f} for",
-        f"the loss in float32 and {LINK / 1e9:.0f} GB/s between nodes; nobody has measured this case.",
-        "",
-    ]
-
-
 def build_parser() -> Parser:
     """Describe the command line."""
     parser = Parser("Write the page of measured times and memory.", "python benchmarks/write_page.py")
@@ -253,7 +198,7 @@ def main() -> int:
         *advice_lines(tables["training"]),
         "",
         *section("scaling", tables["scaling"]),
-        *cost_lines(),
+        COST_MODEL,
     ]
     write_text(Path(options.page), "\n".join(lines).rstrip() + "\n")
     log.info("wrote %s", options.page)

@@ -12,6 +12,7 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas
@@ -188,7 +189,7 @@ def aligned(first: Predictions, second: Predictions) -> tuple[np.ndarray, list[n
     return positive, scores, groups if any(groups) else None
 
 
-def as_text(runs: list[Predictions], result: dict) -> str:
+def as_text(runs: list[Predictions], result: dict[str, Any]) -> str:
     """Lay the comparison out for a terminal of 100 columns."""
     lines = [
         f"{mark}: {run.path} {run.name}, threshold {run.threshold:.4g}, n = {len(run.test)}"
@@ -229,7 +230,7 @@ def main() -> int:
     ]
     positive, scores, groups = aligned(*runs)
     decisions = [each >= run.threshold for each, run in zip(scores, runs, strict=True)]
-    result: dict = {
+    result: dict[str, Any] = {
         "runs": [str(run.path) for run in runs],
         "probes": [run.name for run in runs],
         "threshold_rule": args.threshold,

@@ -71,7 +71,7 @@ def features_of_run(
 
 def save_features(path: Path, arrays: dict[str, object]) -> float:
     """Write features.npz; return the difference of what is read back."""
-    np.savez_compressed(path, **arrays)
+    np.savez_compressed(path, **arrays)  # type: ignore[arg-type]  # no array is named allow_pickle
     with np.load(path, allow_pickle=False) as file:
         found, expected = (torch.from_numpy(np.asarray(each)) for each in (file["features"], arrays["features"]))
     return check_parity("features", found, expected)

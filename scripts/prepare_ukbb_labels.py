@@ -102,12 +102,13 @@ def table_of(labels: object) -> tuple[list[str], list[list[object]]]:
         labels = labels.rename("label").to_frame()
     if not isinstance(labels, pandas.DataFrame):
         raise ValueError(f"the pickle holds a {type(labels).__name__}; expected a dictionary or a pandas table")
-    by_name = {str(name).casefold(): name for name in labels.columns}
-    own = next((by_name[name] for name in ("id", "eid") if name in by_name), None)
-    labels = labels.reset_index(names="id") if own is None else labels.rename(columns={own: "id"})
-    columns = ["id", *(str(name) for name in labels.columns if str(name) != "id")]
-    labels.columns = [str(name) for name in labels.columns]
-    return columns, [list(row) for row in labels[columns].itertuples(index=False)]
+    table: pandas.DataFrame = labels
+    by_name = {str(name).casefold(): name for name in table.columns}
+    ids = next((by_name[name] for name in ("id", "eid") if name in by_name), None)
+    table = table.reset_index(names="id") if ids is None else table.rename(columns={ids: "id"})
+    columns = ["id", *(str(name) for name in table.columns if str(name) != "id")]
+    table.columns = [str(name) for name in table.columns]
+    return columns, [list(row) for row in table[columns].itertuples(index=False)]
 
 
 def build_parser() -> Parser:

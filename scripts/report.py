@@ -18,6 +18,7 @@ from ttc.evaluation.probe import PROBES
 from ttc.flags.parser import Parser
 from ttc.results import collect, sweep_figures
 from ttc.results.html_report import html_report
+from ttc.results.ledger_lines import Line
 from ttc.results.tables import COLUMNS, build_rows
 from ttc.run import ledger, runtime
 from ttc.run.checkpoint import write_text
@@ -68,7 +69,7 @@ def plan_of(run: Path) -> str:
     return "\n".join(said[:end])
 
 
-def facts(runs: Sequence[collect.Run], lines: Sequence[collect.Line]) -> dict[str, str]:
+def facts(runs: Sequence[collect.Run], lines: Sequence[Line]) -> dict[str, str]:
     """Return versions, devices and commits; several where the runs differ."""
     found: dict[str, list[str]] = {"runs": [str(len(runs))]}
     for run in runs:

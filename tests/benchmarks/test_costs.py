@@ -5,24 +5,19 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import costs
 from ttc.losses.logsumexp import log_sum_exp
 from ttc.models.networks import PretrainNetwork
 
 
-def product_flops(total: object, left: tuple[int, int], right: tuple[int, int], **kwargs: object) -> int:
-    return 2 * left[0] * left[1] * right[1]
-
-
 def counted(anchors: int, columns: int, dim: int) -> int:
     """Count the products of one log-sum-exp and its backward pass."""
     rows = nn.functional.normalize(torch.randn(columns, dim, generator=torch.Generator().manual_seed(0)), dim=1)
     rows.requires_grad_()
-    mine = rows if anchors == columns else rows[:anchors]
-    with FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: product_flops}) as counter:
-        log_sum_exp(mine, rows, 10.0, self_offset=0).sum().backward()
+    anchor_rows = rows if anchors == columns else rows[:anchors]
+    with costs.flop_counter() as counter:
+        log_sum_exp(anchor_rows, rows, 10.0, self_offset=0).sum().backward()
     return counter.get_total_flops()
 
 
@@ -59,10 +54,7 @@ def test_network() -> None:
     assert found.network_flops == 3 * forward * 32
     assert found.gradient_bytes == 2 * 0.75 * 28
     assert found.batchnorm_bytes == 4 * 2 * 0.75 * 4 * 5
-    assert cost(4, 64, forward_flops=forward, gradient_caching=True).network_flops == 4 * forward * 32
 
 
-def test_one_process_sends_nothing_and_holds_no_pair_matrix() -> None:
-    found = cost(1, 8192, parameters=10**6, batchnorm_channels=100)
-    assert found.sent_bytes == 0
-    assert found.loss_bytes < found.pair_matrix_bytes / 30
+def test_one_process_sends_nothing() -> None:
+    assert cost(1, 8192, parameters=10**6, batchnorm_channels=100).sent_bytes == 0

@@ -155,6 +155,17 @@ def test_a_dead_network_is_a_result(tmp_path: Path) -> None:
     assert "6 samples are left out" in result.stderr
 
 
+@pytest.mark.parametrize("script", ["linear_eval", "compute_metrics"])
+def test_a_finished_result_is_printed_once(script: str, pretrained_run: Path, tmp_path: Path) -> None:
+    words: tuple[object, ...] = ("--checkpoint", pretrained_run / "checkpoints" / "last.pt", "--output", "out")
+    fast = ("--max-samples", 40, "--peu-draws", 0, "--scatter", "none")
+    words += (*FAST, "--probes", "minority") if script == "linear_eval" else fast
+    alone = run(script, *words, folder=tmp_path)
+    first, second = run_ranks(2, script, *words, folder=tmp_path)
+    assert json.loads(first.stdout) == json.loads(alone.stdout)
+    assert second.stdout == ""
+
+
 def write_npz(path: Path, **arrays: object) -> Path:
     np.savez(path, **arrays)  # type: ignore[arg-type]
     return path

@@ -86,7 +86,7 @@ def calibration_statistics(labels_N: Ints, probabilities_NK: Floats) -> Callable
 def fit_temperature(labels_N: Ints, probabilities_NK: Floats) -> float | None:
     """Fit the temperature that gives validation its largest likelihood.
 
-    The negative log-likelihood of softmax(log p / T) is convex in 1 / T, so that its slope is bisected.
+    The negative log-likelihood of softmax(log p / T) is convex in 1 / T, so its slope has one root.
 
     Args:
         labels_N: [N] classes of the validation samples.
@@ -98,33 +98,30 @@ def fit_temperature(labels_N: Ints, probabilities_NK: Floats) -> float | None:
 
     Source: Guo et al., ICML 2017, section 4.2.
     """
+    from scipy.optimize import brentq
+    from scipy.special import softmax
+
     logs_NK = _logarithms(probabilities_NK)
-    own_N = logs_NK[np.arange(len(labels_N)), labels_N]
+    true_N = logs_NK[np.arange(len(labels_N)), labels_N]
 
     def slope(inverse: float) -> float:
-        return float(((_softmax(inverse * logs_NK) * logs_NK).sum(axis=1) - own_N).mean())
+        return float(((softmax(inverse * logs_NK, axis=1) * logs_NK).sum(axis=1) - true_N).mean())
 
-    right = bool((own_N >= logs_NK.max(axis=1)).all())
+    right = bool((true_N >= logs_NK.max(axis=1)).all())
     if right or slope(0.0) >= 0.0:
         return None
-    low, high = 0.0, 1.0
+    high = 1.0
     while slope(high) < 0.0:
-        low, high = high, 2.0 * high
-    # Until no floating-point number is left between the two.
-    while low < (middle := 0.5 * (low + high)) < high:
-        low, high = (middle, high) if slope(middle) < 0.0 else (low, middle)
-    return 1.0 / high
+        high *= 2.0
+    return 1.0 / float(brentq(slope, 0.0, high, xtol=1e-300, rtol=4 * np.finfo(np.float64).eps))
 
 
 def apply_temperature(probabilities_NK: Floats, temperature: float) -> Floats:
     """Return softmax(log p / T): the ranking stays for two classes, the predicted class always."""
-    return _softmax(_logarithms(probabilities_NK) / temperature)
+    from scipy.special import softmax
+
+    return np.asarray(softmax(_logarithms(probabilities_NK) / temperature, axis=1))
 
 
 def _logarithms(probabilities_NK: Floats) -> Floats:
     return np.log(np.maximum(probabilities_NK, _SMALLEST))
-
-
-def _softmax(logits_NK: Floats) -> Floats:
-    powers_NK = np.exp(logits_NK - logits_NK.max(axis=1, keepdims=True))
-    return np.asarray(powers_NK / powers_NK.sum(axis=1, keepdims=True))
