@@ -2,9 +2,9 @@
 
     python benchmarks/augment.py --image-size 28 224 --peers --output augment.csv
 
-All make the views of METHODS section 5 for photographs: random resized crop, flip, colour jitter, grayscale, normalised
-tensor. `per-sample` is torchvision's pipeline on PIL images, as a data set with transforms runs it. All pipelines take
-turns; times are medians.
+All make the views of --augmentation natural: random resized crop, flip, colour jitter, grayscale, normalised tensor.
+`per-sample` is torchvision's pipeline on PIL images, as a data set with transforms runs it. All pipelines take turns;
+times are medians.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What the benchmarks compare with: masked losses, augmentation of one image after the other, other libraries.
 
-Nothing here is used in training. The masked losses are written from the equations of METHODS section 1.
+Nothing here is used in training. The masked losses are written from the equations of the papers.
 
 Shape suffixes: B samples, V views, N = B * V rows, D dimensions, C channels, S pixels.
 """

@@ -3,9 +3,8 @@
     python benchmarks/training.py --compile --peers --output training.csv
     python benchmarks/training.py --ranks 1 2 --output scaling.csv
 
-The images are random pixels: time does not depend on what they show. `per-sample` augments one PIL image after another
-and computes the masked loss, in float32; `ttc` is what pretrain.py does; `peers` is kornia's augmentation with the loss
-of pytorch-metric-learning. All take turns; times are medians. `--ranks` measures a step on several processes.
+The images are random pixels. `per-sample` augments one PIL image after another and computes the masked loss in float32,
+`ttc` is what pretrain.py does, `peers` kornia with the loss of pytorch-metric-learning. Times are medians in turns.
 """
 
 from __future__ import annotations
@@ -255,10 +254,9 @@ def main() -> int:
     if options.ranks:
         rows = measure_ranks(options)
     else:
-        wanted = ["kornia", "pytorch_metric_learning"]
-        peers = options.peers and timing.installed_peers(wanted) == wanted
-        names = [name for name, each in VARIANTS.items() if name not in (REFERENCE, PEERS) and not each.compiled]
-        names = options.steps or names
+        peers = options.peers and len(timing.installed_peers(["kornia", "pytorch_metric_learning"])) == 2
+        usual = [name for name, each in VARIANTS.items() if name not in (REFERENCE, PEERS) and not each.compiled]
+        names = options.steps or usual
         compiled = [f"{name} compiled" for name in names if options.compile and f"{name} compiled" in VARIANTS]
         rows = measure_variants([REFERENCE, *names, *compiled, *([PEERS] if peers else [])], options)
     if options.output:

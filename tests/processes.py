@@ -47,12 +47,15 @@ class Result:
 class Running:
     """A script in a process of its own."""
 
-    def __init__(self, script: str, *words: object, folder: Path, env: Mapping[str, str] | None = None) -> None:
-        """Start `python SCRIPT.py WORDS` in `folder`."""
+    def __init__(
+        self, script: str, *words: object, folder: Path, env: Mapping[str, str] | None = None, umask: int | None = None
+    ) -> None:
+        """Start `python SCRIPT.py WORDS` in `folder`; its server's umask is not this process's, so it goes along."""
         self._folder = tempfile.TemporaryDirectory(prefix="ttc-test-")
         self._streams = Path(self._folder.name)
         self.process = CONTEXT.Process(
-            target=_main, args=(script, [str(word) for word in words], str(folder), dict(env or {}), str(self._streams))
+            target=_main,
+            args=(script, [str(word) for word in words], str(folder), dict(env or {}), str(self._streams), umask),
         )
         self.process.start()
 
@@ -67,9 +70,11 @@ class Running:
         return Result(self.process.exitcode, *streams)
 
 
-def run(script: str, *words: object, folder: Path, env: Mapping[str, str] | None = None) -> Result:
+def run(
+    script: str, *words: object, folder: Path, env: Mapping[str, str] | None = None, umask: int | None = None
+) -> Result:
     """Run a script of the project to its end."""
-    return Running(script, *words, folder=folder, env=env).wait()
+    return Running(script, *words, folder=folder, env=env, umask=umask).wait()
 
 
 def start_ranks(size: int, script: str, *words: object, folder: Path) -> list[Running]:
@@ -94,6 +99,17 @@ def run_ranks(size: int, script: str, *words: object, folder: Path) -> list[Resu
     return results
 
 
+def environment_of_this_python(folder: Path) -> dict[str, str]:
+    """Return variables with which the shell scripts run on this interpreter, and install nothing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "bin").mkdir()
+    (folder / "bin" / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    (folder / "bin" / "python").chmod(0o755)
+    requirements = [path.read_text() for path in sorted(ROOT.glob("requirements*.txt"))]
+    (folder / ".ttc-requirements").write_text("\n".join(requirements))
+    return {**os.environ, "TTC_VENV": str(folder)}
+
+
 def free_port() -> str:
     """Return a TCP port of this machine that nobody listens on."""
     with socket.socket() as probe:
@@ -112,8 +128,10 @@ def call(function: Callable[..., None], *arguments: object, timeout: float = 60.
     return process.exitcode
 
 
-def _main(script: str, words: list[str], folder: str, env: dict[str, str], streams: str) -> None:
+def _main(script: str, words: list[str], folder: str, env: dict[str, str], streams: str, umask: int | None) -> None:
     os.chdir(folder)
+    if umask is not None:
+        os.umask(umask)
     os.environ.update(env)
     # A child of a fork server would start a server of its own for the processes that decode images.
     multiprocessing.set_start_method("fork", force=True)

@@ -106,7 +106,7 @@ PRESETS = {
         scale=(0.5, 1.0), flip=0.0, brightness=0.2, contrast=0.2, saturation=0.0, hue=0.0, grayscale=0.0
     ),
 }
-"""Named strengths. Source: METHODS section 5 for natural (the paper's photographs) and cardiac; medical is natural
+"""Named strengths. Source: Mildenberger et al., CVPR 2025, for natural (photographs) and cardiac; medical is natural
 without colour, for X-ray and ultrasound; digits keeps the writing readable (no mirror images, large crops)."""
 
 _NUMBERS = 12

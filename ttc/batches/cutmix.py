@@ -40,7 +40,7 @@ def minority_cutmix(
     Returns:
         [B, V, C, S, S]; the input where the batch holds no majority view.
 
-    Source: STUDY, second trial; after Yun et al., "CutMix", ICCV 2019, with the label of the image below the patch.
+    Source: after Yun et al., "CutMix", ICCV 2019, with the label of the image below the patch.
     """
     views, size = views_BVCSS.shape[1], views_BVCSS.shape[-1]
     # The donors come from the batch of all processes, so that the result does not depend on their number.

@@ -77,8 +77,8 @@ def gather(tensor: Tensor) -> Tensor:
 def gather_with_gradient(tensor: Tensor) -> Tensor:
     """Concatenate equally sized tensors of all ranks along the first dimension, with gradient.
 
-    Source: METHODS section 4: with this backward and a loss of W / N_global times the sum over local anchors, the
-    average of the ranks' gradients is the gradient of the one-process loss.
+    With this backward and a loss of W / N_global times the sum over local anchors, the average of the ranks' gradients
+    is the gradient of the one-process loss.
     """
     return _GatherWithGradient.apply(tensor) if dist.is_initialized() else tensor
 

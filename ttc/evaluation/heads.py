@@ -23,7 +23,7 @@ Predict = Callable[[Tensor], NDArray[np.float64]]
 """From features [N, F] to class probabilities [N, K]."""
 
 PAPER_LR, PAPER_BATCH, PAPER_EPOCHS = 3e-4, 1024, 100
-"""Source: METHODS section 5, linear probe of the published configuration."""
+"""Source: linear probe of the configurations published with Mildenberger et al., CVPR 2025."""
 
 VOTE_TEMPERATURE = 0.07
 """Divides the cosine of a neighbour's vote, exp(cosine / 0.07).

@@ -169,7 +169,7 @@ class PretrainNetwork(nn.Module):
 
     The head is F -> F -> D with one ReLU, unit length at the end. Methods on features have no head.
 
-    Source: METHODS section 5 (projector 2048-2048-128 without BatchNorm).
+    Source: Mildenberger et al., CVPR 2025: projector 2048-2048-128 without BatchNorm.
     """
 
     def __init__(self, encoder: nn.Module, projection_dim: int | None, *, batchnorm: bool = False) -> None:

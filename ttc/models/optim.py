@@ -52,7 +52,7 @@ def learning_rate(step: int, *, peak: float, steps: int, warmup_steps: int) -> f
         steps: steps of the whole run.
         warmup_steps: steps of the warm-up, < steps.
 
-    Source: METHODS section 5 (the paper's schedule, per step).
+    Source: the schedule of Mildenberger et al., CVPR 2025, per step instead of per epoch.
     """
     if step < warmup_steps:
         return peak * (0.1 + 0.9 * step / warmup_steps)

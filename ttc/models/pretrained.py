@@ -19,7 +19,6 @@ from ttc.losses import Objective, build_objective
 from ttc.models.description import Description
 from ttc.models.networks import PretrainNetwork
 from ttc.run import checkpoint
-from ttc.training.training_state import KIND
 
 SHARED_BATCH = 256
 """Samples at a time where the ranks share the work."""
@@ -51,7 +50,7 @@ class Pretrained:
 
 
 def load_pretrained(
-    path: str, data_root: str | None, num_workers: int, device: torch.device, kind: str = KIND
+    path: str, data_root: str | None, num_workers: int, device: torch.device, kind: str = checkpoint.PRETRAIN
 ) -> Pretrained:
     """Load a checkpoint with its network and its data.
 
@@ -84,7 +83,7 @@ def load_pretrained(
 
 
 def load_network(
-    path: str, device: torch.device, kinds: Sequence[str] = (KIND, "finetune")
+    path: str, device: torch.device, kinds: Sequence[str] = (checkpoint.PRETRAIN, checkpoint.FINETUNE)
 ) -> tuple[PretrainNetwork, Description, checkpoint.State]:
     """Load the network of a checkpoint of pretrain.py or finetune.py, which have one form; no data are needed.
 

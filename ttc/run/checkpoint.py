@@ -27,6 +27,9 @@ State: TypeAlias = dict[str, Any]
 FORMAT = "ttc-checkpoint-1"
 """Version of the schema; a reader refuses what it does not know."""
 
+PRETRAIN, FINETUNE = "pretrain", "finetune"
+"""Kinds of the checkpoints that the training scripts write."""
+
 TEMPORARY = ".*.tmp"
 """Pattern of the unfinished files that a killed process leaves."""
 

@@ -14,9 +14,10 @@ from ttc.models.description import Description
 from ttc.models.networks import PretrainNetwork
 from ttc.models.optim import build_optimizer, learning_rate
 from ttc.models.pretrained import Pretrained
+from ttc.run import checkpoint
 from ttc.run.folder import shorten
 
-KIND = "finetune"
+KIND = checkpoint.FINETUNE
 """Kind of the checkpoints that finetune.py writes."""
 
 LOSSES = ("ce", "weighted-ce", "focal", "logit-adjusted-ce")

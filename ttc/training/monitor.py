@@ -175,7 +175,7 @@ class CollapseWatch:
     as the rarest has and is tested on the held-out subset. The network is in eval mode meanwhile, and nothing is drawn
     from a random generator: a run is the same with and without the watch.
 
-    Source: METRICS section 1 for the metrics; METHODS section 2.1 for the collapse value of the loss.
+    Source: `ttc.metrics.representation` for the metrics; docs/methods.md for the collapse value of the loss.
     """
 
     def __init__(

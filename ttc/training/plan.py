@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ttc.batches.samplers import BatchSampler, share_of_poor_batches
 
 ENOUGH_MINORITY = 1 / 8
-"""Share of a batch: below about 32 rare images of 256 the supervised losses of the first trial collapsed (STUDY)."""
+"""Share of a batch: below about 32 rare images of 256 the supervised losses collapsed in the first trial runs."""
 
 
 def activation_bytes(network: nn.Module, image: Tensor) -> int:

@@ -20,13 +20,10 @@ from ttc.run.folder import differing, shorten
 
 _log = logging.getLogger("ttc")
 
-KIND = "pretrain"
-"""Kind of the checkpoints that pretrain.py writes."""
-
 
 @dataclass
 class TrainingState:
-    """The parts of a run; see DESIGN section 3, Checkpoint.
+    """The parts of a run: what a checkpoint holds.
 
     Attributes:
         network: encoder and head, not wrapped.
@@ -55,7 +52,7 @@ class TrainingState:
     seconds: float = 0.0
     latest: dict[str, float] = field(default_factory=dict)
     pending: dict[str, Any] = field(default_factory=dict)
-    kind: str = KIND
+    kind: str = checkpoint.PRETRAIN
     extra: dict[str, Any] = field(default_factory=dict)
     _started: float = field(default_factory=time.perf_counter)
 
