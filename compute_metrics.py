@@ -38,6 +38,7 @@ def build_parser() -> Parser:
     parser = Parser(
         "Measure how embeddings are arranged on the sphere.",
         "python compute_metrics.py --checkpoint runs/digits-supmin-seed0/checkpoints/last.pt",
+        writes_run=True,
     )
     flags.add_checkpoint(parser, required=False)
     flags.add_metrics(parser)

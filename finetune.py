@@ -47,6 +47,7 @@ def build_parser() -> Parser:
     parser = Parser(
         "Fine-tune a pretrained encoder end to end.",
         "python finetune.py --checkpoint runs/digits-supmin-seed0/checkpoints/last.pt --batch-sampler balanced",
+        writes_run=True,
     )
     flags.add_checkpoint(parser, required=True)
     flags.add_augmentation(parser)

@@ -58,6 +58,7 @@ def build_parser() -> Parser:
     parser = Parser(
         "Probe a frozen encoder with a linear layer.",
         "python linear_eval.py --checkpoint runs/digits-supmin-seed0/checkpoints/last.pt",
+        writes_run=True,
     )
     flags.add_checkpoint(parser, required=True)
     flags.add_heads(parser)

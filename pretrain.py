@@ -43,7 +43,9 @@ from ttc.training.training_state import TrainingState
 def build_parser() -> Parser:
     """Describe the command line."""
     parser = Parser(
-        "Pretrain an encoder on imbalanced images.", "python pretrain.py --dataset digits --method supmin --seed 1"
+        "Pretrain an encoder on imbalanced images.",
+        "python pretrain.py --dataset digits --method supmin --seed 1",
+        writes_run=True,
     )
     for add in (flags.add_data, flags.add_augmentation, flags.add_model, flags.add_method, flags.add_optimisation):
         add(parser)

@@ -20,7 +20,7 @@ from ttc.results import collect, sweep_figures
 from ttc.results.html_report import html_report
 from ttc.results.ledger_lines import Line
 from ttc.results.tables import COLUMNS, build_rows
-from ttc.run import ledger, runtime
+from ttc.run import roles, runtime
 from ttc.run.checkpoint import write_text
 from ttc.run.log import log, start_logging
 
@@ -46,9 +46,10 @@ def build_parser() -> Parser:
 
 def settings(runs: Sequence[collect.Run]) -> dict[str, str]:
     """Return the flags that all runs share and, by flag, the values in which they differ."""
-    skipped = ledger.NOT_IN_DIGEST - {"seed"}
     values = {
-        name: [json.dumps(run.training.get(name)) for run in runs] for name in runs[0].training if name not in skipped
+        name: [json.dumps(roles.value_of(name, run.training)) for run in runs]
+        for name in dict.fromkeys(name for run in runs for name in run.training)
+        if roles.makes_run(name)
     }
     shared = [f"--{name.replace('_', '-')} {found[0]}" for name, found in values.items() if len(set(found)) == 1]
     varied = [

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import ttc.flags  # noqa: F401  # declares the roles by which runs are compared
 from tests.processes import run
 
 

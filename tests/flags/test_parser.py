@@ -13,7 +13,7 @@ from tests.processes import ROOT
 from ttc.flags.parser import Given, Parser, real, whole
 from ttc.flags.settings import refuse_idle_flags
 
-SNAPSHOTS = Path(__file__).parent / "snapshots"
+SNAPSHOTS = ROOT / "tests" / "snapshots"
 
 
 def parser() -> Parser:
@@ -166,7 +166,8 @@ def table(made: Parser) -> str:
             continue
         kind = "switch" if action.nargs == 0 else f"nargs={action.nargs or 1}"
         choices = "" if action.choices is None else f" choices={','.join(map(str, action.choices))}"
-        lines.append(f"{' '.join(action.option_strings)}  {kind}{choices} default={action.default!r}")
+        role = made.declared[action.dest].role.name.lower()
+        lines.append(f"{' '.join(action.option_strings)}  {kind}{choices} default={action.default!r} role={role}")
         lines.append(f"    {action.help}")
     return "\n".join(lines) + "\n"
 

@@ -76,7 +76,7 @@ def copy_of_the_package(folder: Path) -> Path:
 
 
 def record_there(folder: Path) -> dict[str, object]:
-    code = "import json; from ttc import ledger; print(json.dumps(ledger.complete({'kind': 'x'}, {})['record']))"
+    code = "import json; from ttc.run import ledger; print(json.dumps(ledger.complete({'kind': 'x'}, {})['record']))"
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
     found: dict[str, object] = json.loads(done.stdout)
     return found
@@ -101,5 +101,5 @@ def test_commit_and_dirty_flag(tmp_path: Path) -> None:
     git("add", ".")
     git("commit", "-q", "-m", "all")
     assert record_there(tmp_path)["git"] == {"commit": git("rev-parse", "HEAD"), "dirty": False}
-    (tmp_path / "ttc" / "cli.py").write_text("")
+    (tmp_path / "ttc" / "new.py").write_text("")
     assert record_there(tmp_path)["git"] == {"commit": git("rev-parse", "HEAD"), "dirty": True}

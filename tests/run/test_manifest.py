@@ -93,9 +93,7 @@ def test_status_follows_records_files_and_locks(tmp_path: Path) -> None:
     assert status(CELL, tmp_path, keep) == manifest.Status("done", "", "4 s")
     assert status(CELL, tmp_path, lambda words: [*words, "changed recipe"]).state == "stopped"
     # The lock belongs to another process, and goes with it however it ends.
-    code = (
-        "import sys; from ttc import manifest; from pathlib import Path; f = manifest.lock(Path(sys.argv[1])); input()"
-    )
+    code = "import sys, pathlib; from ttc.run import manifest; f = manifest.lock(pathlib.Path(sys.argv[1])); input()"
     with subprocess.Popen(
         [sys.executable, "-c", f"{code}", str(CELL.log(tmp_path))], cwd=ROOT, stdin=subprocess.PIPE
     ) as holder:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from ttc.batches.augment import PRESETS
 from ttc.datasets import DATASETS
 from ttc.flags.parser import Parser, real, whole
+from ttc.run.roles import Role
 
 
 def add_data(parser: Parser) -> None:
@@ -15,17 +16,20 @@ def add_data(parser: Parser) -> None:
     add = group.add_argument
     add(
         "--dataset",
+        role=Role.GROUPED,
         default="digits",
         metavar="NAME",
         help=f"where the images come from: {', '.join(DATASETS)}",
     )
     add(
         "--data-root",
+        role=Role.WHERE,
         metavar="PATH",
         help="folder of the dataset (for csv: the table itself); change it when the data are not in the default place",
     )
     add(
         "--classes",
+        role=Role.GROUPED,
         nargs="+",
         metavar="LABELS",
         help="one word per class, in label order: source labels or names joined by commas, such as 0,1,2 3,4; "
@@ -33,21 +37,25 @@ def add_data(parser: Parser) -> None:
     )
     add(
         "--positive-classes",
+        role=Role.GROUPED,
         metavar="LABELS",
         help="source labels or names joined by commas that form class 1 of a multi-class set; the rest is class 0",
     )
     add(
         "--one-vs-rest",
+        role=Role.GROUPED,
         metavar="LABEL",
         help="the one source label or name that forms class 1 of a multi-class set; short for --positive-classes",
     )
     add(
         "--label-column",
+        role=Role.RESULT,
         metavar="NAME",
         help="column of the label in the table of csv or ukbb-cardiac, if it is not called label",
     )
     add(
         "--class-ratios",
+        role=Role.GROUPED,
         nargs="+",
         type=real(0, 1, above=True),
         metavar="SHARE",
@@ -56,6 +64,7 @@ def add_data(parser: Parser) -> None:
     )
     add(
         "--train-samples",
+        role=Role.GROUPED,
         type=whole(1),
         metavar="N",
         help="most training samples in all; lower it for a quick trial or for a total common to several datasets",
@@ -66,6 +75,7 @@ def add_data(parser: Parser) -> None:
 def _add_image_flags(add: Callable[..., object]) -> None:
     add(
         "--minority-class",
+        role=Role.COMPARED,
         nargs="+",
         type=whole(0),
         metavar="LABEL",
@@ -74,12 +84,14 @@ def _add_image_flags(add: Callable[..., object]) -> None:
     )
     add(
         "--image-size",
+        role=Role.GROUPED,
         type=whole(4),
         metavar="PX",
         help="side of the views; smaller is faster; the default is the data's own size, 224 for image files",
     )
     add(
         "--stored-size",
+        role=Role.RESULT,
         type=whole(4),
         metavar="PX",
         help="side of the square that image files are decoded to, before crops; the default is 1.15 times the image "
@@ -87,6 +99,7 @@ def _add_image_flags(add: Callable[..., object]) -> None:
     )
     add(
         "--on-bad-image",
+        role=Role.RESULT,
         choices=("stop", "skip"),
         default="stop",
         help="what to do with an unreadable image: end the run, or leave it out and list it "
@@ -94,6 +107,7 @@ def _add_image_flags(add: Callable[..., object]) -> None:
     )
     add(
         "--cache",
+        role=Role.WHERE,
         choices=("off", "ram", "disk"),
         default="off",
         help="where decoded image files are kept: ram for this run, disk for this and later runs; worth it when "
@@ -101,6 +115,7 @@ def _add_image_flags(add: Callable[..., object]) -> None:
     )
     add(
         "--cache-folder",
+        role=Role.WHERE,
         metavar="FOLDER",
         help="where --cache disk and the file list of iNaturalist are kept; the default is ttc in your cache folder; "
         "name a large disk that all nodes see",
@@ -113,12 +128,14 @@ def add_augmentation(parser: Parser) -> None:
     add = group.add_argument
     add(
         "--augmentation",
+        role=Role.RESULT,
         choices=tuple(PRESETS),
         help="preset of random changes; the default is digits for digits, cardiac for ukbb-cardiac, medical for grey "
         "images, else natural",
     )
     add(
         "--crop-scale",
+        role=Role.RESULT,
         nargs=2,
         type=real(0, 1, above=True),
         metavar=("MIN", "MAX"),
@@ -126,6 +143,7 @@ def add_augmentation(parser: Parser) -> None:
     )
     add(
         "--minority-cutmix",
+        role=Role.ADDED,
         type=real(0, 1),
         default=0.0,
         metavar="AREA",
@@ -133,6 +151,7 @@ def add_augmentation(parser: Parser) -> None:
     )
     add(
         "--jitter-strength",
+        role=Role.RESULT,
         type=real(0),
         default=1.0,
         metavar="X",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ttc.evaluation.probe import PROBES
 from ttc.flags.parser import Parser, real, whole
+from ttc.run.roles import Role
 
 
 def add_checkpoint(parser: Parser, *, required: bool) -> None:
@@ -11,17 +12,19 @@ def add_checkpoint(parser: Parser, *, required: bool) -> None:
     add = parser.add_argument_group("data").add_argument
     add(
         "--checkpoint",
+        role=Role.WHERE,
         required=required,
         metavar="FILE",
         help="checkpoint of pretrain.py; it names data, splits, normalisation and architecture",
     )
-    add("--data-root", metavar="PATH", help="where the data lie now, if they have moved since the run")
+    add("--data-root", role=Role.WHERE, metavar="PATH", help="where the data lie now, if they have moved since the run")
 
 
 def add_evaluation_set(parser: Parser) -> None:
     """Add which samples are evaluated."""
     parser.add_argument_group("evaluation").add_argument(
         "--class-balance",
+        role=Role.RESULT,
         choices=("natural", "balanced"),
         default="natural",
         help="evaluate the whole split, or equally many samples of each class (as the paper does for iNaturalist)",
@@ -31,7 +34,10 @@ def add_evaluation_set(parser: Parser) -> None:
 def add_evaluation_output(parser: Parser) -> None:
     """Add where the result goes."""
     parser.add_argument_group("output").add_argument(
-        "--output", metavar="FOLDER", help="result folder; the default is one named after the script in the run folder"
+        "--output",
+        role=Role.WHERE,
+        metavar="FOLDER",
+        help="result folder; the default is one named after the script in the run folder",
     )
 
 
@@ -40,6 +46,7 @@ def add_heads(parser: Parser) -> None:
     add = parser.add_argument_group("head").add_argument
     add(
         "--head",
+        role=Role.RESULT,
         nargs="+",
         choices=("linear", "knn", "prototype", "own"),
         default=["linear"],
@@ -48,6 +55,7 @@ def add_heads(parser: Parser) -> None:
     )
     add(
         "--neighbours",
+        role=Role.RESULT,
         type=whole(1),
         metavar="K",
         help="how many nearest samples, by cosine, vote with --head knn: 20, or all where there are fewer, if not "
@@ -55,12 +63,14 @@ def add_heads(parser: Parser) -> None:
     )
     add(
         "--neighbour-votes",
+        role=Role.RESULT,
         choices=("similarity", "equal"),
         default="similarity",
         help="a neighbour's vote counts exp(cosine / 0.07), or one; equal votes give many tied scores",
     )
     add(
         "--folds",
+        role=Role.RESULT,
         type=whole(3),
         metavar="K",
         help="for small sets, cross-validate the probe, no group in two folds: on validation and test together (and on "
@@ -73,12 +83,14 @@ def add_probe(parser: Parser) -> None:
     add = parser.add_argument_group("probe").add_argument
     add(
         "--protocol",
+        role=Role.RESULT,
         choices=("logistic", "paper"),
         default="logistic",
         help="logistic regression on features extracted once, or the paper's linear layer (Adam, augmented views)",
     )
     add(
         "--probes",
+        role=Role.RUN,
         nargs="+",
         choices=PROBES,
         help="what the probe learns from: all training samples, as many per class as the minority has, or a "
@@ -86,6 +98,7 @@ def add_probe(parser: Parser) -> None:
     )
     add(
         "--probe-fraction",
+        role=Role.RESULT,
         type=real(0, 1, above=True),
         default=0.01,
         metavar="F",
@@ -93,6 +106,7 @@ def add_probe(parser: Parser) -> None:
     )
     add(
         "--probe-seeds",
+        role=Role.RESULT,
         type=whole(1),
         default=5,
         metavar="N",
@@ -100,6 +114,7 @@ def add_probe(parser: Parser) -> None:
     )
     add(
         "--layers",
+        role=Role.RUN,
         nargs="+",
         choices=("encoder", "projection"),
         default=["encoder", "projection"],
@@ -112,12 +127,14 @@ def add_clinical(parser: Parser) -> None:
     add = parser.add_argument_group("classification metrics").add_argument
     add(
         "--positive-class",
+        role=Role.RESULT,
         type=whole(0),
         metavar="LABEL",
         help="class that AUROC, AUPRC, F1 and sensitivity are about; the default is the minority",
     )
     add(
         "--bootstrap",
+        role=Role.RESULT,
         type=whole(0),
         default=2000,
         metavar="DRAWS",
@@ -125,6 +142,7 @@ def add_clinical(parser: Parser) -> None:
     )
     add(
         "--deploy-prevalence",
+        role=Role.RESULT,
         nargs="+",
         type=real(0, 0.999999, above=True),
         metavar="P",
@@ -138,17 +156,20 @@ def add_metrics(parser: Parser) -> None:
     add = parser.add_argument_group("metrics").add_argument
     add(
         "--embeddings",
+        role=Role.WHERE,
         metavar="FILE.npz",
         help="instead of a checkpoint: arrays embeddings [V, N, D] (V >= 2 views) and labels [N], from any encoder",
     )
     add(
         "--split",
+        role=Role.RESULT,
         choices=("train", "val", "test"),
         default="test",
         help="which samples are embedded; train shows what the loss saw",
     )
     add(
         "--views",
+        role=Role.RESULT,
         type=whole(2),
         default=5,
         metavar="V",
@@ -156,6 +177,7 @@ def add_metrics(parser: Parser) -> None:
     )
     add(
         "--max-samples",
+        role=Role.RESULT,
         type=whole(2),
         default=2000,
         metavar="N",
@@ -163,6 +185,7 @@ def add_metrics(parser: Parser) -> None:
     )
     add(
         "--radius",
+        role=Role.RESULT,
         type=real(0, 1, above=True),
         default=0.05,
         metavar="R",
@@ -170,6 +193,7 @@ def add_metrics(parser: Parser) -> None:
     )
     add(
         "--peu-draws",
+        role=Role.RESULT,
         type=whole(0),
         default=5,
         metavar="N",
@@ -177,12 +201,14 @@ def add_metrics(parser: Parser) -> None:
     )
     add(
         "--scatter",
+        role=Role.RUN,
         choices=("pca", "tsne", "none"),
         default="pca",
         help="the figure's flat picture; tsne shows clusters but takes a minute; none draws no figure, for sweeps",
     )
     add(
         "--projector",
+        role=Role.RUN,
         action="store_true",
         help="also write embeddings with image sprites for TensorBoard's projector",
     )

@@ -9,6 +9,7 @@ from ttc.flags.evaluation import add_clinical
 from ttc.flags.parser import Namespace, Parser, real, whole
 from ttc.flags.training import add_batches, add_optimizer
 from ttc.models.description import Description
+from ttc.run.roles import Role
 from ttc.training.early_stopping import SELECTORS
 from ttc.training.finetuning import LOSSES
 
@@ -20,6 +21,7 @@ def add_finetuning(parser: Parser) -> None:
     add_batches(add)
     add(
         "--epochs",
+        role=Role.COMPARED,
         type=whole(1),
         default=30,
         metavar="E",
@@ -28,6 +30,7 @@ def add_finetuning(parser: Parser) -> None:
     add_optimizer(add)
     add(
         "--encoder-lr",
+        role=Role.RESULT,
         type=real(0, above=True),
         metavar="LR",
         help="peak learning rate of the encoder, while --lr is that of the new head; the default is a tenth of --lr, "
@@ -43,22 +46,26 @@ def _add_network(parser: Parser) -> None:
     add = parser.add_argument_group("fine-tuning").add_argument
     add(
         "--from-scratch",
+        role=Role.RESULT,
         action="store_true",
         help="the baseline: the same network, data and budget, but random weights instead of the checkpoint's",
     )
     add(
         "--freeze-encoder",
+        role=Role.RESULT,
         action="store_true",
         help="train the head alone; parameters and BatchNorm statistics of the encoder stay, which is verified",
     )
     add(
         "--freeze-until",
+        role=Role.RESULT,
         metavar="LAYER",
         help="keep the encoder's layers from the first up to and including this one, such as layer2 of a ResNet or "
         "layers.3 of a convnet; helps with few images",
     )
     add(
         "--linear-epochs",
+        role=Role.RESULT,
         type=whole(0),
         default=0,
         metavar="E",
@@ -71,12 +78,14 @@ def _add_objective(parser: Parser) -> None:
     add = parser.add_argument_group("objective").add_argument
     add(
         "--loss",
+        role=Role.RESULT,
         choices=LOSSES,
         help="what the classifier minimises; the default is weighted-ce, and ce with --batch-sampler balanced, where "
         "the batches already correct for the imbalance",
     )
     add(
         "--class-weights",
+        role=Role.RESULT,
         nargs="+",
         type=real(0, above=True),
         metavar="W",
@@ -88,12 +97,14 @@ def _add_selection(parser: Parser) -> None:
     add = parser.add_argument_group("selection").add_argument
     add(
         "--select-by",
+        role=Role.RESULT,
         choices=SELECTORS,
         default="auroc",
         help="validation metric whose best epoch is kept; loss (cross-entropy) where probabilities matter",
     )
     add(
         "--patience",
+        role=Role.RESULT,
         type=whole(0),
         default=10,
         metavar="E",

@@ -9,7 +9,9 @@ import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn, TypeAlias
+from typing import Any, NoReturn, TypeAlias
+
+from ttc.run.roles import Declared, Role
 
 Namespace: TypeAlias = argparse.Namespace
 """The values of a command line as attributes."""
@@ -39,26 +41,84 @@ class Given:
         return argparse.Namespace(**self.values)
 
 
-class Parser(argparse.ArgumentParser):
-    """An ArgumentParser with @recipe files and a record of where each value came from.
+_UNSET = object()
+"""Stands for a keyword that was not given, where None is a value."""
+
+
+class _Declaring(argparse._ActionsContainer):
+    """What takes flags together with their roles."""
+
+    writes_run: bool
+    declared: dict[str, Declared]
+
+    def add_argument(
+        self,
+        *names: str,
+        role: Role | None = None,
+        before: object = _UNSET,
+        counted: bool = False,
+        **keywords: Any,
+    ) -> argparse.Action:
+        """Declare a flag.
+
+        Args:
+            names: as in argparse.
+            role: what another value makes of a run; only a parser that writes no run does without.
+            before: the value that means "as before the flag existed", in runs of earlier versions. A flag that was
+                added after the first release names it, unless it is None or False, the values of an unused flag.
+            counted: whether digests of results hold the flag even where it has the value `before`: only for a flag of
+                which results were written before it said so.
+            keywords: of argparse.
+        """
+        if self.writes_run and role is None and "--help" not in names:
+            raise TypeError(f"{names[0]} has no role; say with role=Role... what another value makes of a run")
+        action = super().add_argument(*names, **keywords)
+        if role is not None:
+            explicit = before is not _UNSET
+            self.declared[action.dest] = Declared(role, before if explicit else None, explicit and not counted)
+        return action
+
+
+class _Group(_Declaring, argparse._ArgumentGroup):
+    """A group of flags."""
+
+    def __init__(self, parser: Parser, title: str) -> None:
+        """Make an empty group."""
+        super().__init__(parser, title)
+        self.writes_run, self.declared = parser.writes_run, parser.declared
+
+
+class Parser(_Declaring, argparse.ArgumentParser):
+    """An ArgumentParser with @recipe files, roles of flags, and a record of where each value came from.
 
     `@FILE` is replaced by the words of the file: shell-like words, `#` starts a comment, files may name further files
     relative to themselves. The words are read from left to right and the last one wins.
     """
 
-    def __init__(self, description: str, example: str) -> None:
+    def __init__(self, description: str, example: str, *, writes_run: bool = False) -> None:
         """Make an empty parser.
 
         Args:
             description: what the script does.
             example: a command that works.
+            writes_run: whether the values are written to an `args.json`; every flag must then have a role.
+
+        Attributes:
+            declared: flag, named as in `args.json` -> what was declared with it.
         """
+        self.writes_run, self.declared = writes_run, {}
         super().__init__(
             description=description,
             epilog=f"Example: {example}   (@FILE reads flags from a recipe)",
             allow_abbrev=False,
             formatter_class=_HelpFormatter,
         )
+
+    def add_argument_group(self, title: str) -> _Group:  # type: ignore[override]  # groups have a title here, no more
+        """Add a group of flags."""
+        group = _Group(self, title)
+        self._action_groups.append(group)
+        return group
 
     def parse(self, argv: Sequence[str]) -> Given:
         """Parse the words after the script's name; wrong usage ends the process with exit code 2."""

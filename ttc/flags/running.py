@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ttc.flags.parser import Parser, real, whole
+from ttc.run.roles import Role
 
 
 def add_runtime(parser: Parser, *, precision: bool = True) -> None:
@@ -11,6 +12,7 @@ def add_runtime(parser: Parser, *, precision: bool = True) -> None:
     add = group.add_argument
     add(
         "--device",
+        role=Role.WHERE,
         default="auto",
         metavar="NAME",
         help="auto takes CUDA where there is one; cpu for small encoders and exact resumes",
@@ -18,17 +20,20 @@ def add_runtime(parser: Parser, *, precision: bool = True) -> None:
     if precision:
         add(
             "--precision",
+            role=Role.RESULT,
             choices=("fp32", "bf16", "fp16"),
             default="fp32",
             help="number format of the encoder; bf16 is faster on recent hardware; the loss is always float32",
         )
         add(
             "--compile",
+            role=Role.RESULT,
             action="store_true",
             help="compile the network with torch.compile; worth its start-up time in long runs only",
         )
     add(
         "--num-workers",
+        role=Role.WHERE,
         type=whole(0),
         default=2,
         metavar="N",
@@ -36,6 +41,7 @@ def add_runtime(parser: Parser, *, precision: bool = True) -> None:
     )
     add(
         "--seed",
+        role=Role.RUN,
         type=whole(0, 2**32 - 1),
         default=0,
         metavar="S",
@@ -49,6 +55,7 @@ def add_monitoring(parser: Parser) -> None:
     add = group.add_argument
     add(
         "--metrics-every-epochs",
+        role=Role.RESULT,
         type=whole(0),
         default=5,
         metavar="E",
@@ -57,10 +64,13 @@ def add_monitoring(parser: Parser) -> None:
     )
     add(
         "--stop-on-collapse",
+        role=Role.RESULT,
         nargs="?",
         type=whole(1),
         const=3,
         default=0,
+        before=0,
+        counted=True,
         metavar="WATCHES",
         help="end the run when so many watches in a row find a collapse (3 if no number is given); it saves time "
         "in sweeps, and the result says so",
@@ -71,15 +81,17 @@ def add_output(parser: Parser, default: str = "runs/DATASET-METHOD-seedS") -> No
     """Add the run folder and what is written when."""
     group = parser.add_argument_group("output")
     add = group.add_argument
-    add("--output", metavar="FOLDER", help=f"run folder; the default is {default}")
+    add("--output", role=Role.WHERE, metavar="FOLDER", help=f"run folder; the default is {default}")
     add(
         "--resume",
+        role=Role.WHERE,
         default="auto",
         metavar="auto|never|FILE",
         help="auto continues the same run where it stopped; FILE continues from that checkpoint",
     )
     add(
         "--save-every-epochs",
+        role=Role.WHERE,
         type=whole(1),
         default=10,
         metavar="E",
@@ -87,6 +99,7 @@ def add_output(parser: Parser, default: str = "runs/DATASET-METHOD-seedS") -> No
     )
     add(
         "--log-every-steps",
+        role=Role.WHERE,
         type=whole(1),
         default=10,
         metavar="N",
@@ -94,12 +107,14 @@ def add_output(parser: Parser, default: str = "runs/DATASET-METHOD-seedS") -> No
     )
     add(
         "--stop-after-minutes",
+        role=Role.WHERE,
         type=real(0, above=True),
         metavar="MIN",
         help="stop after this time with a checkpoint and exit code 75; set it below the time limit of a cluster job",
     )
     add(
         "--timeout-minutes",
+        role=Role.WHERE,
         type=real(0, above=True),
         default=30.0,
         metavar="MIN",
@@ -107,6 +122,7 @@ def add_output(parser: Parser, default: str = "runs/DATASET-METHOD-seedS") -> No
     )
     add(
         "--dry-run",
+        role=Role.WHERE,
         action="store_true",
         help="load everything, print the plan, check the command, and stop; writes nothing",
     )

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from ttc.batches.samplers import SAMPLERS
 from ttc.flags.parser import Parser, real, whole
 from ttc.losses import METHODS
+from ttc.run.roles import Role
 
 
 def add_model(parser: Parser) -> None:
@@ -15,18 +16,21 @@ def add_model(parser: Parser) -> None:
     add = group.add_argument
     add(
         "--encoder",
+        role=Role.RESULT,
         metavar="NAME",
         help="convnet-wN (small, for 8-64 px on a CPU, N = width) or a torchvision ResNet such as resnet50; "
         "the default goes by the image size",
     )
     add(
         "--stem",
+        role=Role.RESULT,
         choices=("auto", "imagenet", "small"),
         default="auto",
         help="first layers of a ResNet; auto takes the small one up to 64 px",
     )
     add(
         "--projection-dim",
+        role=Role.RESULT,
         type=whole(2),
         default=128,
         metavar="D",
@@ -34,11 +38,13 @@ def add_model(parser: Parser) -> None:
     )
     add(
         "--projection-batchnorm",
+        role=Role.RESULT,
         action="store_true",
         help="BatchNorm in the projection head, as in SimCLR; the paper's head has none",
     )
     add(
         "--weights",
+        role=Role.RESULT,
         metavar="FILE|imagenet",
         help="weights to start from; leave it out to train from scratch, as in the paper",
     )
@@ -50,6 +56,7 @@ def add_method(parser: Parser) -> None:
     add = group.add_argument
     add(
         "--method",
+        role=Role.COMPARED,
         choices=tuple(METHODS),
         default="supmin",
         help="what is trained; supcon collapses on rare classes, supmin and supproto are the paper's cures, "
@@ -57,24 +64,28 @@ def add_method(parser: Parser) -> None:
     )
     add(
         "--temperature",
+        role=Role.COMPARED,
         type=real(0, above=True),
         metavar="T",
         help="scale of the cosines; lower looks at harder negatives; the default is the method's own, mostly 0.07",
     )
     add(
         "--base-temperature",
+        role=Role.COMPARED,
         type=real(0, above=True),
         metavar="T",
         help="the loss is multiplied by temperature / base temperature; the default is no factor",
     )
     add(
         "--ratio-supervised-majority",
+        role=Role.COMPARED,
         type=real(0, 1),
         metavar="R",
         help="supmin: share of the majority that gets class positives; 0 is supmin, 1 is supcon",
     )
     add(
         "--margin",
+        role=Role.COMPARED,
         nargs="+",
         type=real(-4, 4),
         metavar="EPS",
@@ -86,6 +97,7 @@ def add_method(parser: Parser) -> None:
 def _add_combinations(add: Callable[..., object]) -> None:
     add(
         "--ce-weight",
+        role=Role.ADDED,
         type=real(0),
         default=0.0,
         metavar="W",
@@ -93,6 +105,7 @@ def _add_combinations(add: Callable[..., object]) -> None:
     )
     add(
         "--instance-weight",
+        role=Role.ADDED,
         type=real(0, 1),
         default=0.0,
         metavar="W",
@@ -100,6 +113,7 @@ def _add_combinations(add: Callable[..., object]) -> None:
     )
     add(
         "--prototype-weight",
+        role=Role.ADDED,
         type=real(0),
         default=0.0,
         metavar="W",
@@ -107,6 +121,7 @@ def _add_combinations(add: Callable[..., object]) -> None:
     )
     add(
         "--method-settings",
+        role=Role.COMPARED,
         nargs="+",
         default=[],
         metavar="NAME=VALUE",
@@ -120,6 +135,7 @@ def add_optimisation(parser: Parser) -> None:
     add_batches(add)
     add(
         "--epochs",
+        role=Role.COMPARED,
         type=whole(0),
         default=30,
         metavar="E",
@@ -133,6 +149,7 @@ def add_batches(add: Callable[..., object]) -> None:
     """Add what a batch holds."""
     add(
         "--batch-size",
+        role=Role.RESULT,
         type=whole(1),
         default=128,
         metavar="B",
@@ -140,6 +157,7 @@ def add_batches(add: Callable[..., object]) -> None:
     )
     add(
         "--micro-batch-size",
+        role=Role.RESULT,
         type=whole(1),
         metavar="M",
         help="samples, over all devices, that are in the network at a time; lower it when a batch does not fit into "
@@ -148,6 +166,7 @@ def add_batches(add: Callable[..., object]) -> None:
     )
     add(
         "--batch-sampler",
+        role=Role.COMPARED,
         choices=SAMPLERS,
         default="shuffle",
         help="who meets whom: shuffle, stratified (class shares in every batch) or balanced "
@@ -156,6 +175,7 @@ def add_batches(add: Callable[..., object]) -> None:
     )
     add(
         "--min-minority-per-batch",
+        role=Role.ADDED,
         type=whole(0),
         default=0,
         metavar="K",
@@ -167,12 +187,14 @@ def add_optimizer(add: Callable[..., object]) -> None:
     """Add the optimizer."""
     add(
         "--optimizer",
+        role=Role.RESULT,
         choices=("sgd", "adam", "adamw"),
         default="sgd",
         help="sgd with momentum 0.9 as in the paper; adamw for networks without BatchNorm",
     )
     add(
         "--lr",
+        role=Role.RESULT,
         type=real(0, above=True),
         default=0.25,
         metavar="LR",
@@ -180,6 +202,7 @@ def add_optimizer(add: Callable[..., object]) -> None:
     )
     add(
         "--weight-decay",
+        role=Role.RESULT,
         type=real(0),
         default=1e-4,
         metavar="WD",
@@ -187,6 +210,7 @@ def add_optimizer(add: Callable[..., object]) -> None:
     )
     add(
         "--warmup-epochs",
+        role=Role.RESULT,
         type=real(0),
         default=2,
         metavar="E",
@@ -194,6 +218,7 @@ def add_optimizer(add: Callable[..., object]) -> None:
     )
     add(
         "--clip-gradient-norm",
+        role=Role.RESULT,
         type=real(0, above=True),
         metavar="NORM",
         help="largest norm of the gradient; use it when the loss jumps",

@@ -10,31 +10,16 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from ttc.results.ledger_lines import Line, check
-from ttc.run import ledger
+from ttc.run import ledger, roles
 from ttc.run.folder import shorten
-
-COMPARED = frozenset(
-    (
-        "method", "method_settings", "batch_sampler", "min_minority_per_batch", "epochs", "margin", "temperature",
-        "base_temperature", "ratio_supervised_majority", "minority_class", "minority_cutmix", "ce_weight",
-        "instance_weight", "prototype_weight",
-    )
-)  # fmt: skip
-"""Training flags in which the rows of one group of a table may differ."""
+from ttc.run.roles import Role
 
 
-def compared_with(flags: Sequence[str]) -> frozenset[str]:
-    """Return COMPARED and further flags, written with or without dashes."""
-    return COMPARED | {flag.removeprefix("--").replace("-", "_") for flag in flags}
+def compared_with(flags: Sequence[str] = ()) -> frozenset[str]:
+    """Return the training flags in which the rows of one group may differ: by role, and further ones as users write."""
+    further = {flag.removeprefix("--").replace("-", "_") for flag in flags}
+    return roles.names(Role.COMPARED, Role.ADDED) | further
 
-
-GROUPED = frozenset(
-    ("dataset", "classes", "positive_classes", "one_vs_rest", "class_ratios", "train_samples", "image_size")
-)
-"""Training flags that make another group of rows: another data set, other classes, another ratio."""
-
-_ADDED = frozenset(("ce_weight", "instance_weight", "prototype_weight", "minority_cutmix", "min_minority_per_batch"))
-"""Flags that add something to a method; a row's name says nothing of them where they are zero."""
 
 STEPS = {
     "": "result.json",
@@ -102,7 +87,7 @@ def lines_of(
     wanted: Sequence[str],
     *,
     also: Sequence[str] = (),
-    compared: frozenset[str] = COMPARED,
+    compared: frozenset[str] | None = None,
     root: Path | None = None,
 ) -> list[Line]:
     """Return one line per run and metric, in the order of the runs.
@@ -111,13 +96,14 @@ def lines_of(
         runs: what `read_run` read.
         wanted: metrics that every run gets a line for, without a value where it has none.
         also: patterns (`*`, `?`) of further metrics, of those that a run has.
-        compared: training flags in which the rows of one group may differ.
+        compared: training flags in which the rows of one group may differ; those of `compared_with` by default.
         root: folder that the names of the runs are relative to; the nearest common one by default.
 
     Raises:
         ValueError: a run outside of `root`, or runs that do not belong in one table; the message names two of them
             and the flags that differ.
     """
+    compared = compared_with() if compared is None else compared
     places = places_of(runs, compared)
     _refuse_other_settings(runs, [group for group, _ in places], compared)
     folders = _relative([run.path.resolve() for run in runs], root)
@@ -141,11 +127,13 @@ def _relative(paths: Sequence[Path], root: Path | None) -> list[str]:
     return [path.relative_to(top).as_posix() for path in paths]
 
 
-def places_of(runs: Sequence[Run], compared: frozenset[str] = COMPARED) -> list[tuple[str, str]]:
+def places_of(runs: Sequence[Run], compared: frozenset[str] | None = None) -> list[tuple[str, str]]:
     """Return the group and the row of the table that each run belongs to."""
-    groups = _distinguish([_group_name(run.training) for run in runs], runs, GROUPED)
+    groups = _distinguish([_group_name(run.training) for run in runs], runs, roles.names(Role.GROUPED))
     rows = [f"{group}\n{_row_name(run.training)}" for group, run in zip(groups, runs, strict=True)]
-    names = [name.partition("\n")[2] for name in _distinguish(rows, runs, compared)]
+    names = [
+        name.partition("\n")[2] for name in _distinguish(rows, runs, compared_with() if compared is None else compared)
+    ]
     return list(zip(groups, names, strict=True))
 
 
@@ -225,25 +213,22 @@ def _row_name(training: Mapping[str, object]) -> str:
 
 def _distinguish(names: Sequence[str], runs: Sequence[Run], flags: frozenset[str]) -> list[str]:
     """Append to names that several runs share those of the flags in which these runs differ."""
-    out = []
+    out, added = [], roles.names(Role.ADDED)
     for name, run in zip(names, runs, strict=True):
         same = [other.training for other, its_name in zip(runs, names, strict=True) if its_name == name]
         varying = [
             flag
             for flag in sorted(flags)
-            if any(other.get(flag) != run.training.get(flag) for other in same)
-            and not (flag in _ADDED and not run.training.get(flag))
+            if any(not roles.same(flag, other, run.training) for other in same)
+            and not (flag in added and not roles.value_of(flag, run.training))
         ]
-        out.append(name + "".join(f" {flag.replace('_', '-')}={_text(run.training.get(flag))}" for flag in varying))
+        values = ((flag.replace("_", "-"), _text(roles.value_of(flag, run.training))) for flag in varying)
+        out.append(name + "".join(f" {flag}={value}" for flag, value in values))
     return out
 
 
 def _text(value: object) -> str:
     return "/".join(map(str, value)) if isinstance(value, list) else "default" if value is None else str(value)
-
-
-def _differ(value: object, other: object) -> bool:
-    return value != other and not (ledger.is_off(value) and ledger.is_off(other))
 
 
 def _refuse_other_settings(runs: Sequence[Run], groups: Sequence[str], compared: frozenset[str]) -> None:
@@ -256,8 +241,8 @@ def _refuse_other_settings(runs: Sequence[Run], groups: Sequence[str], compared:
             other, expected = first.setdefault((group, step), (run, values))
             differ = sorted(
                 name
-                for name in (values.keys() | expected.keys()) - ledger.NOT_IN_DIGEST
-                if _differ(values.get(name), expected.get(name))
+                for name in values.keys() | expected.keys()
+                if roles.makes_result(name) and not roles.same(name, values, expected)
             )
             if differ:
                 flags = shorten(f"--{name.replace('_', '-')}" for name in differ)

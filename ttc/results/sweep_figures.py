@@ -12,7 +12,7 @@ import numpy as np
 
 from ttc.evaluation.predictions import Predictions, read_predictions
 from ttc.results import curve_figures, embedding_figures
-from ttc.results.collect import COMPARED, Run, places_of
+from ttc.results.collect import Run, places_of
 from ttc.results.figure_style import without_common_words
 from ttc.results.ledger_lines import Line
 from ttc.results.scatter_figure import save_scatter_figure
@@ -54,7 +54,7 @@ class Member:
     seed: int
 
 
-def members_of(runs: Sequence[Run], compared: frozenset[str] = COMPARED) -> list[Member]:
+def members_of(runs: Sequence[Run], compared: frozenset[str] | None = None) -> list[Member]:
     """Return the runs of a sweep with their places in the table; rows may differ in the flags of `compared`."""
     places = places_of(runs, compared)
     return [

@@ -11,15 +11,7 @@ import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from ttc.run import checkpoint
-
-NOT_IDENTITY = frozenset(
-    (
-        *("output", "resume", "device", "data_root", "num_workers", "cache", "cache_folder"),
-        *("log_every_steps", "save_every_epochs", "dry_run", "stop_after_minutes", "timeout_minutes"),
-    )
-)
-"""Flags that change where, how often or on what a run computes, but not which run it is."""
+from ttc.run import checkpoint, roles
 
 _BEFORE_THE_RUN = (".lock", "log.txt", "STOP")
 """What a command leaves that failed during its set-up: the corrected command may use the folder."""
@@ -122,7 +114,7 @@ class RunFolder:
     def settings(self) -> dict[str, object]:
         """Return flag -> value from `args.json`, derived values included, without those that make no other run."""
         entries = json.loads((self.path / "args.json").read_text())
-        return {name: entry["value"] for name, entry in entries.items() if name not in NOT_IDENTITY}
+        return {name: entry["value"] for name, entry in entries.items() if roles.makes_run(name)}
 
     def save_json(self, name: str, value: object) -> Path:
         """Write a JSON file of the run atomically; NaN and infinity are refused."""
@@ -142,11 +134,10 @@ def differing(stored: Mapping[str, object], wanted: Mapping[str, object]) -> lis
         One text such as "--lr (0.1 there, 0.2 now)" per differing flag.
     """
     stored, wanted = (json.loads(json.dumps(dict(each))) for each in (stored, wanted))
-    names = sorted((stored.keys() | wanted.keys()) - NOT_IDENTITY)
     return [
-        f"--{name.replace('_', '-')} ({stored.get(name)} there, {wanted.get(name)} now)"
-        for name in names
-        if stored.get(name) != wanted.get(name)
+        f"--{name.replace('_', '-')} ({roles.value_of(name, stored)} there, {roles.value_of(name, wanted)} now)"
+        for name in sorted(stored.keys() | wanted.keys())
+        if roles.makes_run(name) and not roles.same(name, stored, wanted)
     ]
 
 

@@ -16,15 +16,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TypedDict
 
-from ttc.run.folder import NOT_IDENTITY
+from ttc.run import roles
 from ttc.run.runtime import git_state
-
-NOT_IN_DIGEST = NOT_IDENTITY | {
-    "seed", "checkpoint", "checkpoint_sha256", "embeddings", "input_sha256", "layers", "probes", "scatter", "projector",
-}  # fmt: skip
-"""Left out of the digest: the seed (recorded beside it), which file was evaluated, and what decides which metrics and
-pictures are made but not the value of any. Runs with the same digest are repetitions of each other, evaluations with
-the same digest are comparable."""
 
 _PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn")
 _EMBEDDING_METRICS = (
@@ -51,7 +44,7 @@ class Measure(TypedDict):
 
 
 class Record(TypedDict):
-    """How a result came about; see `NOT_IN_DIGEST` for what the digest leaves out."""
+    """How a result came about; runs with the same digest are repetitions of each other, evaluations comparable."""
 
     seed: int | None
     arguments_sha256: str
@@ -81,14 +74,9 @@ def complete(result: Mapping[str, object], arguments: Mapping[str, object]) -> d
 
 
 def arguments_digest(arguments: Mapping[str, object]) -> str:
-    """Return the sha256 of the arguments that matter, the same for any order of the flags."""
-    kept = {name: value for name, value in arguments.items() if name not in NOT_IN_DIGEST and not is_off(value)}
+    """Return the sha256 of the arguments that make another result, the same for any order of the flags."""
+    kept = {name: value for name, value in arguments.items() if roles.in_digest(name, value)}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
-
-
-def is_off(value: object) -> bool:
-    """Tell whether a flag was not used; left out of digests, so that a new flag keeps earlier results comparable."""
-    return value is None or value is False
 
 
 def given_arguments(entries: Mapping[str, Mapping[str, object]]) -> dict[str, object]:
