@@ -25,11 +25,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks import references, timing
 from benchmarks.flags import add_benchmark
 from ttc.flags.parser import Parser, whole
-from ttc.losses import METHODS, build_objective, method
+from ttc.losses import METHODS, build_objective
 from ttc.losses.subclass import SBC
 from ttc.run import runtime
 
-CONTRASTIVE = tuple(name for name in METHODS if method(name).objective.space == "projection")
+CONTRASTIVE = tuple(name for name, method in METHODS.items() if method.objective.space == "projection")
 REFERENCES = {
     "masked-published": references.masked_published,
     "masked-supcontrast": references.masked_supcontrast,
@@ -55,7 +55,6 @@ def build_parser() -> Parser:
     )
     add("--methods", nargs="+", choices=CONTRASTIVE, default=list(CONTRASTIVE), help="losses to time")
     add("--dimensions", type=whole(1), default=128, metavar="D", help="of the embeddings; --projection-dim of a run")
-    add("--bf16-multiply", action="store_true", help="multiply pairs of rows in bfloat16; pays on recent GPUs")
     add(
         "--reference-limit",
         type=whole(0),
@@ -81,7 +80,7 @@ def loss_for(name: str, options: argparse.Namespace, samples: int) -> references
         feature_dim=FEATURES,
         projection_dim=options.dimensions,
     ).to(device)
-    objective.validate, objective.bf16_multiply = False, options.bf16_multiply
+    objective.validate = False
     features = torch.randn(samples, objective.views, FEATURES, device=device)
     ids = torch.arange(samples, device=device)
     if objective.wants_embeddings(10):

@@ -62,7 +62,10 @@ def imports(path: Path) -> list[tuple[str, str]]:
         if isinstance(node, ast.Import):
             names = {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            module = "." * node.level + (node.module or "")
+            module = node.module or ""
+            if node.level:  # as in ttc/losses, which other projects copy under other names
+                package = module_of(path if path.name == "__init__.py" else path.parent).split(".")
+                module = ".".join([*package[: len(package) - node.level + 1], *module.split(".")]).removesuffix(".")
             names = {f"{module}.{alias.name}" for alias in node.names} & OUR_MODULES or {module}
         lines += [(f"{name_of(path)}:{node.lineno}", name) for name in sorted(names)]  # type: ignore[attr-defined]
     return lines

@@ -24,6 +24,9 @@ Arrays = dict[str, NDArray[np.generic]]
 # Value and gradients that the project computes, and what the file says about each.
 Comparison = list[tuple[Tensor, NDArray[np.generic]]]
 
+# From objective, z, labels, features= and sample_ids= to the loss.
+Evaluate = Callable[..., Tensor]
+
 TOLERANCE = 1e-10
 # The published code of PaCo adds 1e-9 and 1e-12 inside its logarithms.
 TOLERANCE_PACO = 1e-7
@@ -32,8 +35,8 @@ TOLERANCE_PACO = 1e-7
 class Case:
     """The arrays of one case, as float64 and int64 tensors."""
 
-    def __init__(self, arrays: Arrays) -> None:
-        self.arrays = arrays
+    def __init__(self, arrays: Arrays, evaluate: Evaluate = Objective.__call__) -> None:
+        self.arrays, self.evaluate = arrays, evaluate
         self.settings = json.loads(str(arrays["settings"]))
         self.labels = torch.from_numpy(np.asarray(arrays["labels"], dtype=np.int64))
         self.num_classes = self._num_classes()
@@ -65,7 +68,7 @@ class Case:
 
 def compare(case: Case, objective: Objective, inputs: dict[str, Tensor], **call: Tensor) -> Comparison:
     """Evaluate the objective and pair the loss and the gradients of `inputs` with the recorded ones."""
-    loss = objective(labels=case.labels, **call)
+    loss = case.evaluate(objective, labels=case.labels, **call)
     gradients = torch.autograd.grad(loss, list(inputs.values()), allow_unused=True)
     pairs: Comparison = [(loss.detach(), case.expected("loss"))]
     for (name, tensor), gradient in zip(inputs.items(), gradients, strict=True):
@@ -121,7 +124,7 @@ def bcl(case: Case) -> Comparison:
     features = case["features"].requires_grad_()
     # View 0 feeds the classifier only, which alpha = 0 leaves out.
     views = torch.cat((features[:, :1].detach(), features), 1)
-    loss = objective(views, case.labels)
+    loss = case.evaluate(objective, views, case.labels)
     features_grad, centres_grad = torch.autograd.grad(loss, [features, objective.free_centres_KD])
     # The objective normalises its centres; the recorded gradient is that of the given ones, without this projection.
     expected = case["grad_centers"]
@@ -212,14 +215,14 @@ def load_cases(path: Path) -> dict[str, Arrays]:
     return cases
 
 
-def difference(name: str, arrays: Arrays) -> tuple[float, float]:
+def difference(name: str, arrays: Arrays, evaluate: Evaluate = Objective.__call__) -> tuple[float, float]:
     """Return the largest absolute difference of a case and its tolerance."""
     golden_method = name.rpartition("/")[2].split("_B")[0]
     entry = next((m for m in METHODS if golden_method == m or golden_method.startswith(f"{m}-")), None)
     if entry is None:
         raise ValueError(f"case {name}: method {golden_method} is not known")
-    pairs = METHODS[entry](Case(arrays))
-    worst = max(float(np.abs(mine.numpy() - np.asarray(theirs, np.float64)).max()) for mine, theirs in pairs)
+    pairs = METHODS[entry](Case(arrays, evaluate))
+    worst = max(float(np.abs(ours.numpy() - np.asarray(recorded, np.float64)).max()) for ours, recorded in pairs)
     return worst, TOLERANCE_PACO if entry == "paco" else TOLERANCE
 
 

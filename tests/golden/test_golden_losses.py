@@ -3,8 +3,14 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from torch import Tensor
+
+from tests.golden.check_losses import difference, load_cases
+from tests.losses.by_reference import reference_loss
+from ttc.losses import METHODS
 
 HERE = Path(__file__).resolve().parent
 RECORDED = HERE / "small_B8_D16.npz"
@@ -21,6 +27,22 @@ def test_all_recorded_cases_agree() -> None:
     lines = [line.split() for line in result.stdout.splitlines()]
     assert len(lines) == 160
     assert len({method for _, method, _ in lines}) == 20
+
+
+def test_the_reference_agrees_with_all_recorded_cases() -> None:
+    def evaluate(*args: Any, **keywords: Any) -> Tensor:
+        objective = args[0]
+        objective(*args[1:], **keywords)  # notes its terms, some of which are recorded too
+        evaluated.append(type(objective))
+        return reference_loss(*args, **keywords)
+
+    evaluated: list[type] = []
+    cases = load_cases(RECORDED)
+    results = {name: difference(name, arrays, evaluate) for name, arrays in cases.items()}
+    assert {name for name, (worst, tolerance) in results.items() if not worst <= tolerance} == set()
+    assert len(evaluated) == 160
+    # Cross-entropy alone is torch's own, with which test_loss_methods compares the reference.
+    assert set(evaluated) == {method.objective for name, method in METHODS.items() if name != "ce"}
 
 
 def test_single_case_file_and_a_wrong_figure(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import torch
 from loss_cases import DIM, FEATURES, inputs_for, ready, unit
 from torch import Tensor
 
-from ttc.losses import METHODS, Batch, Objective, build_objective, fused, settings_of
+from ttc.losses import METHODS, Batch, Objective, build_objective, contrastive, settings_of
 
 LABELS = torch.tensor([0, 0, 1, 0, 1, 0, 0])
 SEEDS = (0, 1, 2)
@@ -34,17 +34,17 @@ def test_value_and_gradient_at_once_are_those_of_the_general_form(
 ) -> None:
     objective = ready(method, num_classes, **settings)
     nodes = []
-    found = []
+    results = []
     for at_once in (True, False):
         if not at_once:
-            monkeypatch.setattr(fused, "fits", lambda *_: False)
+            monkeypatch.setattr(contrastive, "fits_one_block", lambda *_: False)
         inputs = inputs_for(objective, 29, "mixed", 3, views=views)
         loss = inputs.call(objective)
-        nodes.append("_Contrast" in f"{loss.grad_fn} {loss.grad_fn.next_functions if loss.grad_fn else None}")
+        nodes.append("_OneBlock" in f"{loss.grad_fn} {loss.grad_fn.next_functions if loss.grad_fn else None}")
         (3.0 * loss).backward()
-        found.append((loss.detach(), inputs.z.grad, objective.terms["no_positive_fraction"]))
+        results.append((loss.detach(), inputs.z.grad, objective.terms["no_positive_fraction"]))
     assert nodes == [True, False]
-    for one, other in zip(*found, strict=True):
+    for one, other in zip(*results, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
 
 
@@ -78,8 +78,8 @@ def test_paco_without_rows_is_logit_adjusted_cross_entropy(seed: int) -> None:
     logits = torch.randn(7, 1, 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     paco = build_objective("paco", class_counts=[90, 10], projection_dim=DIM, alpha=0.0, gamma=0.0).double()
     adjusted = build_objective("logit-adjusted-ce", class_counts=[90, 10]).double()
-    mine = paco(unit(7, 2, DIM, seed=seed), LABELS, features=logits)
-    torch.testing.assert_close(mine, adjusted(logits, LABELS))
+    contrast = paco(unit(7, 2, DIM, seed=seed), LABELS, features=logits)
+    torch.testing.assert_close(contrast, adjusted(logits, LABELS))
 
 
 @pytest.mark.parametrize("method", METHODS)

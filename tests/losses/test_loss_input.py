@@ -7,7 +7,7 @@ import torch
 from loss_cases import DIM, FEATURES, inputs_for, ready, unit
 from torch import Tensor
 
-from ttc.losses import METHODS, build_objective, method, settings_of
+from ttc.losses import METHODS, build_objective, settings_of
 
 LABELS = torch.tensor([0, 1, 0, 0])
 Z = unit(4, 2, DIM, seed=0)
@@ -134,6 +134,6 @@ def test_anchors_without_positives_count_as_zero(name: str) -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_registry_tells_source_and_settings(name: str) -> None:
-    assert method(name).source
+    assert METHODS[name].source
     assert "num_classes" not in settings_of(name)
-    assert ("temperature" in settings_of(name)) == (method(name).objective.space == "projection")
+    assert ("temperature" in settings_of(name)) == (METHODS[name].objective.space == "projection")

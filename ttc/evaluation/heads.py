@@ -14,8 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ttc.evaluation.probe import FittedProbe, auroc, linear_probe
-from ttc.losses.combine import PrototypePull
-from ttc.losses.prototypes import SupProto
+from ttc.losses.prototypes import PrototypePull, SupProto
 from ttc.models.optim import build_optimizer, learning_rate, set_learning_rate
 from ttc.models.pretrained import Pretrained, embed, stored_objective
 

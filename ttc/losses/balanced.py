@@ -11,16 +11,18 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ttc.losses.batch import Batch
-from ttc.losses.contrast import add_columns, own_class, same_class_products
-from ttc.losses.cross_entropy import checked_counts, seeded_linear
-from ttc.losses.logsumexp import log_sum_exp
-from ttc.losses.supervised import Contrastive
+from .batch import Batch, at_class
+from .classifier import checked_counts, seeded_linear
+from .contrastive import Contrastive, same_class_products
+from .logsumexp import log_sum_exp
+from .prototypes import add_columns
+from .registry import method
 
 _CENTRES = ("learnable", "layernorm", "batchnorm")
 _COSINE_SCALE = 30.0
 
 
+@method("bcl", "SupCon with class means in the denominator and class centres, plus adjusted cross-entropy")
 class BCL(Contrastive):
     """Contrast in which each class counts once in the denominator, with class centres, beside adjusted cross-entropy.
 
@@ -114,7 +116,7 @@ class BCL(Contrastive):
         """Return alpha * cross-entropy + beta * contrast."""
         if batch.views < 2:
             raise ValueError(f"bcl got {batch.views} view; view 0 is for the classifier, give at least one more")
-        contrast = self.contrast(batch.with_views(1))
+        contrast = self.contrast(_without_first_view(batch))
         self.terms["contrast"] = contrast.detach()
         if self.alpha == 0:
             return self.beta * contrast
@@ -145,9 +147,15 @@ class BCL(Contrastive):
         centre_products_AK = batch.anchors_AD @ self.centres_KD().to(dtype).T
         lse_A = add_columns(lse_A, centre_products_AK / self.temperature, log_weights_AK)
         products_BV, counts_B1 = same_class_products(batch, member_PK)
-        products_BV = products_BV + own_class(centre_products_AK, labels_A).view_as(products_BV)
+        products_BV = products_BV + at_class(centre_products_AK, labels_A).view_as(products_BV)
         return self.mean_loss(batch, lse_A, products_BV / self.temperature, counts_B1 + 1)
 
     def collapse_value(self, samples: int) -> float | None:
         """Return None: the value depends on the centres and the class counts of the batch."""
         return None
+
+
+def _without_first_view(batch: Batch) -> Batch:
+    z_BVD = batch.z_BVD[:, 1:]
+    pool_z_PVD = z_BVD if batch.pool_z_PVD is batch.z_BVD else batch.pool_z_PVD[:, 1:]
+    return Batch(z_BVD, batch.labels_B, pool_z_PVD, batch.pool_labels_P, batch.first)

@@ -14,8 +14,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ttc.losses.logsumexp import log_sum_exp
-from ttc.losses.products import other_views
+from .logsumexp import log_sum_exp
+from .products import other_views
 
 # Rounding to bfloat16 changes the length of a unit row by at most 2^-8.
 _LENGTH_TOLERANCE = 4e-3
@@ -55,7 +55,6 @@ class Batch:
     features_BVF: Tensor | None = None
     sample_ids_B: Tensor | None = None
     pool_sample_ids_P: Tensor | None = None
-    bf16_multiply: bool = False
     single_loss: bool = False
     _log_sum_exp: dict[float, Tensor] = field(default_factory=dict)
     _codes: dict[int, Tensor] = field(default_factory=dict)
@@ -86,17 +85,6 @@ class Batch:
         return self.labels_B.repeat_interleave(self.views, output_size=self.labels_B.numel() * self.views)
 
     @cached_property
-    def view_products_BVV(self) -> Tensor:
-        """Dot products between the views of one sample."""
-        return self.z_BVD @ self.z_BVD.mT
-
-    @cached_property
-    def self_products_A(self) -> Tensor:
-        """Dot product of each local row with itself."""
-        products_A: Tensor = torch.linalg.vecdot(self.anchors_AD, self.anchors_AD)
-        return products_A
-
-    @cached_property
     def other_view_products_BV(self) -> Tensor:
         """Sum of a row's dot products with the other views of its sample, the set W(i)."""
         return other_views(self.z_BVD)
@@ -119,30 +107,19 @@ class Batch:
                 self.columns_MD,
                 1.0 / temperature,
                 self_offset=self.first_row,
-                bf16_multiply=self.bf16_multiply,
             )
         return self._log_sum_exp[temperature]
-
-    def with_views(self, start: int) -> Batch:
-        """Return the batch without the views before `start`."""
-        z_BVD = self.z_BVD[:, start:]
-        pool_z_PVD = z_BVD if self.pool_z_PVD is self.z_BVD else self.pool_z_PVD[:, start:]
-        return Batch(
-            z_BVD,
-            self.labels_B,
-            pool_z_PVD,
-            self.pool_labels_P,
-            self.first,
-            sample_ids_B=self.sample_ids_B,
-            pool_sample_ids_P=self.pool_sample_ids_P,
-            bf16_multiply=self.bf16_multiply,
-        )
 
 
 def one_hot(labels_P: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:
     """Return [P, K] with a one in the class of each label."""
     # torch's own one_hot reads the labels back from the device to check their range.
     return (labels_P[:, None] == torch.arange(num_classes, device=labels_P.device)).to(dtype)
+
+
+def at_class(values_AK: Tensor, labels_A: Tensor) -> Tensor:
+    """Pick each row's value of its class [A]."""
+    return values_AK.gather(1, labels_A[:, None]).squeeze(1)
 
 
 def as_float(rows: Tensor) -> Tensor:

@@ -5,41 +5,18 @@ Shape suffixes: B samples, V views, A = B * V rows, P samples of all ranks, F fe
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from ttc.losses.batch import Batch
-from ttc.losses.contrast import own_class
-from ttc.losses.objective import Objective
+from .batch import Batch, at_class
+from .classifier import checked_counts, logits_of, seeded_linear
+from .objective import Objective
+from .registry import method
 
 
-def seeded_linear(inputs: int, outputs: int, seed: int, *, bias: bool = True) -> nn.Linear:
-    """Return a linear layer with torch's default distribution of weights, drawn from a seed of its own."""
-    layer = nn.Linear(inputs, outputs, bias=bias, device="meta").to_empty(device="cpu")
-    generator = torch.Generator().manual_seed(seed)
-    bound = 1.0 / math.sqrt(inputs)
-    for parameter in layer.parameters():
-        nn.init.uniform_(parameter, -bound, bound, generator=generator)
-    return layer
-
-
-def checked_counts(class_counts: Sequence[int] | None, num_classes: int, method: str) -> Tensor:
-    """Return the training samples per class as float64 [K].
-
-    Raises:
-        ValueError: if they are missing, not one per class, or not positive.
-    """
-    if class_counts is None:
-        raise ValueError(f"{method} weighs by class frequency; give class_counts of the training set")
-    counts = [int(n) for n in class_counts]
-    if len(counts) != num_classes or min(counts) < 1:
-        raise ValueError(f"class_counts {counts} do not give a positive number for each of {num_classes} classes")
-    return torch.tensor(counts, dtype=torch.float64)
-
-
+@method("ce", "plain cross-entropy")
 class CrossEntropy(Objective):
     """Softmax cross-entropy of a linear classifier on the encoder's features.
 
@@ -66,7 +43,7 @@ class CrossEntropy(Objective):
 
     def classifier(self, features: Tensor) -> Tensor:
         """Return logits [..., K] for features [..., F]."""
-        return features if self.head is None else self.head(features)
+        return logits_of(self.head, features)
 
     def loss(self, batch: Batch) -> Tensor:
         """Return the mean over local rows."""
@@ -82,6 +59,7 @@ class CrossEntropy(Objective):
         return nn.functional.cross_entropy(logits_AK, batch.anchor_labels_A)
 
 
+@method("weighted-ce", "cross-entropy weighted by inverse class frequency")
 class WeightedCrossEntropy(CrossEntropy):
     """Cross-entropy with weights inversely proportional to the class frequency, w_c = (1 / n_c) / sum (1 / n).
 
@@ -118,6 +96,7 @@ class WeightedCrossEntropy(CrossEntropy):
         return losses_A.sum() * world_size / (weights_K[batch.pool_labels_P].sum() * batch.views)
 
 
+@method("focal", "weighted cross-entropy that fades out for easy images")
 class FocalLoss(CrossEntropy):
     """Cross-entropy that fades out for rows already classified well: mean of w_y (1 - p_y)^gamma * -log p_y.
 
@@ -162,12 +141,13 @@ class FocalLoss(CrossEntropy):
     def reduce_logits(self, logits_AK: Tensor, batch: Batch) -> Tensor:
         """Return the mean over rows, not divided by the weights."""
         labels_A = batch.anchor_labels_A
-        nll_A = -own_class(logits_AK.log_softmax(1), labels_A)
+        nll_A = -at_class(logits_AK.log_softmax(1), labels_A)
         # Kept above zero, where a power below one has an infinite slope.
         miss_A = (-torch.expm1(-nll_A)).clamp_min(torch.finfo(nll_A.dtype).tiny)
         return (self.class_weights_K.to(nll_A.dtype)[labels_A] * miss_A**self.gamma * nll_A).mean()
 
 
+@method("logit-adjusted-ce", "cross-entropy of logits shifted by the log prior")
 class LogitAdjustedCrossEntropy(CrossEntropy):
     """Cross-entropy of logits shifted by the log prior; at test time the raw logits are used.
 
@@ -202,3 +182,29 @@ class LogitAdjustedCrossEntropy(CrossEntropy):
         """Return the mean over rows."""
         shifted_AK = logits_AK + self.tau_la * self.log_prior_K.to(logits_AK.dtype)
         return nn.functional.cross_entropy(shifted_AK, batch.anchor_labels_A)
+
+
+class HeadCrossEntropy(Objective):
+    """Cross-entropy of a linear head over the encoder's features, all views as samples."""
+
+    def __init__(self, *, num_classes: int, feature_dim: int, seed: int = 0) -> None:
+        """Create the term.
+
+        Args:
+            num_classes: number of classes.
+            feature_dim: size F of the features.
+            seed: seed of the head's weights.
+        """
+        super().__init__(num_classes=num_classes)
+        self.head = seeded_linear(feature_dim, num_classes, seed)
+
+    def classifier(self, features: Tensor) -> Tensor:
+        """Return logits [..., K] for features [..., F]."""
+        return logits_of(self.head, features)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Return the mean over all views that come with features."""
+        assert batch.features_BVF is not None
+        labels_BV = batch.labels_B[:, None].expand(batch.features_BVF.shape[:2])
+        logits_AK = self.classifier(batch.features_BVF.flatten(0, 1))
+        return nn.functional.cross_entropy(logits_AK, labels_BV.flatten())

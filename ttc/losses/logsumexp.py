@@ -37,7 +37,6 @@ class _Context(FunctionCtx):
     saved_tensors: tuple[Tensor, ...]
     needs_input_grad: tuple[bool, ...]
     scale: float
-    bf16: bool
     self_offset: int | None
     groups: Groups | None
     kept: bool
@@ -50,7 +49,6 @@ def log_sum_exp(
     *,
     self_offset: int | None = None,
     groups: Groups | None = None,
-    bf16_multiply: bool = False,
 ) -> Tensor:
     """Return log sum_j exp(scale * anchor_i . column_j) for every anchor i.
 
@@ -63,15 +61,14 @@ def log_sum_exp(
         scale: factor on every dot product, 1 / temperature.
         self_offset: column self_offset + i is anchor i itself and is left out; None leaves out nothing.
         groups: integer codes of the anchors [A] and of the columns [M]; columns of the anchor's own group are left out.
-        bf16_multiply: multiply in bfloat16. Sums stay in the input's dtype.
 
     Returns:
         [A]; -inf for an anchor without any column, with gradient zero.
     """
     if anchors_AD is columns_MD and self_offset == 0 and groups is None and one_shift_is_safe(anchors_AD, scale):
-        symmetric: Tensor = _SymmetricLogSumExp.apply(anchors_AD, scale, bf16_multiply)
+        symmetric: Tensor = _SymmetricLogSumExp.apply(anchors_AD, scale)
         return symmetric
-    result: Tensor = _LogSumExp.apply(anchors_AD, columns_MD, scale, self_offset, groups, bf16_multiply)
+    result: Tensor = _LogSumExp.apply(anchors_AD, columns_MD, scale, self_offset, groups)
     return result
 
 
@@ -108,48 +105,28 @@ def _slices(length: int, block: int) -> Iterator[slice]:
 def _logits(work: Tensor, left: Tensor, right: Tensor, scale: float) -> Tensor:
     """Write scale * left @ right.T into `work` and return that part of it."""
     out = work[: left.shape[0] * right.shape[0]].view(left.shape[0], right.shape[0])
-    return _multiply(out, left, right.T, scale)
-
-
-def _multiply(out: Tensor, left: Tensor, right: Tensor, scale: float) -> Tensor:
-    """Write scale * left @ right into `out`, multiplying in the dtype of `right`."""
-    if right.dtype == out.dtype:
-        return torch.addmm(out, left, right, beta=0, alpha=scale, out=out)
-    return out.copy_(left.to(right.dtype) @ right).mul_(scale)
-
-
-def _accumulate(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """Add left @ right to `total`, multiplying in the dtype of `right`."""
-    if left.dtype == right.dtype:
-        total.addmm_(left, right)
-    else:
-        total.add_(left.to(right.dtype) @ right)
-
-
-def _operand(rows: Tensor, bf16: bool) -> Tensor:
-    return rows.to(torch.bfloat16) if bf16 else rows
+    return torch.addmm(out, left, right.T, beta=0, alpha=scale, out=out)
 
 
 class _SymmetricLogSumExp(torch.autograd.Function):
     """Rows against themselves: E = exp(logits - shift) is symmetric, so one block serves its rows and its columns."""
 
     @staticmethod
-    def forward(ctx: _Context, rows_ND: Tensor, scale: float, bf16: bool) -> Tensor:
+    def forward(ctx: _Context, rows_ND: Tensor, scale: float) -> Tensor:
         rows = len(rows_ND)
-        operand_ND = _operand(rows_ND, bf16)
         # No product of two rows exceeds the largest squared length, so exp never overflows, whatever the rows are.
         shift: Tensor = torch.linalg.vecdot(rows_ND, rows_ND).amax() * scale
-        ctx.scale, ctx.bf16, ctx.kept = scale, bf16, fits_single_pass(rows, rows, rows_ND.device)
+        ctx.scale, ctx.kept = scale, fits_single_pass(rows, rows, rows_ND.device)
         block = rows if ctx.kept else _block(rows_ND.device)
         work = rows_ND.new_empty(block * block)
         if ctx.kept:
-            exp_NN = _logits(work, operand_ND, operand_ND, scale).sub_(shift).exp_().fill_diagonal_(0)
+            exp_NN = _logits(work, rows_ND, rows_ND, scale).sub_(shift).exp_().fill_diagonal_(0)
             total_N = exp_NN.sum(1)
             ctx.save_for_backward(rows_ND, total_N, shift, exp_NN)
             return total_N.log() + shift
         total_N = rows_ND.new_zeros(rows)
         for i, j in _upper_blocks(rows, block):
-            exp_IJ = _logits(work, operand_ND[i], operand_ND[j], scale).sub_(shift).exp_()
+            exp_IJ = _logits(work, rows_ND[i], rows_ND[j], scale).sub_(shift).exp_()
             if i == j:
                 exp_IJ.fill_diagonal_(0)
             else:
@@ -160,28 +137,28 @@ class _SymmetricLogSumExp(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: _Context, grad_N: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: _Context, grad_N: Tensor) -> tuple[Tensor, None]:
         rows_ND, total_N, shift, *kept = ctx.saved_tensors
-        operand_ND = _operand(rows_ND, ctx.bf16)
         # Without another column the total is zero, and so is the gradient.
         weight_N = grad_N / total_N if len(rows_ND) > 1 else torch.zeros_like(grad_N)
         grad_ND = torch.empty_like(rows_ND) if kept else torch.zeros_like(rows_ND)
         if kept:
             for i, pair_IN in weighted_pairs(weight_N, kept[0]):
-                _multiply(grad_ND[i], pair_IN, operand_ND, ctx.scale)
-            return grad_ND, None, None
+                out_ID = grad_ND[i]
+                torch.addmm(out_ID, pair_IN, rows_ND, beta=0, alpha=ctx.scale, out=out_ID)
+            return grad_ND, None
         block = _block(rows_ND.device)
         work, weights = rows_ND.new_empty(block * block), rows_ND.new_empty(block * block)
         for i, j in _upper_blocks(len(rows_ND), block):
-            pair_IJ = _logits(work, operand_ND[i], operand_ND[j], ctx.scale).sub_(shift).exp_()
+            pair_IJ = _logits(work, rows_ND[i], rows_ND[j], ctx.scale).sub_(shift).exp_()
             if i == j:
                 pair_IJ.fill_diagonal_(0)
             out_IJ = weights[: pair_IJ.numel()].view_as(pair_IJ)
             pair_IJ.mul_(torch.add(weight_N[i, None], weight_N[j], out=out_IJ))
-            _accumulate(grad_ND[i], pair_IJ, operand_ND[j])
+            grad_ND[i].addmm_(pair_IJ, rows_ND[j])
             if i != j:
-                _accumulate(grad_ND[j], pair_IJ.T, operand_ND[i])
-        return grad_ND.mul_(ctx.scale), None, None
+                grad_ND[j].addmm_(pair_IJ.T, rows_ND[i])
+        return grad_ND.mul_(ctx.scale), None
 
 
 def _upper_blocks(length: int, block: int) -> Iterator[tuple[slice, slice]]:
@@ -202,11 +179,9 @@ class _LogSumExp(torch.autograd.Function):
         scale: float,
         self_offset: int | None,
         groups: Groups | None,
-        bf16: bool,
     ) -> Tensor:
         anchors, columns = len(anchors_AD), len(columns_MD)
-        left_AD, right_MD = _operand(anchors_AD, bf16), _operand(columns_MD, bf16)
-        ctx.scale, ctx.bf16, ctx.self_offset, ctx.groups = scale, bf16, self_offset, groups
+        ctx.scale, ctx.self_offset, ctx.groups = scale, self_offset, groups
         ctx.kept = fits_single_pass(anchors, columns, anchors_AD.device)
         block = max(anchors, columns) if ctx.kept else _block(anchors_AD.device)
         work = anchors_AD.new_empty(min(anchors, block) * min(columns, block))
@@ -214,7 +189,7 @@ class _LogSumExp(torch.autograd.Function):
         total_A = anchors_AD.new_zeros(anchors)
         for i in _slices(anchors, block):
             for j in _slices(columns, block):
-                logits_IJ = _logits(work, left_AD[i], right_MD[j], scale)
+                logits_IJ = _logits(work, anchors_AD[i], columns_MD[j], scale)
                 _exclude(logits_IJ, i, j, self_offset, groups)
                 new_I = torch.maximum(maximum_A[i], logits_IJ.amax(1))
                 # An anchor without a column so far has maximum -inf, and -inf - (-inf) would be NaN.
@@ -228,9 +203,8 @@ class _LogSumExp(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: _Context, grad_A: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None, None]:
+    def backward(ctx: _Context, grad_A: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         anchors_AD, columns_MD, maximum_A, total_A, *kept = ctx.saved_tensors
-        left_AD, right_MD = _operand(anchors_AD, ctx.bf16), _operand(columns_MD, ctx.bf16)
         shift_A = maximum_A.nan_to_num(neginf=0.0)
         weight_A = torch.where(total_A > 0, grad_A / total_A, 0) * ctx.scale
         grad_AD = torch.zeros_like(anchors_AD) if ctx.needs_input_grad[0] else None
@@ -243,14 +217,14 @@ class _LogSumExp(torch.autograd.Function):
                 if kept:
                     pair_IJ = kept[0] * weight_A[:, None]
                 else:
-                    pair_IJ = _logits(work, left_AD[i], right_MD[j], ctx.scale)
+                    pair_IJ = _logits(work, anchors_AD[i], columns_MD[j], ctx.scale)
                     _exclude(pair_IJ, i, j, ctx.self_offset, ctx.groups)
                     pair_IJ.sub_(shift_A[i, None]).exp_().mul_(weight_A[i, None])
                 if grad_AD is not None:
-                    _accumulate(grad_AD[i], pair_IJ, right_MD[j])
+                    grad_AD[i].addmm_(pair_IJ, columns_MD[j])
                 if grad_MD is not None:
-                    _accumulate(grad_MD[j], pair_IJ.T, left_AD[i])
-        return grad_AD, grad_MD, None, None, None, None
+                    grad_MD[j].addmm_(pair_IJ.T, anchors_AD[i])
+        return grad_AD, grad_MD, None, None, None
 
 
 def _exclude(logits_IJ: Tensor, i: slice, j: slice, self_offset: int | None, groups: Groups | None) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from ttc.losses.batch import Batch, Pool, as_float, check_rows
+from .batch import Batch, Pool, as_float, check_rows
 
 Embed = Callable[[], tuple[Tensor, Tensor, Tensor]]
 Broadcast = Callable[[Tensor], Tensor]
@@ -30,7 +30,6 @@ class Objective(nn.Module):
         needs_features: whether `features` must be given.
         needs_sample_ids: whether `sample_ids` must be given.
         validate: check labels, lengths and finiteness, which waits for the device; switch off where that costs time.
-        bf16_multiply: multiply pairs of rows in bfloat16.
         terms: detached values of the last call.
         keep_graph_terms: also keep the weighted terms with their graph in `values`, to take gradients apart; a loss
             without additional terms has nothing to take apart.
@@ -53,10 +52,9 @@ class Objective(nn.Module):
             raise ValueError(f"num_classes {num_classes} is too small; at least two classes are needed")
         self.num_classes = num_classes
         self.validate = True
-        self.bf16_multiply = False
         self.keep_graph_terms = False
         self.step = 0
-        self.own_weight = 1.0
+        self.method_weight = 1.0
         self.extra_terms = nn.ModuleDict()
         self.extra_weights: dict[str, float] = {}
         self.terms: dict[str, Tensor] = {}
@@ -89,11 +87,11 @@ class Objective(nn.Module):
         with torch.autocast(device_type=z.device.type, enabled=False):
             batch = self._batch(z, labels, pool, features, sample_ids)
             self.terms, self.values = {}, {}
-            own = self.loss(batch)
-            self.terms["objective"] = own.detach()
+            loss = self.loss(batch)
+            self.terms["objective"] = loss.detach()
             if not self.extra_terms:
-                return own
-            self.values = {"objective": self.own_weight * own}
+                return loss
+            self.values = {"objective": self.method_weight * loss}
             for name, term in self.extra_terms.items():
                 assert isinstance(term, Objective)
                 value = term.loss(batch)
@@ -107,7 +105,7 @@ class Objective(nn.Module):
     @property
     def weights(self) -> dict[str, float]:
         """Term of the loss -> its weight; the method's own loss is called "objective"."""
-        return {"objective": self.own_weight, **self.extra_weights}
+        return {"objective": self.method_weight, **self.extra_weights}
 
     def loss(self, batch: Batch) -> Tensor:
         """Return the method's own loss, a scalar."""
@@ -185,7 +183,6 @@ class Objective(nn.Module):
             features_BVF,
             sample_ids,
             sample_ids if pool is None else pool.sample_ids,
-            self.bf16_multiply,
             single_loss=not self.extra_terms,
         )
 

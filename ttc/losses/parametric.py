@@ -14,16 +14,17 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from ttc.losses.batch import Batch, one_hot
-from ttc.losses.contrast import anchor_losses, own_class
-from ttc.losses.cross_entropy import checked_counts, seeded_linear
-from ttc.losses.logsumexp import log_sum_exp
-from ttc.losses.objective import Objective
-from ttc.losses.supervised import check_temperature
+from .batch import Batch, at_class, one_hot
+from .classifier import checked_counts, logits_of, seeded_linear
+from .contrastive import anchor_losses, temperature_factor
+from .logsumexp import log_sum_exp
+from .objective import Objective
+from .registry import method
 
-_log = logging.getLogger("ttc")
+_log = logging.getLogger(__name__)
 
 
+@method("paco", "momentum queue and class logits in one softmax")
 class PaCo(Objective):
     """Parametric contrast: queries against class logits, all queries and keys, and a labelled queue.
 
@@ -78,7 +79,7 @@ class PaCo(Objective):
             ValueError: for values outside their range or missing.
         """
         super().__init__(num_classes=num_classes)
-        self.factor = check_temperature(temperature, base_temperature)
+        self.factor = temperature_factor(temperature, base_temperature)
         self.temperature, self.classifier_temperature = temperature, classifier_temperature
         self.alpha, self.beta, self.gamma = alpha, beta, gamma
         self.momentum, self.rescale_alpha = momentum, rescale_alpha
@@ -111,7 +112,7 @@ class PaCo(Objective):
 
     def classifier(self, features: Tensor) -> Tensor:
         """Return raw logits [..., K]; the prior enters in training only."""
-        return features if self.head is None else self.head(features)
+        return logits_of(self.head, features)
 
     def loss(self, batch: Batch) -> Tensor:
         """Return the mean of the queries' losses."""
@@ -125,19 +126,19 @@ class PaCo(Objective):
         logits_BK = logits_BK / self.classifier_temperature
         lse_B = logits_BK.logsumexp(1)
         if self.gamma > 0:
-            scale, bf16 = 1.0 / self.temperature, batch.bf16_multiply
-            to_queries_B = log_sum_exp(query_BD, pool_query_PD, scale, self_offset=batch.first, bf16_multiply=bf16)
-            to_others_B = log_sum_exp(query_BD, other_RD, scale, bf16_multiply=bf16)
+            scale = 1.0 / self.temperature
+            to_queries_B = log_sum_exp(query_BD, pool_query_PD, scale, self_offset=batch.first)
+            to_others_B = log_sum_exp(query_BD, other_RD, scale)
             lse_B = torch.logaddexp(lse_B, torch.logaddexp(to_queries_B, to_others_B) + math.log(self.gamma))
         member_PK = one_hot(batch.pool_labels_P, self.num_classes, query_BD.dtype)
         member_RK = one_hot(other_labels_R, self.num_classes, query_BD.dtype)
         sums_KD = member_PK.T @ pool_query_PD + member_RK.T @ other_RD
-        products_B = own_class(query_BD @ sums_KD.T, batch.labels_B) - torch.linalg.vecdot(query_BD, query_BD)
+        products_B = at_class(query_BD @ sums_KD.T, batch.labels_B) - torch.linalg.vecdot(query_BD, query_BD)
         rows_B = (member_PK.sum(0) + member_RK.sum(0))[batch.labels_B] - 1
         alpha_B = self._alpha(batch.labels_B, len(pool_query_PD) + len(other_RD)).to(query_BD.dtype)
         weights_B = alpha_B * rows_B + self.beta
         self.terms["classifier_share"] = (self.beta / weights_B.clamp(min=1e-12)).mean().detach()
-        targets_B = alpha_B * products_B / self.temperature + self.beta * own_class(logits_BK, batch.labels_B)
+        targets_B = alpha_B * products_B / self.temperature + self.beta * at_class(logits_BK, batch.labels_B)
         return self.factor * anchor_losses(lse_B, targets_B, weights_B).mean()
 
     def _keys_and_queue(self, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -3,8 +3,7 @@
 Positives come as sums of rows, never as pairs: O(N K D). Autograd would differentiate the same formulae in twice as
 many operators, each of which costs a small batch more than its arithmetic.
 
-Shape suffixes: B local samples, P samples of all ranks, V views, D dimensions, K classes, A local rows, M rows of all
-ranks, S slots for drawn rows.
+Shape suffixes: B local samples, P samples of all ranks, V views, D dimensions, K classes.
 """
 
 from __future__ import annotations
@@ -23,20 +22,20 @@ class _Context(FunctionCtx):
     shared: bool
 
 
-def same_class(z_BVD: Tensor, pool_z_PVD: Tensor, own_BK: Tensor, member_PK: Tensor) -> Tensor:
+def same_class(z_BVD: Tensor, pool_z_PVD: Tensor, class_BK: Tensor, member_PK: Tensor) -> Tensor:
     """Return each row's product with the sum of the rows of its class, less the product with itself.
 
     Args:
         z_BVD: local rows.
         pool_z_PVD: rows of all ranks; may be the same tensor object.
-        own_BK: one-hot classes of the local samples.
+        class_BK: one-hot classes of the local samples.
         member_PK: one-hot classes of the samples whose rows count; zeros for the others.
 
     Returns:
         [B, V].
     """
     shared = pool_z_PVD is z_BVD
-    products_BV: Tensor = _SameClass.apply(z_BVD, z_BVD.detach() if shared else pool_z_PVD, own_BK, member_PK, shared)
+    products_BV: Tensor = _SameClass.apply(z_BVD, z_BVD.detach() if shared else pool_z_PVD, class_BK, member_PK, shared)
     return products_BV
 
 
@@ -44,24 +43,6 @@ def other_views(z_BVD: Tensor) -> Tensor:
     """Return each row's product with the sum of the other views of its sample [B, V]."""
     products_BV: Tensor = _OtherViews.apply(z_BVD)
     return products_BV
-
-
-def drawn(anchors_AD: Tensor, columns_MD: Tensor, index_AS: Tensor, weight_AS: Tensor) -> Tensor:
-    """Return each anchor's product with the weighted sum of the columns that were drawn for it.
-
-    Args:
-        anchors_AD: local rows.
-        columns_MD: rows of all ranks; may be the same tensor object.
-        index_AS: int64 indices into the columns.
-        weight_AS: their weights, of the anchors' type.
-
-    Returns:
-        [A].
-    """
-    shared = columns_MD is anchors_AD
-    columns_MD = columns_MD.detach() if shared else columns_MD
-    products_A: Tensor = _Drawn.apply(anchors_AD, columns_MD, index_AS, weight_AS, shared)
-    return products_A
 
 
 def sum_views(z_BVD: Tensor) -> Tensor:
@@ -81,20 +62,20 @@ class _SameClass(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: _Context, z_BVD: Tensor, pool_z_PVD: Tensor, own_BK: Tensor, member_PK: Tensor, shared: bool
+        ctx: _Context, z_BVD: Tensor, pool_z_PVD: Tensor, class_BK: Tensor, member_PK: Tensor, shared: bool
     ) -> Tensor:
-        own_B1D = (own_BK @ sum_classes(member_PK, pool_z_PVD))[:, None]
-        ctx.save_for_backward(z_BVD, own_B1D, own_BK, member_PK)
+        sums_B1D = (class_BK @ sum_classes(member_PK, pool_z_PVD))[:, None]
+        ctx.save_for_backward(z_BVD, sums_B1D, class_BK, member_PK)
         ctx.shared = shared
-        products_BV: Tensor = torch.linalg.vecdot(z_BVD, own_B1D - z_BVD)
+        products_BV: Tensor = torch.linalg.vecdot(z_BVD, sums_B1D - z_BVD)
         return products_BV
 
     @staticmethod
     @once_differentiable
     def backward(ctx: _Context, grad_BV: Tensor) -> tuple[Tensor, Tensor | None, None, None, None]:
-        z_BVD, own_B1D, own_BK, member_PK = ctx.saved_tensors
-        grad_z_BVD = torch.sub(own_B1D, z_BVD, alpha=2).mul_(grad_BV[..., None])
-        grad_pool_P1D = (member_PK @ sum_classes(own_BK, z_BVD * grad_BV[..., None]))[:, None]
+        z_BVD, sums_B1D, class_BK, member_PK = ctx.saved_tensors
+        grad_z_BVD = torch.sub(sums_B1D, z_BVD, alpha=2).mul_(grad_BV[..., None])
+        grad_pool_P1D = (member_PK @ sum_classes(class_BK, z_BVD * grad_BV[..., None]))[:, None]
         if ctx.shared:
             return grad_z_BVD.add_(grad_pool_P1D), None, None, None, None
         return grad_z_BVD, grad_pool_P1D.expand(-1, z_BVD.shape[1], -1), None, None, None
@@ -117,29 +98,3 @@ class _OtherViews(torch.autograd.Function):
         weighted_BVD = z_BVD * grad_BV[..., None]
         # Each row gets what it is multiplied with, and the weighted sum of the rows that it is a part of.
         return (others_BVD * grad_BV[..., None]).sub_(weighted_BVD).add_(sum_views(weighted_BVD))
-
-
-class _Drawn(torch.autograd.Function):
-    """z . sum_s w_s z_s, one slot after the other, so that beside the rows there are two matrices of their size."""
-
-    @staticmethod
-    def forward(
-        ctx: _Context, anchors_AD: Tensor, columns_MD: Tensor, index_AS: Tensor, weight_AS: Tensor, shared: bool
-    ) -> Tensor:
-        sums_AD = torch.zeros_like(anchors_AD)
-        for index_A, weight_A in zip(index_AS.unbind(1), weight_AS.unbind(1), strict=True):
-            sums_AD.addcmul_(columns_MD.index_select(0, index_A), weight_A[:, None])
-        ctx.save_for_backward(anchors_AD, sums_AD, index_AS, weight_AS, columns_MD)
-        ctx.shared = shared
-        products_A: Tensor = torch.linalg.vecdot(anchors_AD, sums_AD)
-        return products_A
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: _Context, grad_A: Tensor) -> tuple[Tensor, Tensor | None, None, None, None]:
-        anchors_AD, sums_AD, index_AS, weight_AS, columns_MD = ctx.saved_tensors
-        grad_anchors_AD = sums_AD * grad_A[:, None]
-        grad_columns_MD = grad_anchors_AD if ctx.shared else torch.zeros_like(columns_MD)
-        for index_A, weight_A in zip(index_AS.unbind(1), weight_AS.unbind(1), strict=True):
-            grad_columns_MD.index_add_(0, index_A, anchors_AD * (weight_A * grad_A)[:, None])
-        return grad_anchors_AD, None if ctx.shared else grad_columns_MD, None, None, None

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ttc.losses.batch import Batch, one_hot
-from ttc.losses.contrast import class_counts, own_class
-from ttc.losses.supervised import Contrastive
+from .batch import Batch, at_class, one_hot
+from .contrastive import Contrastive
+from .objective import Objective
+from .registry import method
 
 
 def simplex(num_classes: int, dimensions: int, seed: int) -> Tensor:
@@ -39,6 +40,11 @@ def simplex(num_classes: int, dimensions: int, seed: int) -> Tensor:
     return torch.nn.functional.normalize(rotated_KD, dim=1).float()
 
 
+def add_columns(lse_A: Tensor, logits_AX: Tensor, log_weights_AX: Tensor | float = 0.0) -> Tensor:
+    """Return the log-sum-exp over further columns too, each with a weight given by its logarithm."""
+    return torch.logaddexp(lse_A, (logits_AX + log_weights_AX).logsumexp(1))
+
+
 def margins(margin: float | Sequence[float], num_classes: int) -> Tensor:
     """Return one margin per class [K].
 
@@ -62,19 +68,20 @@ def pulled_anchors(products_AK: Tensor, labels_A: Tensor, margins_K: Tensor) -> 
         bool [A], without gradient.
     """
     products_AK = products_AK.detach()
-    own_A = own_class(products_AK, labels_A)
-    others_A = products_AK.scatter(1, labels_A[:, None], -torch.inf).amax(1)
-    return own_A <= others_A + margins_K.to(products_AK.dtype)[labels_A]
+    own_prototype_A = at_class(products_AK, labels_A)
+    nearest_other_A = products_AK.scatter(1, labels_A[:, None], -torch.inf).amax(1)
+    return own_prototype_A <= nearest_other_A + margins_K.to(products_AK.dtype)[labels_A]
 
 
 def pulled_fractions(pulled_A: Tensor, labels_A: Tensor, num_classes: int) -> dict[str, Tensor]:
     """Return the share of pulled anchors of each class, 0 for a class that the batch lacks."""
     weight_A = pulled_A.double()
-    counts_K = class_counts(labels_A, num_classes, torch.float64)
-    shares_K = one_hot(labels_A, num_classes, torch.float64).T @ weight_A / counts_K.clamp(min=1)
+    code_AK = one_hot(labels_A, num_classes, torch.float64)
+    shares_K = code_AK.T @ weight_A / code_AK.sum(0).clamp(min=1)
     return {f"pulled_fraction/{c}": shares_K[c] for c in range(num_classes)}
 
 
+@method("supproto", "SimCLR with a fixed prototype per class that pulls badly placed images")
 class SupProto(Contrastive):
     """NT-Xent, and a fixed prototype per class that pulls the rows which are not yet clearly nearest to it.
 
@@ -118,10 +125,42 @@ class SupProto(Contrastive):
         pulled_A = pulled_anchors(products_AK, labels_A, self.margins_K)
         self.terms |= pulled_fractions(pulled_A, labels_A, self.num_classes)
         weights_A = pulled_A.to(products_AK.dtype) + (batch.views - 1)
-        prototype_A = torch.where(pulled_A, own_class(products_AK, labels_A), 0.0)
+        prototype_A = torch.where(pulled_A, at_class(products_AK, labels_A), 0.0)
         products_A = (batch.other_view_products_BV.flatten() + prototype_A) / self.temperature
         return self.mean_loss(batch, batch.log_sum_exp(self.temperature), products_A, weights_A)
 
     def collapse_value(self, samples: int) -> float | None:
         """Return None: the value depends on where the rows lie relative to the prototypes."""
         return None
+
+
+class PrototypePull(Objective):
+    """The supervised half of SupProto: pulled rows approach their prototype, as a mean over all rows."""
+
+    def __init__(
+        self, *, num_classes: int, projection_dim: int, temperature: float, margin: float = 1.0, seed: int = 0
+    ) -> None:
+        """Create the term.
+
+        Args:
+            num_classes: number of classes.
+            projection_dim: dimension of the embeddings.
+            temperature: divides the cosines.
+            margin: lead of the own prototype from which on a row is no longer pulled.
+            seed: seed of the prototypes.
+        """
+        super().__init__(num_classes=num_classes)
+        self.temperature = temperature
+        self.prototypes_KD: Tensor
+        self.margins_K: Tensor
+        self.register_buffer("prototypes_KD", simplex(num_classes, projection_dim, seed))
+        self.register_buffer("margins_K", margins(margin, num_classes), persistent=False)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Return the sum over pulled rows of log-sum-exp minus the prototype's logit, divided by all rows."""
+        labels_A = batch.anchor_labels_A
+        products_AK = batch.anchors_AD @ self.prototypes_KD.to(batch.z_BVD.dtype).T
+        lse_A = batch.log_sum_exp(self.temperature)
+        counts_A = pulled_anchors(products_AK, labels_A, self.margins_K) & (lse_A != -torch.inf)
+        losses_A = lse_A.masked_fill(~counts_A, 0.0) - at_class(products_AK, labels_A) / self.temperature
+        return torch.where(counts_A, losses_A, 0.0).mean()

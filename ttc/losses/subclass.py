@@ -11,15 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ttc.losses.batch import Batch
-from ttc.losses.contrast import anchor_losses, same_class_products
-from ttc.losses.logsumexp import log_sum_exp
-from ttc.losses.objective import Broadcast, Embed
-from ttc.losses.supervised import SupCon
+from .batch import Batch
+from .contrastive import anchor_losses, same_class_products
+from .logsumexp import log_sum_exp
+from .objective import Broadcast, Embed
+from .registry import method
+from .supervised import SupCon
 
 _STATE = ("known_ids_N", "sub_classes_N", "class_temperatures_K")
 
 
+@method("sbc", "SupCon inside sub-classes of equal size, and a weaker one between them")
 class SBC(SupCon):
     """Sub-class balancing: SupCon over sub-classes found by k-means, plus a term that joins the sub-classes of a class.
 
@@ -98,7 +100,8 @@ class SBC(SupCon):
         sums_UD = batch.pool_z_PVD.new_zeros(self.num_sub_classes, batch.z_BVD.shape[2])
         sums_UD = sums_UD.index_add(0, sub_P, batch.pool_z_PVD.sum(1))
         rows_U = torch.zeros_like(sums_UD[:, 0]).index_add(0, sub_P, torch.ones_like(sub_P, dtype=dtype)) * views
-        inside_A = torch.linalg.vecdot(batch.anchors_AD, sums_UD[sub_A]) - batch.self_products_A
+        inside_A = torch.linalg.vecdot(batch.anchors_AD, sums_UD[sub_A])
+        inside_A = inside_A - torch.linalg.vecdot(batch.anchors_AD, batch.anchors_AD)
         inside_rows_A = rows_U[sub_A] - 1
         lse_A = batch.log_sum_exp(self.temperature)
         term1 = self.mean_loss(batch, lse_A, inside_A / self.temperature, inside_rows_A)
@@ -118,16 +121,12 @@ class SBC(SupCon):
 
     def _outside_log_sum_exp(self, batch: Batch, temperature_A: Tensor, sub_A: Tensor, sub_M: Tensor) -> Tensor:
         """Return the log-sum-exp over the anchor's other views and all rows of other sub-classes."""
-        lse_A = log_sum_exp(
-            batch.anchors_AD / temperature_A[:, None],
-            batch.columns_MD,
-            groups=(sub_A, sub_M),
-            bf16_multiply=batch.bf16_multiply,
-        )
+        lse_A = log_sum_exp(batch.anchors_AD / temperature_A[:, None], batch.columns_MD, groups=(sub_A, sub_M))
         if batch.views == 1:
             return lse_A
         itself = torch.eye(batch.views, dtype=torch.bool, device=sub_A.device)
-        logits_AV = batch.view_products_BVV.masked_fill(itself, -torch.inf).flatten(0, 1) / temperature_A[:, None]
+        view_products_BVV = batch.z_BVD @ batch.z_BVD.mT
+        logits_AV = view_products_BVV.masked_fill(itself, -torch.inf).flatten(0, 1) / temperature_A[:, None]
         return torch.logaddexp(lse_A, logits_AV.logsumexp(1))
 
     def _look_up(self, ids_P: Tensor) -> Tensor:

@@ -10,55 +10,16 @@ import itertools
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx, once_differentiable
 
-from ttc.losses.batch import Batch, one_hot
-from ttc.losses.contrast import add_columns, own_class, same_class_products, uniform_integers
-from ttc.losses.products import drawn
-from ttc.losses.prototypes import simplex
-from ttc.losses.supervised import Contrastive
-
-
-def draw_positives(batch: Batch, k: int, num_classes: int, seed: int, step: int) -> tuple[Tensor, Tensor]:
-    """Draw for each anchor up to k rows of its class, without replacement and without the anchor's own sample.
-
-    The draw is Floyd's algorithm on ranks inside the class, for all anchors at once, from numbers that depend on the
-    seed, the step and the anchor's index among the rows of all ranks.
-
-    Args:
-        batch: the batch.
-        k: largest number of rows per anchor.
-        num_classes: number of classes.
-        seed: seed of the run.
-        step: global step.
-
-    Returns:
-        Indices into the rows of all ranks, int64 [A, k], and whether they count, bool [A, k].
-
-    Source: Bentley, Floyd, "A sample of brilliance", Communications of the ACM 1987.
-    """
-    views, labels_A = batch.views, batch.anchor_labels_A
-    counts_K = one_hot(batch.pool_labels_P, num_classes, torch.int64).sum(0)
-    starts_A = (counts_K.cumsum(0) - counts_K)[labels_A]
-    order_P = batch.pool_labels_P.argsort(stable=True)
-    position_P = torch.empty_like(order_P).scatter_(0, order_P, torch.arange(len(order_P), device=order_P.device))
-    row_A = batch.first_row + torch.arange(len(labels_A), device=labels_A.device)
-    candidates_A = (counts_K[labels_A] - 1) * views
-    own_rank_A = (position_P[row_A // views] - starts_A) * views
-    slots_S = torch.arange(k, device=labels_A.device)
-    random_AS = uniform_integers(seed, step, row_A[:, None] * k + slots_S)
-    rank_AS = torch.full_like(random_AS, -1)
-    for slot in range(k):
-        last_A = candidates_A - k + slot
-        pick_A = random_AS[:, slot] % (last_A + 1).clamp(min=1)
-        taken_A = (rank_AS[:, :slot] == pick_A[:, None]).any(1)
-        rank_AS[:, slot] = torch.where(last_A >= 0, torch.where(taken_A, last_A, pick_A), -1)
-    valid_AS = rank_AS >= 0
-    # The own sample's rows are consecutive ranks of the class: skip them.
-    rank_AS = (rank_AS + views * (rank_AS >= own_rank_A[:, None])).clamp(min=0)
-    sample_AS = order_P[(starts_A[:, None] + rank_AS // views).clamp(max=len(order_P) - 1)]
-    return sample_AS * views + rank_AS % views, valid_AS
+from .batch import Batch, at_class
+from .contrastive import Contrastive, same_class_products
+from .draws import draw_positives
+from .prototypes import add_columns, simplex
+from .registry import method
 
 
+@method("kcl", "SupCon with at most k positives per image beside its other view")
 class KCL(Contrastive):
     """SupCon with at most k positives per anchor beside the other views of its sample.
 
@@ -97,22 +58,23 @@ class KCL(Contrastive):
         """Return this step's additional positives, see `draw_positives`."""
         return draw_positives(batch, self.k, self.num_classes, self.seed, self.step)
 
-    def positives(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def sum_positives(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the sum of dot products with the positives [B, V] and their number, [B, V] or [B, 1]."""
         if self.k >= batch.columns_MD.shape[0] - batch.views:
             return same_class_products(batch, batch.codes(self.num_classes))
         index_AS, valid_AS = self.draw(batch)
         weight_AS = valid_AS.to(batch.z_BVD.dtype)
-        drawn_A = drawn(batch.anchors_AD, batch.columns_MD, index_AS, weight_AS)
+        drawn_A = drawn_products(batch.anchors_AD, batch.columns_MD, index_AS, weight_AS)
         products_BV = drawn_A.view(len(batch.labels_B), -1) + batch.other_view_products_BV
         return products_BV, weight_AS.sum(1).view_as(products_BV) + (batch.views - 1)
 
     def loss(self, batch: Batch) -> Tensor:
         """Return the mean of the anchors' losses."""
-        products_BV, counts = self.positives(batch)
+        products_BV, counts = self.sum_positives(batch)
         return self.mean_loss(batch, batch.log_sum_exp(self.temperature), products_BV / self.temperature, counts)
 
 
+@method("tsc", "KCL whose classes are also drawn to fixed, evenly spread targets")
 class TSC(KCL):
     """KCL with one fixed target per class, which is a positive of its class and a negative of the others.
 
@@ -192,12 +154,12 @@ class TSC(KCL):
             self._class_sums = sums_KD, member_PK.sum(0).to(sums_KD.dtype) * batch.views
         if self.target_weight == 0 or self.epoch < self.kcl_epochs:
             return super().loss(batch)
-        products_BV, counts = self.positives(batch)
+        products_BV, counts = self.sum_positives(batch)
         targets_KD = self.prototypes_KD[self.assignment_K].to(batch.z_BVD.dtype)
         logits_AK = batch.anchors_AD @ targets_KD.T / self.temperature
         lse_A = add_columns(batch.log_sum_exp(self.temperature), logits_AK)
-        own_A = own_class(logits_AK, batch.anchor_labels_A)
-        logits_BV = products_BV / self.temperature + self.target_weight * own_A.view_as(products_BV)
+        target_A = at_class(logits_AK, batch.anchor_labels_A)
+        logits_BV = products_BV / self.temperature + self.target_weight * target_A.view_as(products_BV)
         return self.mean_loss(batch, lse_A, logits_BV, counts + self.target_weight)
 
     def collapse_value(self, samples: int) -> float | None:
@@ -217,3 +179,54 @@ class TSC(KCL):
         agreement_KK = self.centroids_KD @ self.prototypes_KD.T
         scores_R = agreement_KK.gather(1, self.permutations_RK.T).sum(0)
         self.assignment_K.copy_(self.permutations_RK.index_select(0, scores_R.argmax(0, keepdim=True)).squeeze(0))
+
+
+def drawn_products(anchors_AD: Tensor, columns_MD: Tensor, index_AS: Tensor, weight_AS: Tensor) -> Tensor:
+    """Return each anchor's product with the weighted sum of the columns that were drawn for it.
+
+    Args:
+        anchors_AD: local rows.
+        columns_MD: rows of all ranks; may be the same tensor object.
+        index_AS: int64 indices into the columns.
+        weight_AS: their weights, of the anchors' type.
+
+    Returns:
+        [A].
+    """
+    shared = columns_MD is anchors_AD
+    columns_MD = columns_MD.detach() if shared else columns_MD
+    products_A: Tensor = _Drawn.apply(anchors_AD, columns_MD, index_AS, weight_AS, shared)
+    return products_A
+
+
+class _Context(FunctionCtx):
+    """The attributes that the function below hangs on autograd's context."""
+
+    saved_tensors: tuple[Tensor, ...]
+    shared: bool
+
+
+class _Drawn(torch.autograd.Function):
+    """z . sum_s w_s z_s, one slot after the other, so that beside the rows there are two matrices of their size."""
+
+    @staticmethod
+    def forward(
+        ctx: _Context, anchors_AD: Tensor, columns_MD: Tensor, index_AS: Tensor, weight_AS: Tensor, shared: bool
+    ) -> Tensor:
+        sums_AD = torch.zeros_like(anchors_AD)
+        for index_A, weight_A in zip(index_AS.unbind(1), weight_AS.unbind(1), strict=True):
+            sums_AD.addcmul_(columns_MD.index_select(0, index_A), weight_A[:, None])
+        ctx.save_for_backward(anchors_AD, sums_AD, index_AS, weight_AS, columns_MD)
+        ctx.shared = shared
+        products_A: Tensor = torch.linalg.vecdot(anchors_AD, sums_AD)
+        return products_A
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: _Context, grad_A: Tensor) -> tuple[Tensor, Tensor | None, None, None, None]:
+        anchors_AD, sums_AD, index_AS, weight_AS, columns_MD = ctx.saved_tensors
+        grad_anchors_AD = sums_AD * grad_A[:, None]
+        grad_columns_MD = grad_anchors_AD if ctx.shared else torch.zeros_like(columns_MD)
+        for index_A, weight_A in zip(index_AS.unbind(1), weight_AS.unbind(1), strict=True):
+            grad_columns_MD.index_add_(0, index_A, anchors_AD * (weight_A * grad_A)[:, None])
+        return grad_anchors_AD, None if ctx.shared else grad_columns_MD, None, None, None
