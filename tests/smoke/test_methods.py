@@ -36,7 +36,7 @@ def test_trained_killed_continued_and_probed(method: str, data: str, processes: 
     if "warmup_epochs" in settings_of(method):  # so that the second epoch has the sub-classes
         words = (*words, "--method-settings", "warmup_epochs=1", "every=1")
     run_ranks(processes, "pretrain", *words, "--output", "whole", folder=tmp_path)
-    step = 1 + int(torch.randint(15, (), generator=torch.Generator().manual_seed(METHODS.index(method))))
+    step = 1 + int(torch.randint(15, (), generator=torch.Generator().manual_seed(list(METHODS).index(method))))
     running = start_ranks(processes, "pretrain", *words, "--output", "killed", folder=tmp_path)
     log = tmp_path / "killed" / "metrics.jsonl"
     while not log.exists() or len(log.read_text().splitlines()) < step:
