@@ -12,30 +12,30 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from ttc import distributed, flags
-from ttc.batches.augment import ViewGenerator
 from ttc.batches.samplers import BatchSampler
-from ttc.datasets import Dataset, batches, describe, load_dataset, resident
-from ttc.flags import settings
+from ttc.datasets import Dataset, TrainingBatches, load_dataset
+from ttc.flags import settings, setup
 from ttc.flags.parser import Given, Parser
 from ttc.losses import build_objective
 from ttc.models.batchnorm import synchronise
 from ttc.models.description import Description
 from ttc.models.networks import PretrainNetwork, build_encoder, load_weights
-from ttc.models.optim import build_optimizer, learning_rate, set_learning_rate, trainable
+from ttc.models.optim import build_optimizer, set_learning_rate, step_optimizer
 from ttc.models.pretrained import embed_training
 from ttc.run import runtime
 from ttc.run.folder import RunFolder
-from ttc.run.log import Progress, RunLog, log, start_logging
+from ttc.run.log import log
 from ttc.training import plan
-from ttc.training.embedder import BatchEmbedder
-from ttc.training.monitor import CollapseWatch, LossMonitor, class_views
+from ttc.training.embedder import embed_views
+from ttc.training.monitor import CollapseWatch
+from ttc.training.recipe import StepRecipe
 from ttc.training.reporter import Reporter
 from ttc.training.training_state import TrainingState
 
@@ -49,40 +49,39 @@ def build_parser() -> Parser:
     )
     for add in (flags.add_data, flags.add_augmentation, flags.add_model, flags.add_method, flags.add_optimisation):
         add(parser)
-    flags.add_runtime(parser)
-    flags.add_monitoring(parser)
-    flags.add_output(parser)
+    for add in (flags.add_runtime, flags.add_monitoring, flags.add_output):
+        add(parser)
     return parser
 
 
 def train(
     state: TrainingState,
     *,
-    embedder: torch.nn.Module,
-    dataset: Dataset,
-    sampler: BatchSampler,
-    views: ViewGenerator,
+    batches: TrainingBatches,
+    recipe: StepRecipe,
+    embed_all: Callable[[], tuple[Tensor, Tensor, Tensor]],
     reporter: Reporter,
-    world: distributed.World,
-    rate_at: Callable[[int], float],
-    clip_norm: float | None,
-    num_workers: int,
 ) -> bool:
     """Train until the last epoch or a requested stop; return whether the run is finished."""
-    optimizer, scaler, objective, device = state.optimizer, state.scaler, state.objective, world.device
-    steps, rows = sampler.steps_per_epoch, dataset.indices("train")
-    embed_all = partial(embed_training, state.network, dataset, views, num_workers)
+    objective, optimizer, scaler = state.objective, state.optimizer, state.scaler
+    network = recipe.prepare(state.network, objective)
+    if reporter.world.size > 1:
+        network = distributed.DistributedDataParallel(network)
     while state.epoch < reporter.epochs:
         if objective.wants_embeddings(state.epoch):
             objective.on_epoch(state.epoch, embed_all, distributed.broadcast)
-        mine, first = sampler.epoch(state.epoch, world.rank, world.size), state.step - state.epoch * steps
-        id_batches, draw_batches = rows[mine.samples[first:]], mine.draws[first:]
-        image_batches = batches(dataset.images, id_batches, num_workers, pin_memory=device.type == "cuda")
-        for ids, draws, images in zip(id_batches, draw_batches, image_batches, strict=True):
-            set_learning_rate(optimizer, rate_at(state.step))
+        for images, labels, ids, draws in batches.rest_of_epoch(state.step):
+            set_learning_rate(optimizer, recipe.learning_rate(state.step))
             objective.on_step(state.epoch, state.step)
-            labels, ids, draws = (each.to(device, non_blocking=True) for each in (dataset.labels[ids], ids, draws))
-            features, z = embedder(images.to(device, non_blocking=True), labels, ids, draws)
+            if recipe.micro_batches > 1:  # gradient caching: all that the other branch does, piece by piece
+                features, z = network(images, labels, ids, draws)
+            else:
+                inputs = recipe.views.views(images, ids, draws, objective.views)
+                inputs = recipe.cutmix(inputs, labels, ids, draws)
+                with recipe.autocast():
+                    features, z = embed_views(network, inputs[:, : objective.student_views])
+                z = objective.add_keys(z, inputs)
+                del inputs  # the network keeps a copy in its own memory format
             objective.keep_graph_terms = reporter.logs_at(state.step + 1)
             loss = objective(z, labels, distributed.pool_of(z, labels, ids), features=features, sample_ids=ids)
             reporter.monitor.add_gradients(objective.values, (z, features))
@@ -90,18 +89,18 @@ def train(
             scaler.scale(loss).backward()
             # DDP averages the network's gradients; the objective's own parameters live outside of it.
             distributed.average_gradients(objective.parameters())
-            if clip_norm is not None:
-                scaler.unscale_(optimizer)
-                torch.nn.utils.clip_grad_norm_(trainable(optimizer), clip_norm)
-            scaler.step(optimizer)
-            scaler.update()
+            step_optimizer(optimizer, scaler, recipe.clip_norm)
             objective.after_step(state.network)
             state.step += 1
-            reporter.monitor.add(state.step, loss, objective.terms, ids, features)
-            if reporter.step_ended(last_of_epoch=state.step % steps == 0):
+            reporter.log_step(loss, ids, features)
+            # After the last step of an epoch the epoch is ended first.
+            if state.step % batches.steps_per_epoch and reporter.stop_requested():
+                reporter.save_checkpoint()
                 return False
         state.epoch += 1
-        if reporter.epoch_ended():
+        reporter.log_epoch()
+        reporter.save_checkpoint()
+        if reporter.stop_requested():
             return False
     return True
 
@@ -114,70 +113,29 @@ def build_state(
     encoder = build_encoder(spec)
     if args.weights:
         load_weights(encoder, spec, args.weights)
-    arguments = settings.objective_arguments(args, dataset, sampler.presented_counts(), encoder.feature_dim)
-    objective = build_objective(args.method, **arguments).to(device)
+    feature_dim = int(encoder.feature_dim)  # type: ignore[arg-type]  # an int
+    arguments = settings.objective_arguments(args, dataset, sampler.presented_counts(), feature_dim)
+    objective = build_objective(args.method, **arguments).to(device)  # type: ignore[arg-type]  # plain values
     # The objective's own check would wait for the device in every step, and raise before LossMonitor saves the batch.
     objective.validate = False
     projection_dim = args.projection_dim if objective.space == "projection" else None
-    network = synchronise(PretrainNetwork(encoder, projection_dim, batchnorm=args.projection_batchnorm), device)
-    network.to(device, memory_format=torch.channels_last)
+    network = PretrainNetwork(encoder, projection_dim, batchnorm=args.projection_batchnorm)
+    synchronise(network, device)
+    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
     objective.attach(network)
-    return TrainingState(
-        network=network,
-        objective=objective,
-        optimizer=build_optimizer(args.optimizer, (network, objective), lr=args.lr, weight_decay=args.weight_decay),
-        scaler=torch.amp.GradScaler(device.type, enabled=args.precision == "fp16"),
-        description=Description.of(
-            method=args.method,
-            objective=arguments,
-            spec=spec,
-            projection_dim=projection_dim,
-            dataset=dataset,
-            augmentation=settings.augmentation(args, dataset),
-            seed=args.seed,
-            projection_batchnorm=args.projection_batchnorm,
-        ),
-        arguments=given.values,
-    )
-
-
-def build_embedder(
-    args: argparse.Namespace, state: TrainingState, dataset: Dataset, views: ViewGenerator, world: distributed.World
-) -> BatchEmbedder:
-    """Build what turns images into embeddings, in micro-batches if asked for."""
-    return BatchEmbedder(
-        torch.compile(state.network) if args.compile else state.network,  # type: ignore[arg-type]  # a Module
-        state.objective,
-        views,
-        micro_batches=settings.micro_batches(args.batch_size, args.micro_batch_size, world.size),
-        autocast=partial(runtime.autocast, world.device, args.precision),
-        cutmix_area=args.minority_cutmix,
-        minority_class=dataset.minority_class,
-    )
-
-
-def tell_plan(
-    args: argparse.Namespace, dataset: Dataset, sampler: BatchSampler, state: TrainingState, world: distributed.World
-) -> list[str]:
-    """Log what is going to happen and what is worrying about it; return the lines of the plan."""
-    lines = describe(dataset) + plan.plan_lines(
-        network=state.network,
-        image_shape=(dataset.channels, dataset.image_size, dataset.image_size),
-        sampler=sampler,
+    optimizer = build_optimizer(args.optimizer, (network, objective), lr=args.lr, weight_decay=args.weight_decay)
+    scaler = torch.amp.GradScaler(device.type, enabled=args.precision == "fp16")
+    description = Description.of(
         method=args.method,
-        weights=state.objective.weights,
-        views=state.objective.views,
-        epochs=args.epochs,
-        warmup_epochs=args.warmup_epochs,
-        world_size=world.size,
-        micro_batches=settings.micro_batches(args.batch_size, args.micro_batch_size, world.size),
-        half_precision=args.precision != "fp32",
+        objective=arguments,
+        spec=spec,
+        projection_dim=projection_dim,
+        dataset=dataset,
+        augmentation=settings.augmentation(args, dataset),
+        seed=args.seed,
+        projection_batchnorm=args.projection_batchnorm,
     )
-    for line in lines:
-        log.info("%s", line)
-    if world.main and (warning := plan.composition_warning(sampler, args.method)):
-        log.warning("%s", warning)
-    return lines
+    return TrainingState(network, objective, optimizer, scaler, description, given.values)
 
 
 def main() -> int:
@@ -189,84 +147,46 @@ def main() -> int:
     settings.refuse_idle_flags(parser, given)
 
     # 2. runtime
-    world = distributed.start(runtime.pick_device(args.device), args.timeout_minutes)
-    stop = runtime.StopRequest(args.stop_after_minutes)
-    runtime.seed_everything(args.seed, rank=0)
+    world, stop = setup.start_processes(args)
 
     # 3. run folder
     folder = RunFolder(Path(args.output or f"runs/{args.dataset}-{args.method}-seed{args.seed}"))
-    start_logging(world.main)
-    if not args.dry_run:
-        if distributed.from_first_rank(lambda: folder.claim(given.values, resume=args.resume)):
-            log.info("%s holds the finished run of this command; nothing to do", folder.path)
-            return 0
-        start_logging(world.main, folder.path)
+    if setup.claim(folder, given.values, args, world):
+        return 0
 
     # 4. data
-    dataset = load_dataset(settings.dataset_settings(args))
-    dataset = replace(dataset, images=resident(dataset.images, world.device))
+    dataset = setup.on_device(load_dataset(settings.dataset_settings(args)), world)
     sampler = settings.batch_sampler(args, dataset, world.size)
 
     # 5. model, 6. objective, 7. optimizer
     state = build_state(args, given, dataset, sampler, world.device)
-    views = state.description.view_generator()
+    recipe = setup.step_recipe(args, state, sampler, world)
 
-    # 8. resume
-    runtime.seed_everything(args.seed, world.rank)
-    resumed = None if args.dry_run else state.resume(folder.path / "checkpoints", args.resume)
-
-    # 9. plan
-    lines = tell_plan(args, dataset, sampler, state, world)
+    # 8. resume, 9. plan
+    plan_lines = setup.resume_and_plan(args, state, folder, dataset, sampler, recipe, world)
+    if world.main and (warning := plan.composition_warning(sampler, args.method)):
+        log.warning("%s", warning)
     if args.dry_run:
         return 0
     if world.main and not (folder.path / "split.csv").exists():  # the last of the three
-        folder.save_arguments(
-            given.values, given.sources, settings.derived(args, folder.path, dataset, state.description)
-        )
-        folder.save_json("env.json", runtime.environment_record(world.device, world.size))
+        derived = settings.derived(args, folder.path, dataset, state.description)
+        setup.save_record(folder, given.values, given.sources, derived, world)
         dataset.save_split(folder.path / "split.csv")
 
     # 10. loop
     collapse_value = state.objective.collapse_value(args.batch_size)
-    reporter = Reporter(
-        state=state,
-        folder=folder.path,
-        run_log=RunLog(folder.path, main=world.main, step=state.step),
-        progress=Progress(steps=args.epochs * sampler.steps_per_epoch, first=state.step, main=world.main),
-        monitor=LossMonitor(folder.path, collapse_value),
-        watch=CollapseWatch(state.network, dataset, views, collapse_value),
-        stop=stop,
-        world=world,
-        epochs=args.epochs,
-        batch_size=args.batch_size,
-        log_every_steps=args.log_every_steps,
-        save_every_epochs=args.save_every_epochs,
-        metrics_every_epochs=args.metrics_every_epochs,
-        stop_on_collapse=args.stop_on_collapse,
-    )
-    reporter.begin(lines, resumed, partial(class_views, dataset, views))
-    finished = train(
-        state,
-        embedder=distributed.average_over_ranks(build_embedder(args, state, dataset, views, world)),
-        dataset=dataset,
-        sampler=sampler,
-        views=views,
-        reporter=reporter,
-        world=world,
-        rate_at=partial(
-            learning_rate,
-            peak=args.lr,
-            steps=args.epochs * sampler.steps_per_epoch,
-            warmup_steps=int(args.warmup_epochs * sampler.steps_per_epoch),
-        ),
-        clip_norm=args.clip_gradient_norm,
-        num_workers=args.num_workers,
-    )
+    remedies = plan.collapse_remedies(sampler, args.method, args.lr)
+    watch = CollapseWatch(state.network, dataset, recipe.views, collapse_value, remedies)
+    reporter = setup.build_reporter(args, state, folder, sampler, stop, world, watch)
+    reporter.begin(plan_lines, dataset, recipe.views)
+    embed_all = partial(embed_training, state.network, dataset, recipe.views, args.num_workers)
+    batches = TrainingBatches(dataset, sampler, world, args.num_workers)
+    if not train(state, batches=batches, recipe=recipe, embed_all=embed_all, reporter=reporter):
+        return reporter.tell_stop()
 
     # 11. result
-    if finished:
-        reporter.finish(folder)
-    return 0 if finished else runtime.EXIT_STOPPED
+    reporter.finish(folder)
+    return 0
 
 
 if __name__ == "__main__":

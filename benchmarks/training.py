@@ -132,8 +132,7 @@ class Step:
         share = options.batch_size // distributed.world_size()
         made = torch.Generator().manual_seed(distributed.rank())
         shape = (share, CHANNELS, options.image_size, options.image_size)
-        images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=made)
-        images = images.to(self.device)
+        images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=made).to(self.device)
         self.ids = torch.arange(share, device=self.device) + distributed.rank() * share
         self.labels = (self.ids % 20 == 0).long()
         self.make_views = self._views(images)
@@ -143,7 +142,8 @@ class Step:
         self.raw.to(self.device).to(memory_format=layout)
         if variant.compiled:
             self.raw.compile()
-        self.network = distributed.average_over_ranks(self.raw)
+        several = distributed.world_size() > 1
+        self.network: nn.Module = distributed.DistributedDataParallel(self.raw) if several else self.raw
         self.optimizer = build_optimizer("sgd", (self.raw,), lr=0.01, weight_decay=1e-4)
 
     def _views(self, images: Tensor) -> references.Views:

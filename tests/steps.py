@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
 
 import pretrain
 from ttc import distributed
-from ttc.datasets import TensorImages, load_dataset, resident
-from ttc.flags import settings
+from ttc.datasets import TensorImages, TrainingBatches, load_dataset, resident
+from ttc.flags import settings, setup
+from ttc.models.pretrained import embed_training
 from ttc.training.monitor import LossMonitor
 from ttc.training.training_state import TrainingState
 
@@ -20,15 +23,20 @@ class Silent:
 
     epochs = 1
 
-    def __init__(self, folder: Path, steps: int) -> None:
-        self.monitor, self.left = LossMonitor(folder, None), steps
+    def __init__(self, folder: Path, steps: int, world: distributed.World) -> None:
+        self.monitor, self.left, self.world = LossMonitor(folder, None), steps, world
 
     def logs_at(self, step: int) -> bool:
         return False
 
-    def step_ended(self, *, last_of_epoch: bool) -> bool:
+    def log_step(self, loss: torch.Tensor, ids: torch.Tensor, features: torch.Tensor) -> None:
         self.left -= 1
+
+    def stop_requested(self) -> bool:
         return self.left == 0
+
+    def save_checkpoint(self) -> None:
+        pass
 
 
 def trainer(
@@ -45,21 +53,15 @@ def trainer(
     sampler = settings.batch_sampler(args, dataset, 1)
     world = distributed.World(0, 1, 0, device)
     state = pretrain.build_state(args, given, dataset, sampler, device)
-    views = state.description.view_generator()
-    embedder = pretrain.build_embedder(args, state, dataset, views, world)
+    recipe = replace(setup.step_recipe(args, state, sampler, world), learning_rate=lambda step: 0.1)
 
     def train(steps: int) -> bool:
         return pretrain.train(
             state,
-            embedder=embedder,
-            dataset=dataset,
-            sampler=sampler,
-            views=views,
-            reporter=Silent(folder, steps),  # type: ignore[arg-type]  # what the loop needs of it
-            world=world,
-            rate_at=lambda step: 0.1,
-            clip_norm=args.clip_gradient_norm,
-            num_workers=0,
+            batches=TrainingBatches(dataset, sampler, world, num_workers=0),
+            recipe=recipe,
+            embed_all=partial(embed_training, state.network, dataset, recipe.views, 0),
+            reporter=Silent(folder, steps, world),  # type: ignore[arg-type]  # what the loop needs of it
         )
 
     return state, train

@@ -18,10 +18,11 @@ from tests.ranks.parity import BATCH, CASES, LABELS
 from tests.views import noise
 from ttc import distributed
 from ttc.batches.augment import PRESETS, ViewGenerator
+from ttc.batches.cutmix import MinorityCutMix
 from ttc.losses import Objective, build_objective
 from ttc.models.batchnorm import synchronise
 from ttc.models.networks import ConvNet, EncoderSpec, build_encoder
-from ttc.training.embedder import BatchEmbedder
+from ttc.training.embedder import MicroBatchEmbedder, embed_views
 
 Autocast = Callable[[], AbstractContextManager[object]]
 
@@ -116,21 +117,25 @@ def step_on(batch: tuple[Tensor, ...], case: str, world: distributed.World, how:
     objective.attach(network)
     objective.on_step(0, 0)
     views = ViewGenerator(PRESETS["digits"], batch[0].shape[-1], (0.5,), (0.25,), seed=3)
-    embedder = BatchEmbedder(
-        network,
-        objective,
-        views,
-        micro_batches=how.micro_batches,
-        autocast=how.autocast,
-        cutmix_area=how.cutmix_area,
-        minority_class=1,
+    cutmix = MinorityCutMix(how.cutmix_area, 1, seed=3)
+    embedder = MicroBatchEmbedder(
+        network, objective, views, cutmix, micro_batches=how.micro_batches, autocast=how.autocast
     )
     torch.manual_seed(7 + world.rank)
     if how.textbook:
         loss = textbook(embedder, objective, how.micro_batches, batch)
     else:
-        wrapped = distributed.average_over_ranks(embedder)  # it averages for as long as it lives
-        features, z = wrapped(*batch)
+        trained: nn.Module = embedder if how.micro_batches > 1 else network
+        if world.size > 1:
+            trained = distributed.DistributedDataParallel(trained)  # it averages for as long as it lives
+        if how.micro_batches > 1:
+            features, z = trained(*batch)
+        else:
+            images, labels, ids, draws = batch
+            inputs = cutmix(views.views(images, ids, draws, objective.views), labels, ids, draws)
+            with how.autocast():
+                features, z = embed_views(trained, inputs[:, : objective.student_views])
+            z = objective.add_keys(z, inputs)
         loss = loss_of(objective, features, z, batch)
         loss.backward()
         distributed.average_gradients(objective.parameters())
@@ -148,7 +153,7 @@ def loss_of(objective: Objective, features: Tensor, z: Tensor, batch: tuple[Tens
     return loss
 
 
-def textbook(embedder: BatchEmbedder, objective: Objective, count: int, batch: tuple[Tensor, ...]) -> Tensor:
+def textbook(embedder: MicroBatchEmbedder, objective: Objective, count: int, batch: tuple[Tensor, ...]) -> Tensor:
     """Do it as the paper writes it: embed without graph, differentiate the loss, embed again with that gradient."""
     images, _, ids, draws = batch
     states, embedded = [], []

@@ -68,7 +68,7 @@ def train(case: str, world: distributed.World) -> Trace:
     objective.attach(raw)
     parameters = [p for p in (*raw.parameters(), *objective.parameters()) if p.requires_grad]
     optimizer = torch.optim.SGD(parameters, lr=0.1, momentum=0.9)
-    network = distributed.average_over_ranks(raw)
+    network = distributed.DistributedDataParallel(raw) if world.size > 1 else raw
     _offer_embeddings(objective)
 
     share, trace = BATCH // world.size, Trace()

@@ -136,6 +136,13 @@ def test_a_frozen_encoder_keeps_every_parameter_and_buffer(
     assert moved(start, after) == set()
     head, _ = build_classifier("weighted-ce", loaded(pretrained_run).description, 32, None, 0)
     assert not torch.equal(head.state_dict()["head.weight"], after["objective.head.weight"])
+    # In eval mode BatchNorm knows no batch: in micro-batches the head learns the same.
+    (tmp_path / "pieces").mkdir()
+    pieces = finetune(pretrained_run, tmp_path / "pieces", *words, "--micro-batch-size", 32)
+    assert pieces.code == 0, pieces.stderr
+    assert "micro-batches of 32" in pieces.stderr
+    again = weights(tmp_path / "pieces" / "out" / "checkpoints" / "last.pt")
+    torch.testing.assert_close(again["objective.head.weight"], after["objective.head.weight"], rtol=1e-5, atol=1e-6)
 
 
 def test_layers_up_to_the_named_one_stand_still(pretrained_run: Path, start: dict[str, Tensor], tmp_path: Path) -> None:
@@ -252,7 +259,7 @@ def test_a_dry_run_writes_nothing(pretrained_run: Path, tmp_path: Path) -> None:
 def test_variants_train(pretrained_run: Path, tmp_path: Path) -> None:
     words = ("--loss", "focal", "--class-weights", 1, 3, "--precision", "bf16", "--clip-gradient-norm", 1)
     more = ("--minority-cutmix", 0.4, "--augmentation", "medical", "--select-by", "loss", "--optimizer", "adam")
-    result = finetune(pretrained_run, tmp_path, *words, *more, "--lr", 0.001, "--epochs", 1)
+    result = finetune(pretrained_run, tmp_path, *words, *more, "--lr", 0.001, "--epochs", 1, "--micro-batch-size", 64)
     assert result.code == 0, result.stderr
     state = checkpoint.load(tmp_path / "out" / "checkpoints" / "best.pt", "finetune")
     assert state["objective"]["class_weights_K"].tolist() == [0.25, 0.75]

@@ -5,6 +5,8 @@ Legend: B samples of this process, P samples of all processes, V views, C channe
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -59,3 +61,26 @@ def minority_cutmix(
     chosen_BV = (random_BVR[..., 4] < _PROBABILITY) & minority_B[:, None] & (count > 0)
     patch_BV1SS = (inside_y[..., :, None] & inside_x[..., None, :] & chosen_BV[..., None, None])[:, :, None]
     return torch.where(patch_BV1SS, donors_BVCSS, views_BVCSS)
+
+
+@dataclass(frozen=True)
+class MinorityCutMix:
+    """Minority CutMix as a run has set it up, which may be: not at all.
+
+    Attributes:
+        area: largest share of a rare image that a patch covers, in [0, 1]; 0 leaves all images alone.
+        minority_class: the rare label; needed unless area is 0.
+        seed: of the run.
+    """
+
+    area: float
+    minority_class: int | None
+    seed: int
+
+    def __call__(self, views_BVCSS: Tensor, labels_B: Tensor, ids_B: Tensor, draws_B: Tensor) -> Tensor:
+        """Return the views with patches; see `minority_cutmix`."""
+        if self.area == 0:
+            return views_BVCSS
+        assert self.minority_class is not None
+        rare_B = torch.eq(labels_B, self.minority_class)
+        return minority_cutmix(views_BVCSS, rare_B, ids_B, draws_B, area=self.area, seed=self.seed)

@@ -4,7 +4,7 @@ A new source is one module with `read(settings) -> Source` and one line in `regi
 """
 
 from ttc.datasets.images import CachedImages, FileImages, TensorImages
-from ttc.datasets.loading import batches
+from ttc.datasets.loading import TrainingBatches, batches
 from ttc.datasets.registry import DATASETS, load_dataset
 from ttc.datasets.residence import resident
 from ttc.datasets.table import Dataset, DatasetSettings, describe
@@ -16,6 +16,7 @@ __all__ = [
     "DatasetSettings",
     "FileImages",
     "TensorImages",
+    "TrainingBatches",
     "batches",
     "describe",
     "load_dataset",

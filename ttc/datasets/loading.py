@@ -1,22 +1,27 @@
-"""Turn index batches into pixel batches, and compute normalisation statistics.
+"""Load batches: of training from any step on, of any rows in any order; and compute normalisation statistics.
 
-Shape legend: B batch, C channels, H height, W width.
+Legend: B samples of a batch, C channels, H x W stored pixels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
 
+from ttc.batches.samplers import BatchSampler
 from ttc.datasets.images import FileImages, Images
+from ttc.datasets.table import Dataset
+from ttc.distributed import World
 
 STATISTICS_BATCH = 256
 
 
-class _Decoder(Dataset[Tensor | str]):
+class _Decoder(TorchDataset[Tensor | str]):
     """Decode one index batch per item; an error travels as its message.
 
     An exception raised in a worker would reach the user wrapped in the worker's traceback.
@@ -70,6 +75,53 @@ def batches(
         if isinstance(batch, str):
             raise ValueError(batch)
         yield batch
+
+
+class TrainingBatch(NamedTuple):
+    """What a training step of one rank needs, on its device.
+
+    Attributes:
+        images: [B, C, H, W] uint8.
+        labels: [B] int64.
+        ids: [B] int64, global sample ids.
+        draws: [B] int64, how often each sample was drawn before.
+    """
+
+    images: Tensor
+    labels: Tensor
+    ids: Tensor
+    draws: Tensor
+
+
+class TrainingBatches:
+    """The training batches of one rank, which can be entered at any step of the run."""
+
+    def __init__(self, dataset: Dataset, sampler: BatchSampler, world: World, num_workers: int) -> None:
+        """Remember the parts.
+
+        Args:
+            dataset: images and labels; its split "train" is what `sampler` composes batches of.
+            sampler: plans the global batches of an epoch.
+            world: which piece of each batch is this rank's, and the device that batches go to.
+            num_workers: processes that decode image files; the batches do not depend on it.
+        """
+        self._dataset, self._sampler, self._world, self._num_workers = dataset, sampler, world, num_workers
+        self._rows = dataset.indices("train")
+        self.steps_per_epoch = sampler.steps_per_epoch
+
+    def rest_of_epoch(self, step: int) -> Iterator[TrainingBatch]:
+        """Yield the batches from a global step (counted from 0) to the end of the epoch that it lies in.
+
+        Raises:
+            ValueError: an image file cannot be decoded; see `batches`.
+        """
+        epoch, first = divmod(step, self.steps_per_epoch)
+        plan = self._sampler.epoch(epoch, self._world.rank, self._world.size)
+        ids, draws, device = self._rows[plan.samples[first:]], plan.draws[first:], self._world.device
+        images = batches(self._dataset.images, ids, self._num_workers, pin_memory=device.type == "cuda")
+        for ids_B, draws_B, images_BCHW in zip(ids, draws, images, strict=True):
+            batch = (images_BCHW, self._dataset.labels[ids_B], ids_B, draws_B)
+            yield TrainingBatch(*(tensor.to(device, non_blocking=True) for tensor in batch))
 
 
 def channel_statistics(

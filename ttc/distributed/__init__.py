@@ -5,9 +5,9 @@ Every function also works in a single process without a process group, so that n
 
 from ttc.distributed.agreement import any_rank, ask_ranks, first_rank_first, from_first_rank
 from ttc.distributed.collectives import (
+    DistributedDataParallel,
     Pool,
     average_gradients,
-    average_over_ranks,
     broadcast,
     gather,
     gather_json,
@@ -20,12 +20,12 @@ from ttc.distributed.collectives import (
 from ttc.distributed.group import World, count_failure, rank, start, stop, wait, world_size
 
 __all__ = [
+    "DistributedDataParallel",
     "Pool",
     "World",
     "any_rank",
     "ask_ranks",
     "average_gradients",
-    "average_over_ranks",
     "broadcast",
     "count_failure",
     "first_rank_first",

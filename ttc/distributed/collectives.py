@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from ttc.distributed.group import rank, world_size
 
@@ -125,17 +124,18 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
                 parameter.grad /= world_size()
 
 
-def average_over_ranks(network: nn.Module) -> nn.Module:
-    """Wrap the network so that its backward pass averages the gradients over ranks; no change in a single process.
+class DistributedDataParallel(nn.parallel.DistributedDataParallel):
+    """torch's wrapper whose backward pass averages the network's gradients over ranks; sends no buffers around.
 
-    Buffers are not sent around: BatchNorm computes the same statistics on every rank (see batchnorm.py).
+    BatchNorm computes the same statistics on every rank, see ttc/models/batchnorm.py.
     """
-    if not dist.is_initialized():
-        return network
-    # broadcast_buffers is deprecated where forward_sync_buffers exists.
-    if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters:
-        return DistributedDataParallel(network, gradient_as_bucket_view=True, forward_sync_buffers=False)
-    return DistributedDataParallel(network, gradient_as_bucket_view=True, broadcast_buffers=False)
+
+    def __init__(self, network: nn.Module) -> None:
+        """Wrap a network; the process group must have been joined."""
+        # broadcast_buffers is deprecated where forward_sync_buffers exists.
+        parameters = inspect.signature(nn.parallel.DistributedDataParallel).parameters
+        name = "forward_sync_buffers" if "forward_sync_buffers" in parameters else "broadcast_buffers"
+        super().__init__(network, gradient_as_bucket_view=True, **{name: False})  # type: ignore[arg-type]  # by version
 
 
 @dataclass(frozen=True)

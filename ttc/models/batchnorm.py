@@ -73,7 +73,11 @@ def running_statistics_moving_by(network: nn.Module, share: float) -> Iterator[N
         network: its BatchNorms are changed within the context.
         share: of a step; 0 for a pass that repeats another one, which moves and counts nothing.
     """
-    norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    norms = [
+        module
+        for module in network.modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training  # a frozen one counts nothing
+    ]
     kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm, (momentum, counted) in zip(norms, kept, strict=True):
         assert momentum is not None

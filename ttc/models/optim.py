@@ -67,6 +67,23 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
         group["lr"] = lr * group.get("factor", 1.0)
 
 
+def step_optimizer(
+    optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, clip_norm: float | None = None
+) -> None:
+    """Clip the gradients if asked to, and let the optimizer take a step unless half precision has overflowed.
+
+    Args:
+        optimizer: its parameters hold the gradients of the scaled loss.
+        scaler: of the mixed precision; may be disabled.
+        clip_norm: largest norm of all gradients together; None for no limit.
+    """
+    if clip_norm is not None:
+        scaler.unscale_(optimizer)
+        nn.utils.clip_grad_norm_(trainable(optimizer), clip_norm)
+    scaler.step(optimizer)
+    scaler.update()
+
+
 def trainable(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
     """Return all parameters that the optimizer changes."""
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]

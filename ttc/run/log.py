@@ -194,24 +194,42 @@ class Progress:
 
         self.tty = main and sys.stderr.isatty()
         self._bar = tqdm(total=steps, initial=first, disable=not self.tty, unit="step", dynamic_ncols=True)
-        self._started, self._images = time.perf_counter(), 0
+        self._steps_left = steps - first
+        self._since, self._images, self._steps = time.perf_counter(), 0, 0
 
     def step(self, images: int) -> None:
         """Count a step that saw `images` samples."""
         self._images += images
+        self._steps += 1
         self._bar.update()
 
     def epoch(self, epoch: int, epochs: int, values: Mapping[str, float]) -> None:
-        """Tell how an epoch (counted from 1) ended: on the bar, or as a line of the log."""
+        """Tell how an epoch (counted from 1) ended: on the bar, or as a line of the log.
+
+        The line's rate and the time left are those of the steps since the line before it, everything between included:
+        a run that has become slower, or was slow to start, tells the truth about now. The bar's rate is tqdm's own.
+        """
         text = "  ".join(f"{key.rsplit('/', 1)[-1]} {value:.4g}" for key, value in values.items())
         self._bar.set_postfix_str(text)
-        rate = self._images / max(1e-9, time.perf_counter() - self._started)
+        now = time.perf_counter()
+        seconds, self._steps_left = max(1e-9, now - self._since), self._steps_left - self._steps
         if not self.tty:
-            log.info("epoch %d/%d  %s  %.0f images/s", epoch, epochs, text, rate)
+            rate, left = self._images / seconds, self._steps_left * seconds / max(1, self._steps)
+            log.info("epoch %d/%d  %s  %.0f images/s  %s left", epoch, epochs, text, rate, duration(left))
+        self._since, self._images, self._steps = now, 0, 0
 
     def close(self) -> None:
         """Close the bar."""
         self._bar.close()
+
+
+def duration(seconds: float) -> str:
+    """Return a time for people: "40 s", "12 min", "3.5 h", "2.1 days"."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    if seconds < 100 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
 
 
 def save_projector(folder: Path, rows: Tensor, labels: list[str], sprites: Tensor) -> None:

@@ -179,7 +179,12 @@ class CollapseWatch:
     """
 
     def __init__(
-        self, network: nn.Module, dataset: Dataset, views: ViewGenerator, collapse_value: float | None
+        self,
+        network: nn.Module,
+        dataset: Dataset,
+        views: ViewGenerator,
+        collapse_value: float | None,
+        remedies: str = "a lower --lr",
     ) -> None:
         """Choose the subset: validation samples, equally many of each class.
 
@@ -188,9 +193,10 @@ class CollapseWatch:
             dataset: the data.
             views: makes the two fixed views of every sample.
             collapse_value: loss of fully collapsed embeddings, or None.
+            remedies: what the warning advises to try.
         """
         self._network, self._dataset, self._views = network, dataset, views
-        self._collapse_value = collapse_value
+        self.collapse_value, self._remedies = collapse_value, remedies
         self._rows = fixed_subset(dataset, WATCHED_SAMPLES)
         counts = dataset.class_counts("train")
         share = min(*counts, WATCHED_SAMPLES // len(counts))
@@ -210,17 +216,17 @@ class CollapseWatch:
         """
         values = {**self._geometry(), **self._probe()}
         loss, cosine = latest.get("train/loss"), values.get("watch/mean_cosine")
-        near = self._collapse_value is not None and loss is not None and abs(loss / self._collapse_value - 1) < 0.01
+        near = self.collapse_value is not None and loss is not None and abs(loss / self.collapse_value - 1) < 0.01
         collapsed = epoch >= 3 and (near or cosine is None or cosine > 0.98)
         values["watch/collapsed"] = latest.get("watch/collapsed", 0.0) + 1.0 if collapsed else 0.0
         if values["watch/collapsed"] == 1.0:
             _log.warning(
-                "collapse: mean cosine %s, SAA %s %%, loss %s against %s when all embeddings are equal; "
-                "try --batch-sampler balanced, --method supmin or supproto, or a lower --lr",
+                "collapse: mean cosine %s, SAA %s %%, loss %s against %s when all embeddings are equal; try %s",
                 "undefined, no unit is active" if cosine is None else f"{cosine:.3f}",
                 "/".join(f"{value:.1f}" for key, value in values.items() if "SAA" in key) or "undefined",
                 "unknown" if loss is None else f"{loss:.3f}",
-                "no known value" if self._collapse_value is None else f"{self._collapse_value:.3f}",
+                "no known value" if self.collapse_value is None else f"{self.collapse_value:.3f}",
+                self._remedies,
             )
         return values
 

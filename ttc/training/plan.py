@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -104,8 +104,31 @@ def composition_warning(sampler: BatchSampler, method: str) -> str | None:
     expected, wanted = sampler.minority_per_batch(), ENOUGH_MINORITY * sampler.batch_size
     if expected >= wanted:
         return None
+    remedies = [f"--min-minority-per-batch {wanted:.0f}", "a larger --batch-size"]
+    if sampler.kind != "balanced":
+        remedies = ["--batch-sampler balanced", *remedies]
+    elif sampler.quota(sampler.minority_class) < wanted:  # many classes; no more than the quota can be asked for
+        remedies = remedies[1:]
     return (
         f"a batch of {sampler.batch_size} holds {expected:.1f} rare images on average, fewer than about {wanted:.0f}: "
-        f"supervised losses tend to collapse or to ignore them; try --batch-sampler balanced, "
-        f"--min-minority-per-batch {wanted:.0f}, or a larger --batch-size"
+        f"supervised losses tend to collapse or to ignore them; try {join_remedies(remedies)}"
     )
+
+
+def collapse_remedies(sampler: BatchSampler, method: str, learning_rate: float) -> str:
+    """Return what may help against a collapse, without what the run does already.
+
+    Args:
+        sampler: the batches of the run.
+        method: name of its objective.
+        learning_rate: its peak.
+    """
+    remedies = [] if sampler.kind == "balanced" else ["--batch-sampler balanced"]
+    if others := [f"--method {name}" for name in ("supmin", "supproto") if name != method]:
+        remedies.append(" or ".join(others))
+    return join_remedies([*remedies, f"an --lr below {learning_rate:g}"])
+
+
+def join_remedies(remedies: Sequence[str]) -> str:
+    """Join alternatives as in "a, b or c"."""
+    return " or ".join(filter(None, (", ".join(remedies[:-1]), remedies[-1])))

@@ -10,17 +10,25 @@ from pathlib import Path
 from torch import Tensor
 
 from ttc import distributed
+from ttc.batches.augment import ViewGenerator
+from ttc.datasets import Dataset
 from ttc.run import checkpoint, ledger
 from ttc.run.folder import RunFolder
 from ttc.run.log import Progress, RunLog, log
-from ttc.run.runtime import StopRequest
-from ttc.training.monitor import CollapseWatch, LossMonitor
+from ttc.run.runtime import EXIT_STOPPED, StopRequest
+from ttc.training.monitor import CollapseWatch, LossMonitor, class_views
 from ttc.training.training_state import TrainingState
+
+_SHOWN = (
+    *("train/loss", "train/loss_over_collapse", "train/lr"),
+    *("watch/mean_cosine", "watch/probe_auroc", "val/auroc"),
+)
+"""What the line of an epoch tells, as far as it is known."""
 
 
 @dataclass
 class Reporter:
-    """Called by the loop after steps and epochs; every rank has one.
+    """Called by the loop in steps and epochs; every rank has one.
 
     Attributes:
         state: of the run.
@@ -31,6 +39,7 @@ class Reporter:
         stop: requests to end.
         world: this process's place.
         epochs: of the run.
+        steps_per_epoch: of the run.
         batch_size: samples of the global batch.
         log_every_steps: distance of the log steps.
         save_every_epochs: distance of the checkpoints that stay.
@@ -38,6 +47,7 @@ class Reporter:
         metrics_every_epochs: distance of the watches; 0 never.
         stop_on_collapse: watches in a row that end the run when they find a collapse; 0 never.
         collapsed: whether they have.
+        stopped_by: who asked the run to stop; empty as long as nobody has.
     """
 
     state: TrainingState
@@ -48,6 +58,7 @@ class Reporter:
     stop: StopRequest
     world: distributed.World
     epochs: int
+    steps_per_epoch: int
     batch_size: int
     log_every_steps: int
     save_every_epochs: int
@@ -55,29 +66,29 @@ class Reporter:
     metrics_every_epochs: int = 0
     stop_on_collapse: int = 0
     collapsed: bool = False
+    stopped_by: str = ""
     _asked: Callable[[], bool] | None = None
 
-    def begin(self, plan: list[str], resumed: Path | None, pictures: Callable[[], Mapping[str, Tensor]]) -> None:
-        """Tell what is about to happen.
+    def begin(self, plan: list[str], dataset: Dataset, views: ViewGenerator) -> None:
+        """Tell what is about to happen: the plan and, in TensorBoard, what training sees of each class.
 
         Args:
             plan: its lines.
-            resumed: the checkpoint that the run continues from, or None.
-            pictures: makes what training sees, as grids of images [N, C, S, S] in [0, 1] by class name; only the main
-                rank of a new run needs them.
+            dataset: what is trained on.
+            views: augments it.
         """
         self._end_a_collapsed_run()
-        if resumed is not None:
-            with checkpoint.contents(resumed):
+        if self.state.resumed_from is not None:
+            with checkpoint.contents(self.state.resumed_from):
                 self.monitor.restore(self.state.pending, self.world.device)
-            log.info("continuing from %s, step %d", resumed, self.state.step)
+            log.info("continuing from %s, step %d", self.state.resumed_from, self.state.step)
             return
         if not self.world.main:
             return
         self.run_log.text("plan", plan)
         if self.watch is not None:
             self.run_log.charts(self.watch.charts())
-        for name, grid in pictures().items():
+        for name, grid in class_views(dataset, views).items():
             self.run_log.image_grid(f"views/{name}", grid)
 
     def finish(self, folder: RunFolder) -> None:
@@ -110,67 +121,65 @@ class Reporter:
         """Tell whether the numbers of a step (counted from 1) are written, apart from those at the end of an epoch."""
         return step == 1 or step % self.log_every_steps == 0
 
-    def step_ended(self, *, last_of_epoch: bool) -> bool:
-        """Log at log steps, and save and return True when the run has to stop now."""
-        step = self.state.step
-        self.progress.step(self.batch_size)
-        if self.logs_at(step) or last_of_epoch:
-            self.write({**self._read(), "train/lr": self.state.optimizer.param_groups[0]["lr"]})
-        return not last_of_epoch and self._stopped()
+    def log_step(self, loss: Tensor, ids: Tensor, features: Tensor) -> None:
+        """Remember the loss of a step, and write the means since the last log step when it is one.
 
-    def epoch_ended(self) -> bool:
-        """Watch, save, tell, and return True when the run has to stop now."""
+        Args:
+            loss: scalar on the device.
+            ids: [B] int64 sample ids of this rank.
+            features: [B, V, F] encoder outputs; only their norms are kept.
+        """
+        step = self.state.step
+        self.monitor.add(step, loss, self.state.objective.terms, ids, features)
+        self.progress.step(self.batch_size)
+        if self.logs_at(step) or step % self.steps_per_epoch == 0:
+            # A method with phases changes it, and a resumed run must log what the uninterrupted one logs.
+            self.monitor.collapse_value = self.state.objective.collapse_value(self.batch_size)
+            self.write({**self.monitor.read(), "train/lr": self.state.optimizer.param_groups[0]["lr"]})
+
+    def log_epoch(self) -> None:
+        """Watch the embeddings when it is time to, and tell how the epoch ended."""
         epoch = self.state.epoch
         due = self.metrics_every_epochs and epoch % self.metrics_every_epochs == 0
         if self.world.main and self.watch is not None and due:
             self.write(self.watch.measure(epoch, self.state.latest))
         self._end_a_collapsed_run()
-        keep = epoch % self.save_every_epochs == 0 or epoch == self.epochs
-        self._save(f"epoch_{epoch:04d}.pt" if keep else None)
-        shown = (
-            "train/loss",
-            "train/loss_over_collapse",
-            "train/lr",
-            "watch/mean_cosine",
-            "watch/probe_auroc",
-            "val/auroc",
-        )
-        self.progress.epoch(
-            epoch, self.epochs, {key: self.state.latest[key] for key in shown if key in self.state.latest}
-        )
-        return epoch < self.epochs and self._stopped()
+        latest = self.state.latest
+        self.progress.epoch(epoch, self.epochs, {key: latest[key] for key in _SHOWN if key in latest})
 
-    def _end_a_collapsed_run(self) -> None:
-        # The main rank watches; all end after the same epoch. A resumed run finds the count in its checkpoint.
-        found = self.state.latest.get("watch/collapsed", 0.0)
-        if self.stop_on_collapse and distributed.any_rank(found >= self.stop_on_collapse, self.world.device):
-            self.epochs, self.collapsed = self.state.epoch, True
-            log.info("--stop-on-collapse %d: the run ends after epoch %d", self.stop_on_collapse, self.epochs)
+    def save_checkpoint(self) -> None:
+        """Write last.pt and, after every so many epochs and the last one, a checkpoint that stays."""
+        # First what was logged up to this step: a run that continues from here never logs it again.
+        self.run_log.flush()
+        self.state.pending = self.monitor.pending()
+        epoch, complete = self.state.epoch, self.state.step == self.state.epoch * self.steps_per_epoch
+        keep = complete and (epoch % self.save_every_epochs == 0 or epoch == self.epochs)
+        self.state.save(self.folder / "checkpoints", f"epoch_{epoch:04d}.pt" if keep else None)
 
-    def _stopped(self) -> bool:
+    def stop_requested(self) -> bool:
+        """Tell whether the run has to end before its last epoch; all ranks get the same answer, at the same step."""
+        if self.state.epoch == self.epochs:
+            return False
         reason = self.stop.reason(self.folder)
         wanted = reason is not None
         if self.world.size > 1:  # what the ranks wanted a step ago, so that nobody waits for the answer
             before, self._asked = self._asked, distributed.ask_ranks(wanted)
             wanted = before is not None and before()
-        if not wanted:
-            return False
-        self._save()
-        log.warning(
-            "stopped by %s after step %d; the same command continues", reason or "another rank", self.state.step
-        )
-        return True
+        if wanted:
+            self.stopped_by = reason or "another rank"
+        return wanted
 
-    def _save(self, keep_as: str | None = None) -> None:
-        # First what was logged up to this step: a run that continues from here never logs it again.
-        self.run_log.flush()
-        self.state.pending = self.monitor.pending()
-        self.state.save(self.folder / "checkpoints", keep_as)
+    def tell_stop(self) -> int:
+        """Tell who stopped the run, whose checkpoint has been written; return the exit code."""
+        log.warning("stopped by %s after step %d; the same command continues", self.stopped_by, self.state.step)
+        return EXIT_STOPPED
 
-    def _read(self) -> dict[str, float]:
-        # A method with phases changes it, and a resumed run must log what the uninterrupted one logs.
-        self.monitor.collapse_value = self.state.objective.collapse_value(self.batch_size)
-        return self.monitor.read()
+    def _end_a_collapsed_run(self) -> None:
+        # The main rank watches; all end after the same epoch. A resumed run finds the count in its checkpoint.
+        collapses = self.state.latest.get("watch/collapsed", 0.0)
+        if self.stop_on_collapse and distributed.any_rank(collapses >= self.stop_on_collapse, self.world.device):
+            self.epochs, self.collapsed = self.state.epoch, True
+            log.info("--stop-on-collapse %d: the run ends after epoch %d", self.stop_on_collapse, self.epochs)
 
     def write(self, values: Mapping[str, float]) -> None:
         """Log numbers at the current step and keep them as the latest."""

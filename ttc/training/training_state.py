@@ -39,6 +39,7 @@ class TrainingState:
         pending: losses since the last log step, of a run that was stopped between two; see `LossMonitor.pending`.
         kind: of its checkpoints.
         extra: what else the script keeps; tensors and plain values.
+        resumed_from: the checkpoint that the run continues from; None for a fresh start.
     """
 
     network: PretrainNetwork
@@ -54,6 +55,7 @@ class TrainingState:
     pending: dict[str, Any] = field(default_factory=dict)
     kind: str = checkpoint.PRETRAIN
     extra: dict[str, Any] = field(default_factory=dict)
+    resumed_from: Path | None = None
     _started: float = field(default_factory=time.perf_counter)
 
     def elapsed(self) -> float:
@@ -99,27 +101,23 @@ class TrainingState:
             "description": asdict(self.description),
         }
 
-    def resume(self, folder: Path, source: str) -> Path | None:
-        """Take over what a checkpoint holds.
+    def resume(self, folder: Path, source: str) -> None:
+        """Take over what a checkpoint holds, and note it as `resumed_from`.
 
         Args:
             folder: the run's checkpoint folder.
             source: "auto" or "never" (the folder's newest checkpoint, if any), or the path of a checkpoint.
 
-        Returns:
-            The file that was read, or None for a fresh start.
-
         Raises:
             ValueError: the checkpoint cannot be used, belongs to another run, or is another one for other ranks.
         """
-        path = self._find(folder, source)
+        self.resumed_from = self._find(folder, source)
         steps = distributed.gather(torch.tensor([self.step], device=next(self.network.parameters()).device)).tolist()
         if len(set(steps)) > 1:
             raise ValueError(
-                f"the processes read checkpoints of different steps ({shorten(steps)}) from {path or folder}; "
-                f"use an --output that all hosts share"
+                f"the processes read checkpoints of different steps ({shorten(steps)}) from "
+                f"{self.resumed_from or folder}; use an --output that all hosts share"
             )
-        return path
 
     def _find(self, folder: Path, source: str) -> Path | None:
         if source in ("auto", "never"):

@@ -1,0 +1,170 @@
+"""What both training scripts set up from their flags in the same way: process, run folder, reporter, schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+
+from ttc import distributed
+from ttc.batches.cutmix import MinorityCutMix
+from ttc.batches.samplers import BatchSampler
+from ttc.datasets import Dataset, describe, resident
+from ttc.flags import settings
+from ttc.flags.parser import Namespace
+from ttc.run import runtime
+from ttc.run.folder import RunFolder
+from ttc.run.log import Progress, RunLog, log, start_logging
+from ttc.training import plan
+from ttc.training.finetuning import two_phase_rate
+from ttc.training.monitor import CollapseWatch, LossMonitor
+from ttc.training.recipe import StepRecipe
+from ttc.training.reporter import Reporter
+from ttc.training.training_state import TrainingState
+
+
+def start_processes(args: Namespace) -> tuple[distributed.World, runtime.StopRequest]:
+    """Join the other processes, start the log, and listen to requests to stop from here on."""
+    world = distributed.start(runtime.pick_device(args.device), args.timeout_minutes)
+    stop = runtime.StopRequest(args.stop_after_minutes)
+    runtime.seed_everything(args.seed, rank=0)
+    start_logging(world.main)
+    return world, stop
+
+
+def claim(folder: RunFolder, identity: Mapping[str, object], args: Namespace, world: distributed.World) -> bool:
+    """Claim the run folder and log to it, unless the run is a dry one; return whether the run is finished already.
+
+    Raises:
+        ValueError: the folder holds another run, or is in use.
+    """
+    if args.dry_run:
+        return False
+    if distributed.from_first_rank(lambda: folder.claim(identity, resume=args.resume)):
+        log.info("%s holds the finished run of this command; nothing to do", folder.path)
+        return True
+    start_logging(world.main, folder.path)
+    return False
+
+
+def on_device(dataset: Dataset, world: distributed.World) -> Dataset:
+    """Return the data set with its images on the device, if they are in memory and fit there."""
+    return replace(dataset, images=resident(dataset.images, world.device))
+
+
+def step_recipe(
+    args: Namespace, state: TrainingState, sampler: BatchSampler, world: distributed.World, linear_epochs: int = 0
+) -> StepRecipe:
+    """Return how a step is made; the learning rate has a phase of its own for the linear epochs, if there are any.
+
+    Raises:
+        ValueError: the batch cannot be cut into such micro-batches.
+    """
+    description, steps = state.description, sampler.steps_per_epoch
+    return StepRecipe(
+        views=description.view_generator(),
+        cutmix=MinorityCutMix(args.minority_cutmix, description.minority_class, description.seed),
+        autocast=partial(runtime.autocast, world.device, args.precision),
+        micro_batches=settings.micro_batches(args.batch_size, args.micro_batch_size, world.size),
+        compiled=args.compile,
+        learning_rate=partial(
+            two_phase_rate,
+            peak=args.lr,
+            linear_steps=linear_epochs * steps,
+            steps=args.epochs * steps,
+            warmup_steps=int(args.warmup_epochs * steps),
+        ),
+        clip_norm=args.clip_gradient_norm,
+    )
+
+
+def resume_and_plan(
+    args: Namespace,
+    state: TrainingState,
+    folder: RunFolder,
+    dataset: Dataset,
+    sampler: BatchSampler,
+    recipe: StepRecipe,
+    world: distributed.World,
+    *more: str,
+) -> list[str]:
+    """Take over the checkpoint to continue from, if there is one; log what is going to happen and return the lines.
+
+    Args:
+        args: of either training script.
+        state: network and objective.
+        folder: of the run; a dry run does not look into it.
+        dataset: what is trained on.
+        sampler: the batches.
+        recipe: of a step.
+        world: the processes; each has a random state of its own from here on.
+        more: lines of the script itself.
+
+    Raises:
+        ValueError: see `TrainingState.resume`.
+    """
+    runtime.seed_everything(args.seed, world.rank)
+    if not args.dry_run:
+        state.resume(folder.path / "checkpoints", args.resume)
+    lines = [
+        *describe(dataset),
+        *plan.plan_lines(
+            network=state.network,
+            image_shape=(dataset.channels, dataset.image_size, dataset.image_size),
+            sampler=sampler,
+            method=state.description.method,
+            weights=state.objective.weights,
+            views=state.objective.views,
+            epochs=args.epochs,
+            warmup_epochs=args.warmup_epochs,
+            world_size=world.size,
+            micro_batches=recipe.micro_batches,
+            half_precision=args.precision != "fp32",
+        ),
+        *more,
+    ]
+    for line in lines:
+        log.info("%s", line)
+    return lines
+
+
+def build_reporter(
+    args: Namespace,
+    state: TrainingState,
+    folder: RunFolder,
+    sampler: BatchSampler,
+    stop: runtime.StopRequest,
+    world: distributed.World,
+    watch: CollapseWatch | None = None,
+) -> Reporter:
+    """Build what the loop calls to log, save and stop; without a watch nothing but the loss is looked at."""
+    steps = sampler.steps_per_epoch
+    return Reporter(
+        state=state,
+        folder=folder.path,
+        run_log=RunLog(folder.path, main=world.main, step=state.step),
+        progress=Progress(steps=args.epochs * steps, first=state.step, main=world.main),
+        monitor=LossMonitor(folder.path, None if watch is None else watch.collapse_value),
+        stop=stop,
+        world=world,
+        epochs=args.epochs,
+        steps_per_epoch=steps,
+        batch_size=args.batch_size,
+        log_every_steps=args.log_every_steps,
+        save_every_epochs=args.save_every_epochs,
+        watch=watch,
+        metrics_every_epochs=0 if watch is None else args.metrics_every_epochs,
+        stop_on_collapse=0 if watch is None else args.stop_on_collapse,
+    )
+
+
+def save_record(
+    folder: RunFolder,
+    identity: Mapping[str, object],
+    sources: Mapping[str, str],
+    derived: Mapping[str, object],
+    world: distributed.World,
+) -> None:
+    """Write args.json and env.json of a new run."""
+    folder.save_arguments(identity, sources, derived)
+    folder.save_json("env.json", runtime.environment_record(world.device, world.size))
