@@ -10,6 +10,7 @@ embeddings.npz and, with --projector, files for TensorBoard to RUN/metrics. Stan
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from pathlib import Path
@@ -26,8 +27,9 @@ from ttc.metrics.representation import RepresentationMetrics, representation_met
 from ttc.metrics.shares import Share
 from ttc.models.pretrained import Pretrained, embed_shared, load_pretrained, without_dead
 from ttc.results.embedding_figures import save_embedding_figure
+from ttc.results.figure_style import drawing
 from ttc.results.metric_tables import format_table
-from ttc.run import ledger, runtime
+from ttc.run import files, ledger, runtime
 from ttc.run.folder import RunFolder
 from ttc.run.log import log, save_projector, start_logging
 from ttc.run.npz import read_arrays
@@ -81,30 +83,53 @@ def choose_rows(run: Pretrained, split: str, class_balance: str, most: int) -> T
     return torch.cat(kept).sort().values
 
 
-def write_files(
+def described(run: Pretrained, split: str, class_balance: str) -> dict[str, object]:
+    """Return what a result says about its run."""
+    description = run.description
+    return {
+        "method": description.method,
+        "dataset": description.data["name"],
+        "seed": description.seed,
+        "step": run.step,
+        "split": split,
+        "class_balance": class_balance,
+    }
+
+
+def draw_figures(
     folder: Path,
     scatter: str,
     layers: dict[str, tuple[Tensor, Tensor]],
     class_names: list[str],
     prototypes: Tensor | None,
 ) -> None:
-    """Write a figure per layer and the embeddings of the last layer, which is the space of the paper's metrics."""
+    """Draw a figure per layer."""
     for layer, (values, labels) in layers.items():
         if scatter == "none" or len(labels) < 2:
             continue
-        save_embedding_figure(
-            folder / f"{layer}.png",
-            values.numpy(),
-            labels.numpy(),
-            class_names,
-            prototypes=prototypes.numpy() if prototypes is not None and layer == "projection" else None,
-            title=f"{layer}, {len(labels)} samples",
-            scatter=scatter,
-        )
-    arrays = {"embeddings": values.numpy(), "labels": labels.numpy(), "class_names": np.array(class_names)}
+        with drawing(folder / f"{layer}.png"):
+            save_embedding_figure(
+                folder / f"{layer}.png",
+                values.numpy(),
+                labels.numpy(),
+                class_names,
+                prototypes=prototypes.numpy() if prototypes is not None and layer == "projection" else None,
+                title=f"{layer}, {len(labels)} samples",
+                scatter=scatter,
+            )
+
+
+def save_embeddings(
+    path: Path, embeddings: tuple[Tensor, Tensor], class_names: list[str], prototypes: Tensor | None
+) -> None:
+    """Write embeddings with their labels as an npz file."""
+    arrays = {name: tensor.numpy() for name, tensor in zip(("embeddings", "labels"), embeddings, strict=True)}
+    arrays["class_names"] = np.array(class_names)
     if prototypes is not None:
         arrays["prototypes"] = prototypes.numpy()
-    np.savez_compressed(folder / "embeddings.npz", **arrays)  # type: ignore[arg-type]  # no array is named allow_pickle
+    packed = io.BytesIO()
+    np.savez_compressed(packed, **arrays)  # type: ignore[arg-type]  # no array is named allow_pickle
+    files.replace(path, packed.getbuffer())
 
 
 def main() -> int:
@@ -129,7 +154,7 @@ def main() -> int:
         if distributed.from_first_rank(lambda: folder.claim(identity)):
             log.info("%s holds the finished result of this command; nothing to do", folder.path)
             if world.main:
-                sys.stdout.write(folder.result.read_text())
+                sys.stdout.write(folder.result_text())
             return 0
 
     # 4. embeddings
@@ -181,31 +206,26 @@ def main() -> int:
                 device=world.device,
                 share=Share(world.rank, world.size, distributed.sum_with_gradient),
             )
-        log.info("%s", "\n".join([f"-- {layer}", *format_table(found[layer], class_names, minority)]))
+        for line in [f"-- {layer}", *format_table(found[layer], class_names, minority)]:
+            log.info("%s", line)
 
     # 6. result
     if world.main:
         result: dict[str, object] = {"kind": "metrics", "class_names": class_names, "minority_class": minority, **found}
         result["dead_samples"] = dead_samples
         if run is not None:
-            description = run.description
-            result |= {
-                "method": description.method,
-                "dataset": description.data["name"],
-                "seed": description.seed,
-                "step": run.step,
-                "split": args.split,
-                "class_balance": args.class_balance,
-            }
+            result |= described(run, args.split, args.class_balance)
         result = ledger.complete(result, given.values)
         if folder is not None:
             folder.save_arguments(identity, {**given.sources, "input_sha256": "content of the file"}, {})
-            write_files(folder.path, args.scatter, layers, class_names, prototypes)
+            # The last layer is the space of the paper's metrics.
+            save_embeddings(folder.path / "embeddings.npz", layers[layer], class_names, prototypes)
             if args.projector and run is not None:
                 sprites = run.dataset.images[rows].float() / 255
                 names = [class_names[label] for label in labels.tolist()]
                 save_projector(folder.path / "tb", embeddings["projection"][0], names, sprites)
             folder.save_json("metrics.json", result)
+            draw_figures(folder.path, args.scatter, layers, class_names, prototypes)
         sys.stdout.write(json.dumps(result) + "\n")
     return 0
 

@@ -160,7 +160,7 @@ def main() -> int:
     identity = {**given.values, "checkpoint_sha256": settings.file_digest(args.checkpoint)}
     if setup.claim(folder, identity, args, world):
         if world.main:
-            sys.stdout.write(folder.result.read_text())
+            sys.stdout.write(folder.result_text())
         return 0
 
     # 4. data
@@ -205,7 +205,7 @@ def main() -> int:
     clinical = (args.class_balance, args.deploy_prevalence or (), args.bootstrap)
     write_result(selection, reporter, folder, *clinical, encoder_before)
     if world.main:
-        sys.stdout.write(folder.result.read_text())
+        sys.stdout.write(folder.result_text())
     return 0
 
 

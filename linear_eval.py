@@ -28,8 +28,7 @@ from ttc import distributed, flags
 from ttc.datasets import Dataset
 from ttc.evaluation.evaluate import Evaluation
 from ttc.evaluation.folds import stratified_folds
-from ttc.evaluation.heads import prototype_classifier
-from ttc.evaluation.heads_io import save_heads
+from ttc.evaluation.heads import prototype_classifier, save_heads
 from ttc.evaluation.probe import (
     PROBES,
     evaluation_rows,
@@ -43,6 +42,7 @@ from ttc.flags.parser import Parser
 from ttc.models.pretrained import embed_shared, load_pretrained, own_classifier
 from ttc.results.metric_tables import format_clinical, format_probes
 from ttc.run import ledger, runtime
+from ttc.run.checkpoint import write_text
 from ttc.run.folder import RunFolder
 from ttc.run.log import log, save_pr_curves, start_logging
 
@@ -174,7 +174,7 @@ def main() -> int:
     if distributed.from_first_rank(lambda: folder.claim(identity)):
         log.info("%s holds the finished result of this command; nothing to do", folder.path)
         if world.main:
-            sys.stdout.write(folder.result.read_text())
+            sys.stdout.write(folder.result_text())
         return 0
 
     # 4. data and model
@@ -220,7 +220,7 @@ def main() -> int:
         # 7. result
         folder.save_arguments(identity, {**given.sources, "checkpoint_sha256": "content of the file"}, {})
         predictions = pandas.concat(evaluation.tables)
-        predictions.to_csv(folder.path / "predictions.csv", index=False)
+        write_text(folder.path / "predictions.csv", predictions.to_csv(index=False))
         save_pr_curves(folder.path / "tb", predictions, args.positive_class)
         description = run.description
         names, positive = description.class_names, args.positive_class

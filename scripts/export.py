@@ -23,7 +23,7 @@ from ttc.evaluation.new_images import encode, read_images
 from ttc.flags import settings
 from ttc.flags.parser import Parser
 from ttc.models.pretrained import embed_shared, load_network, load_pretrained
-from ttc.run import runtime
+from ttc.run import files, runtime
 from ttc.run.checkpoint import write_text
 from ttc.run.log import log, start_logging
 
@@ -98,6 +98,7 @@ def main() -> int:
     images = example_images(int(description.encoder["channels"]), encoder.image_size)
     folder = settings.evaluation_folder(args, "export")
     folder.mkdir(parents=True, exist_ok=True)
+    files.refuse_links(folder)
 
     # 3. exports
     for kind in args.format:

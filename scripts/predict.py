@@ -21,8 +21,7 @@ import torch
 
 from ttc import flags
 from ttc.datasets.images import FileImages, find_bad_images
-from ttc.evaluation.heads import Predict
-from ttc.evaluation.heads_io import Heads, load_heads
+from ttc.evaluation.heads import Heads, Predict, load_heads
 from ttc.evaluation.new_images import encode, read_images
 from ttc.evaluation.predictions import read_predictions
 from ttc.evaluation.probe import PROBES, FittedProbe, module_digest
@@ -85,9 +84,9 @@ def threshold(text: str) -> float | str:
     return text if text in RULES else real(0, 1)(text)
 
 
-def threshold_by(rule: str, path: Path, probe: str, positive_class: int) -> float:
+def threshold_by(rule: str, path: Path, probe: str, positive_class: int, within: Path | None) -> float:
     """Return the threshold that a rule chooses on the validation predictions of a probe."""
-    predictions = read_predictions(path, probe, positive_class, "val") if path.is_file() else None
+    predictions = read_predictions(path, probe, positive_class, "val", within) if path.is_file() else None
     chosen = None if predictions is None else choose_thresholds((predictions.labels_N == 1, predictions.scores_N))[rule]
     if chosen is None:
         raise ValueError(f"--threshold {rule}: {path} has no validation scores to choose on; give a number")
@@ -110,12 +109,14 @@ def own_head(network: PretrainNetwork, description: Description, state: State) -
     return predict
 
 
-def matching_heads(path: Path, network: PretrainNetwork, checkpoint: str) -> Heads:
+def matching_heads(
+    path: Path, network: PretrainNetwork, description: Description, checkpoint: str, within: Path | None
+) -> Heads:
     """Read heads and make sure that they were fitted on this network."""
     if not path.is_file():
         raise ValueError(f"--head {path} is missing; run linear_eval.py --checkpoint {checkpoint}, or use --head own")
-    heads = load_heads(path)
-    if heads.encoder_sha256 != module_digest(network):
+    heads = load_heads(path, within)
+    if heads.encoder_sha256 != module_digest(network) or heads.class_names != description.class_names:
         raise ValueError(f"--head {path} belongs to another encoder; run linear_eval.py on {checkpoint}")
     return heads
 
@@ -160,18 +161,19 @@ def main() -> int:
     network, description, state = load_network(args.checkpoint, runtime.pick_device(args.device))
     run = Path(args.checkpoint).resolve().parent.parent
     positive, probe = settings.positive_class(None, description), "own"
+    within = None if args.head not in (None, "own") else run
     if args.head == "own":
         predictions, head = run / "predictions.csv", own_head(network, description, state)
     else:
         path = Path(args.head) if args.head else run / "linear_eval" / "heads.pt"
         predictions = path.with_name("predictions.csv")
-        heads = matching_heads(path, network, args.checkpoint)
+        heads = matching_heads(path, network, description, args.checkpoint, within)
         positive, (probe, head) = heads.positive_class, choose_head(heads, args.probe, path)
     names = description.class_names
     log.info("positive class: %s", names[positive])
     limit = args.threshold
     if isinstance(limit, str):
-        limit = threshold_by(limit, predictions, probe, positive)
+        limit = threshold_by(limit, predictions, probe, positive, within)
 
     # 3. images
     ids, images = read_images(args.images, description)

@@ -1,11 +1,13 @@
-"""What turns frozen features into class probabilities, besides logistic regression (ttc/evaluation/probe.py).
+"""What turns frozen features into class probabilities, besides logistic regression (ttc/evaluation/probe.py); heads.pt.
 
 Legend: N samples, F features, K classes, D dimensions of the projection.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,6 +19,8 @@ from ttc.evaluation.probe import FittedProbe, auroc, linear_probe
 from ttc.losses.prototypes import PrototypePull, SupProto
 from ttc.models.optim import build_optimizer, learning_rate, set_learning_rate
 from ttc.models.pretrained import Pretrained, embed, stored_objective
+from ttc.run import checkpoint
+from ttc.run.readers import Source
 
 Predict = Callable[[Tensor], NDArray[np.float64]]
 """From features [N, F] to class probabilities [N, K]."""
@@ -146,3 +150,88 @@ def train_paper_probe(
         if score > best:
             best, best_state = score, {name: value.clone() for name, value in head.state_dict().items()}
     return linear_probe(best_state["weight"], best_state["bias"])
+
+
+# Linear heads on disk: what linear_eval.py fits on the encoder's features, for use on new images.
+
+KIND = "heads"
+"""Kind of the files that `save_heads` writes."""
+
+_ARRAYS = ("mean", "scale", "weight", "bias")
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Linear heads that belong to one encoder.
+
+    Attributes:
+        heads: by the name of the probe.
+        class_names: in label order.
+        positive_class: the class whose probability is the score.
+        encoder_sha256: `module_digest` of the network that the heads were fitted on.
+    """
+
+    heads: dict[str, FittedProbe]
+    class_names: list[str]
+    positive_class: int
+    encoder_sha256: str
+
+
+def save_heads(
+    path: Path, heads: Mapping[str, FittedProbe], class_names: list[str], positive_class: int, *, encoder_sha256: str
+) -> None:
+    """Write heads as a checkpoint of plain tensors; see `Heads` for the arguments."""
+    tensors = {
+        name: {array: torch.from_numpy(getattr(head, array)) for array in _ARRAYS} | {"strength": head.strength}
+        for name, head in heads.items()
+    }
+    description = {"class_names": class_names, "positive_class": positive_class, "encoder_sha256": encoder_sha256}
+    checkpoint.save(path, KIND, {"heads": tensors, **description})
+
+
+def load_heads(path: Path, within: Path | None = None) -> Heads:
+    """Read what `save_heads` wrote.
+
+    Args:
+        path: the file.
+        within: the run folder that it was found in; None for a file that the user has named.
+
+    Raises:
+        ValueError: missing, damaged, another kind of file, or numbers that cannot be a head's.
+    """
+    state = checkpoint.load(path, KIND, within=within)
+    source = Source(path, "run linear_eval.py again in a new folder", what="--head")
+    names = source.texts(state.get("class_names"), "class_names")
+    positive = source.part(state, "positive_class", (int,))
+    assert isinstance(positive, int)
+    if not 0 <= positive < len(names):
+        source.refuse(f"is damaged: there is no class {positive}", "positive_class")
+    digest = str(source.part(state, "encoder_sha256", (str,)))
+    stored = source.mapping(state.get("heads"), "heads")
+    heads = {name: _head(source, source.mapping(parts, name), name, len(names)) for name, parts in stored.items()}
+    return Heads(heads, names, positive, digest)
+
+
+def _head(source: Source, parts: Mapping[str, object], name: str, classes: int) -> FittedProbe:
+    """Return a head whose arrays are finite and fit each other."""
+    arrays = {}
+    for part in _ARRAYS:
+        value = parts.get(part)
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            source.refuse("is damaged: no array of numbers", f"{name}/{part}")
+        if not value.isfinite().all():
+            source.refuse("is damaged: not all numbers are finite", f"{name}/{part}")
+        arrays[part] = value.double().numpy()
+    rows = 1 if classes == 2 and len(arrays["weight"]) == 1 else classes
+    width = arrays["mean"].shape
+    expected = {"mean": width, "scale": width, "weight": (rows, *width), "bias": (rows,)}
+    if (
+        len(width) != 1
+        or {part: array.shape for part, array in arrays.items()} != expected
+        or not arrays["scale"].all()
+    ):
+        shapes = ", ".join(f"{part} {list(array.shape)}" for part, array in arrays.items())
+        source.refuse(f"is damaged: these arrays are no head for {classes} classes: {shapes}", name)
+    strength = source.part(parts, "strength", (int, float), name)
+    assert isinstance(strength, int | float)
+    return FittedProbe(**arrays, strength=float(strength))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ttc.models.description import Description
-from ttc.run import ledger
+from ttc.run import ledger, readers
+from ttc.run.escape import markdown, markdown_code
 
 _PROBE_METRICS = ("balanced_accuracy", "auroc", "auprc", "mcc")
 _SPACE_METRICS = ("SAA", "CAC")
@@ -26,12 +25,12 @@ def model_card(run: Path, description: Description, feature_dim: int) -> str:
     Returns:
         Markdown; what was not measured is said to be missing.
     """
-    arguments = _read(run / "args.json")
-    result, environment = _read(run / "result.json"), _read(run / "env.json")
+    arguments = readers.read_arguments(path, run) if (path := _existing(run, "args.json")) else {}
+    environment = readers.read_environment(path, run) if (path := _existing(run, "env.json")) else {}
     name, size = description.encoder["name"], description.encoder["image_size"]
     channels = description.encoder["channels"]
     lines = [
-        f"# {name} encoder, {description.method} on {description.data['name']}",
+        f"# {markdown(str(name))} encoder, {markdown(description.method)} on {markdown(str(description.data['name']))}",
         "",
         f"Maps images of {size} x {size} px with {channels} channel{'s' if channels != 1 else ''}, values in [0, 1], "
         f"to {feature_dim} features. Normalisation is part of the exported module: mean {_numbers(description.mean)}, "
@@ -43,7 +42,7 @@ def model_card(run: Path, description: Description, feature_dim: int) -> str:
         "",
         "## Training",
         "",
-        *_training(arguments, result, environment),
+        *_training(arguments, _result(run, "result.json"), environment),
         "",
         "## Evaluation",
         "",
@@ -59,15 +58,21 @@ def model_card(run: Path, description: Description, feature_dim: int) -> str:
     return "\n".join(lines)
 
 
-def _read(path: Path) -> Mapping[str, object]:
-    """Return the content of a JSON file of the run; nothing where there is none yet."""
-    try:
-        found: dict[str, object] = json.loads(path.read_text())
-    except OSError:
-        return {}
-    except ValueError:
-        raise ValueError(f"{path} is damaged; run that step again in a new folder") from None
-    return found
+def _existing(run: Path, *names: str) -> Path | None:
+    path = run.joinpath(*names)
+    return path if path.is_file() else None
+
+
+def _result(run: Path, *names: str) -> readers.Object:
+    """Return a result of the run; nothing where there is none yet."""
+    path = _existing(run, *names)
+    return {} if path is None else readers.read_result(path, run)
+
+
+def _measures(run: Path, *names: str) -> Mapping[str, ledger.Measure]:
+    """Return the measures of a result; nothing where there is none yet."""
+    result, source = _result(run, *names), readers.Source(run.joinpath(*names))
+    return source.using(lambda: ledger.measures(result)) if result else {}
 
 
 def _data(run: Path, description: Description) -> Iterator[str]:
@@ -75,14 +80,14 @@ def _data(run: Path, description: Description) -> Iterator[str]:
     yield "| label | class | train | val | test |"
     yield "|---|---|---|---|---|"
     counts: Counter[tuple[str, str]] = Counter()
-    if (run / "split.csv").is_file():
-        with (run / "split.csv").open(newline="") as file:
-            counts.update((row["label"], row["split"]) for row in csv.DictReader(file))
+    if (path := _existing(run, "split.csv")) is not None:
+        columns = readers.read_table(readers.Source(path, within=run), ("label", "split"))
+        counts.update(zip(columns["label"], columns["split"], strict=True))
     for label, name in enumerate(description.class_names):
         cells = [str(counts[str(label), split]) if counts else "-" for split in ("train", "val", "test")]
         if not counts:
             cells[0] = str(description.class_counts[label])
-        yield f"| {label} | {name}{' (minority)' if label == rare else ''} | {' | '.join(cells)} |"
+        yield f"| {label} | {markdown(name)}{' (minority)' if label == rare else ''} | {' | '.join(cells)} |"
 
 
 def _training(
@@ -90,7 +95,7 @@ def _training(
 ) -> Iterator[str]:
     given = {name: entry for name, entry in arguments.items() if isinstance(entry, Mapping)}
     chosen = [
-        f"`--{name.replace('_', '-')} {_words(entry['value'])}`"
+        markdown_code(f"--{name.replace('_', '-')} {_words(entry['value'])}")
         for name, entry in given.items()
         if entry["source"] != "default" and name not in ("output", "data_root", "num_workers", "device")
     ]
@@ -98,18 +103,19 @@ def _training(
     yield ""
     if result:
         loss, collapse = result.get("train/loss"), result.get("collapse_value")
-        yield f"{result['epochs']} epochs, {result['steps']} steps, {result['seconds']} s."
+        yield f"{result.get('epochs')} epochs, {result.get('steps')} steps, {result.get('seconds')} s."
         if isinstance(loss, float) and isinstance(collapse, float):
             yield f"Last loss {loss:.3f}; it would be {collapse:.3f} if all embeddings were equal."
     else:
         yield "The run is not finished."
     git = environment.get("git")
     if isinstance(git, Mapping):
-        changed = {True: ", with uncommitted changes", False: "", None: ""}[git["dirty"]]
-        yield (
-            f"Commit {git['commit'] or 'unknown'}{changed}; Python {environment['python']}, "
-            f"torch {environment['torch']}, {environment['device']}."
+        changed = ", with uncommitted changes" if git["dirty"] else ""
+        commit, python, torch, device = (
+            markdown(str(value or "unknown"))
+            for value in (git["commit"], *(environment[name] for name in ("python", "torch", "device")))
         )
+        yield f"Commit {commit}{changed}; Python {python}, torch {torch}, {device}."
 
 
 def _words(value: object) -> str:
@@ -121,7 +127,7 @@ def _numbers(values: list[float]) -> str:
 
 
 def _evaluation(run: Path) -> Iterator[str]:
-    probes, measured = _read(run / "linear_eval" / "result.json"), _read(run / "metrics" / "metrics.json")
+    probes, measured = _measures(run, "linear_eval", "result.json"), _measures(run, "metrics", "metrics.json")
     if not probes:
         yield "Linear probe: not measured (linear_eval.py)."
     else:
@@ -129,20 +135,25 @@ def _evaluation(run: Path) -> Iterator[str]:
         yield ""
         yield "| metric | value | interval | split | n |"
         yield "|---|---|---|---|---|"
-        for name, each in ledger.measures(probes).items():
-            if name.split("/", 2)[2] in _PROBE_METRICS and each["value"] is not None:
-                interval = "-" if each["low"] is None else f"{each['low']:.3f} to {each['high']:.3f}"
-                yield f"| {name} | {each['value']:.3f} | {interval} | {each['split']} | {each['n']} |"
+        for name, each in probes.items():
+            if name.split("/", 2)[-1] in _PROBE_METRICS and each["value"] is not None:
+                low, high = each["low"], each["high"]
+                interval = "-" if low is None or high is None else f"{low:.3f} to {high:.3f}"
+                split = markdown(str(each["split"]))
+                yield f"| {markdown(name)} | {each['value']:.3f} | {interval} | {split} | {each['n']} |"
     yield ""
     if not measured:
         yield "Arrangement of the embeddings: not measured (compute_metrics.py)."
         return
-    found = ledger.measures(measured)
     parts = []
     for metric in _SPACE_METRICS:
         for part in ("majority", "minority"):
-            value = found[f"projection/{metric}/{part}"]["value"]
+            value = _value(measured, f"projection/{metric}/{part}")
             parts.append(f"{metric} of the {part} {'not defined' if value is None else f'{value:.1f} %'}")
-    cosine = found["projection/mean_cosine/all"]["value"]
+    cosine = _value(measured, "projection/mean_cosine/all")
     parts.append(f"mean cosine {'not defined' if cosine is None else f'{cosine:.3f}'}")
     yield f"Embeddings after the projection head: {', '.join(parts)}. SAA near 0 and a cosine near 1 are a collapse."
+
+
+def _value(measures: Mapping[str, ledger.Measure], name: str) -> float | None:
+    return measures[name]["value"] if name in measures else None

@@ -6,6 +6,7 @@ Legend: N images, H x W pixels, C channels, F encoder features.
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from ttc.datasets.images import FileImages, TensorImages, relative_id, stored_si
 from ttc.datasets.readers.imagefolder import EXTENSIONS
 from ttc.models.description import Description
 from ttc.models.networks import PretrainNetwork
+from ttc.run import files
 from ttc.run.npz import array_names, read_arrays
 
 _BATCH = 512
@@ -58,14 +60,16 @@ def _size(description: Description) -> int:
 
 def _table(path: Path) -> tuple[list[str], list[str]]:
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
+        text = files.read_bytes(path).decode("utf-8-sig")
+        rows = list(csv.DictReader(io.StringIO(text, newline=""), restval=""))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ValueError(
             f"--images {path} cannot be read ({error}); pass a folder, a CSV file or an npz file"
         ) from None
-    if rows and not rows[0].get("path"):
-        raise ValueError(f"--images {path} has no filled column 'path'; the first line must name it")
+    if rows and "path" not in rows[0]:
+        raise ValueError(f"--images {path} has no column 'path'; the first line must name it")
+    if empty := [number for number, row in enumerate(rows, 1) if not row["path"] or None in row]:
+        raise ValueError(f"--images {path}, row {empty[0]}: no path, or more cells than columns; correct the row")
     names = [str(path.parent / row["path"]) for row in rows]
     return [row.get("id") or row["path"] for row in rows], names
 

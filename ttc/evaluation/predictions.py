@@ -1,16 +1,22 @@
-"""Predictions that linear_eval.py and finetune.py wrote, read for figures and thresholds.
+"""Predictions that linear_eval.py and finetune.py wrote, read for comparisons, figures and thresholds.
 
-Shape suffix: N samples.
+Shape suffixes: N samples, K classes.
 """
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ttc.datasets.table import SPLITS
+from ttc.run.readers import Source, numbers, read_table, wholes
+
+if TYPE_CHECKING:
+    import pandas
 
 
 @dataclass(frozen=True)
@@ -28,12 +34,51 @@ class Predictions:
     groups: list[str] | None = None
 
 
-def read_predictions(path: Path, probe: str, positive_class: int, split: str = "test") -> Predictions | None:
-    """Read the predictions of a probe; None if there are none, or for more than two classes."""
-    with path.open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["split"] == split and row["probe"] == probe]
-    if not rows or "score" not in rows[0]:
+def read_predictions_table(path: Path, within: Path | None = None) -> pandas.DataFrame:
+    """Read a predictions.csv.
+
+    Args:
+        path: the file.
+        within: the run folder that it was found in; None for a file that the user has named.
+
+    Returns:
+        Columns id, label (int64), split, and score, or score_0 to score_K-1 for more than two classes (float64, in
+        [0, 1]); perhaps group and probe (text).
+
+    Raises:
+        ValueError: the file is no such table.
+    """
+    import pandas
+
+    source = Source(path, "evaluate the run again in a new folder", within)
+    columns = read_table(source, ("id", "label", "split"))
+    scores = [name for name in columns if name == "score" or name.startswith("score_")]
+    if scores != ["score"] and scores != [f"score_{label}" for label in range(max(3, len(scores)))]:
+        source.refuse("lacks the column score, or score_0, score_1, ... of more than two classes")
+    labels = wholes(source, columns["label"], "label", 0, max(1, len(scores) - 1))
+    if strange := set(columns["split"]) - set(SPLITS):
+        source.refuse(f"holds {min(strange)!r}, which is no split", "column split")
+    # A probability can exceed 1 in its last digit.
+    converted = {name: numbers(source, columns[name], name, 0, 1 + 1e-9) for name in scores}
+    return pandas.DataFrame({**columns, "label": labels, **converted})
+
+
+def read_predictions(
+    path: Path, probe: str, positive_class: int, split: str = "test", within: Path | None = None
+) -> Predictions | None:
+    """Read the predictions of a probe; None if there are none, or for more than two classes.
+
+    Raises:
+        ValueError: the file is no table of predictions, or there is no such class.
+    """
+    table = read_predictions_table(path, within)
+    if "score" not in table or "probe" not in table:
         return None
-    labels_N = np.array([int(row["label"]) == positive_class for row in rows], dtype=np.int64)
-    groups = [row.get("group", "") for row in rows]
-    return Predictions(labels_N, np.array([float(row["score"]) for row in rows]), groups if any(groups) else None)
+    if positive_class not in (0, 1):
+        raise ValueError(f"{path} has the classes 0 and 1, not {positive_class}; evaluate the run again")
+    rows = table[(table["split"] == split) & (table["probe"] == probe)]
+    if rows.empty:
+        return None
+    groups = rows["group"].tolist() if "group" in table else []
+    labels_N = (rows["label"] == positive_class).to_numpy(np.int64)
+    return Predictions(labels_N, rows["score"].to_numpy(np.float64), groups if any(groups) else None)

@@ -14,6 +14,7 @@ from ttc.flags.parser import Given, Parser
 from ttc.losses import settings_of
 from ttc.models.description import Description
 from ttc.models.networks import EncoderSpec
+from ttc.run import files
 
 
 def dataset_settings(args: argparse.Namespace) -> DatasetSettings:
@@ -252,7 +253,9 @@ def evaluation_folder(args: argparse.Namespace, name: str) -> Path:
     if args.output is not None:
         return Path(args.output)
     parent = Path(args.checkpoint).resolve().parent
-    return (parent.parent if parent.name == "checkpoints" else parent) / name
+    folder = (parent.parent if parent.name == "checkpoints" else parent) / name
+    files.refuse_special(folder)
+    return folder
 
 
 def file_digest(path: str) -> str:
@@ -262,7 +265,7 @@ def file_digest(path: str) -> str:
         ValueError: it cannot be read.
     """
     try:
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        return hashlib.sha256(files.read_bytes(Path(path), files.run_of(Path(path)))).hexdigest()
     except OSError as error:
         raise ValueError(f"--checkpoint {path} cannot be read ({error.strerror}); pass an existing file") from None
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ttc.run import checkpoint
+from ttc.run import checkpoint, files
 
 _SMALL_IMAGE = 64
 """Up to this many pixels a ResNet gets the small-image stem: the other one would shrink 32 px to an 8 x 8 map."""
@@ -152,9 +152,11 @@ def _imagenet_weights(spec: EncoderSpec) -> dict[str, Tensor]:
 
 def _weights_of_file(path: Path) -> dict[str, Tensor]:
     try:
-        state = checkpoint.unpack(path.read_bytes())
+        content = files.read_bytes(path, files.run_of(path))
     except OSError as error:
         raise ValueError(f"--weights {path} cannot be read ({error.strerror}); pass a .pt file") from None
+    try:
+        state = checkpoint.unpack(content)
     except ValueError:
         raise ValueError(f"--weights {path} is no file of plain tensors; pass a state dict saved by torch") from None
     if isinstance(state, dict) and "encoder" in state:

@@ -8,7 +8,6 @@ Shape suffixes: N samples, B bootstrap draws, G grid points, T thresholds, K bin
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ttc.metrics.intervals import bootstrap_counts, numbered
-from ttc.results.figure_style import COLOURS, Floats, no_data, panel_grid, save
+from ttc.results.figure_style import COLOURS, Floats, no_data, panel_grid, save, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -209,7 +208,6 @@ def save_training_figure(
 
 
 def _plain(axes: Axes, title: str) -> None:
-    shown = [textwrap.fill(line, 26, break_on_hyphens=False) for line in title.splitlines()]
-    axes.set_title("\n".join(shown), fontsize=8)
+    axes.set_title(wrapped(title, 26), fontsize=8)
     axes.tick_params(labelsize=7)
     axes.spines[["top", "right"]].set_visible(False)

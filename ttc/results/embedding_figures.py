@@ -6,7 +6,6 @@ Only the first view of each sample is drawn.
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
@@ -15,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ttc.results.embedding_panels import draw_circle, draw_cosines, draw_scatter, first_view, some
-from ttc.results.figure_style import class_legend, no_data, panel_grid, save
+from ttc.results.figure_style import class_legend, no_data, panel_grid, save, short_name, wrapped
 
 Embedded: TypeAlias = tuple[str, ArrayLike, ArrayLike, ArrayLike | None]
 """Title, embeddings [V, N, D], labels [N], and prototypes [C, D] or None."""
@@ -91,7 +90,7 @@ def save_comparison_figure(
         circle, histogram = panels[:, column]
         draw_circle(circle, rows_ND, labels_N, prototypes)
         draw_cosines(histogram, rows_ND, labels_N, class_names, legend=False)
-        circle.set_title(title, fontsize=10)
+        circle.set_title(short_name(title, 30), fontsize=10)
         if column:
             histogram.set_ylabel("")
             histogram.set_yticklabels([])
@@ -139,13 +138,12 @@ def save_grid_figure(
     for place, (axes, run) in enumerate(zip(panels, cells, strict=True)):
         if several and place % columns == 0:
             # Names of methods are long: beside a row they are read from left to right.
-            shown = textwrap.fill(sides[place // columns], 18, break_on_hyphens=False)
             axes.text(
-                -0.08, 0.5, shown, rotation=0 if turned else 90, ha="right", va="center", fontsize=8,
-                transform=axes.transAxes,
+                -0.08, 0.5, wrapped(sides[place // columns], 18), rotation=0 if turned else 90,
+                ha="right", va="center", fontsize=8, transform=axes.transAxes,
             )  # fmt: skip
         if place < columns or not several:
-            axes.set_title(textwrap.fill(heads[place], 20, break_on_hyphens=False), fontsize=8)
+            axes.set_title(wrapped(heads[place], 20), fontsize=8)
         if run is None:
             no_data(axes)
             continue

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ttc.results.figure_style import PAIR_COLOUR, Floats, Ints, colour_of
+from ttc.results.figure_style import PAIR_COLOUR, Floats, Ints, colour_of, short_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -97,7 +97,7 @@ def draw_cosines(
     for index, label in enumerate(order):
         cosines = parts[label] @ parts[label].T
         inside = cosines[np.triu_indices(len(cosines), k=1)]
-        histograms.append((f"within {class_names[label]}", colour_of(label), _count(inside, edges)))
+        histograms.append((f"within {short_name(class_names[label], 24)}", colour_of(label), _count(inside, edges)))
         for other in order[index + 1 :]:
             between += _count(parts[label] @ parts[other].T, edges)
     if len(order) > 1:

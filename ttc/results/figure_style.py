@@ -5,12 +5,20 @@ Every figure is written as PNG and as vector PDF, without a time stamp, so that 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import io
+import textwrap
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ttc.run import files
+from ttc.run.escape import plain
+from ttc.run.log import log
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -92,20 +100,51 @@ def class_legend(
 
     counts = np.bincount(labels_N, minlength=len(class_names))
     handles = [
-        dot(colour_of(label), f"{name} ({counts[label]})") for label, name in enumerate(class_names) if counts[label]
+        dot(colour_of(number), f"{short_name(name)} ({counts[number]})")
+        for number, name in enumerate(class_names)
+        if counts[number]
     ]
     if prototypes:
         handles.append(dot("0.3", "prototype", "*"))
     if between:
         handles.append(dot(PAIR_COLOUR, "pairs between classes", "s"))
     # Long names would not fit beside each other.
-    columns = 4 if sum(len(name) for name in class_names) < 60 else 1
+    columns = 4 if sum(len(short_name(name)) for name in class_names) < 60 else 1
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=9, frameon=False)
 
 
 def save(figure: Figure, path_png: Path) -> None:
-    """Save a figure as PNG and, beside it, as PDF."""
-    path_png = Path(path_png)
-    figure.savefig(path_png.with_suffix(".png"), dpi=150, bbox_inches="tight", pad_inches=0.06)
-    figure.set_layout_engine("none")  # the places are found; finding them again takes as long as drawing
-    figure.savefig(path_png.with_suffix(".pdf"), metadata={"CreationDate": None}, bbox_inches="tight", pad_inches=0.06)
+    """Save a figure as PNG and, beside it, as PDF; dollar signs in names are dollar signs, not mathematics."""
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        assert isinstance(text, Text)
+        text.set_parse_math(False)
+    for suffix, settings in ((".png", {"dpi": 150}), (".pdf", {"metadata": {"CreationDate": None}})):
+        packed = io.BytesIO()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", r"Glyph .* missing from")  # a box is drawn in its place
+            figure.savefig(packed, format=suffix[1:], bbox_inches="tight", pad_inches=0.06, **settings)
+        files.replace(Path(path_png).with_suffix(suffix), packed.getbuffer())
+        figure.set_layout_engine("none")  # the places are found; finding them again takes as long as drawing
+
+
+@contextlib.contextmanager
+def drawing(path: Path) -> Iterator[None]:
+    """Turn the failure of a picture into one warning: the numbers that it shows are written and complete."""
+    try:
+        yield
+    except Exception as error:  # names, fonts and numbers can fail in matplotlib in many ways
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        log.warning("%s could not be drawn (%s); the numbers are complete", path, reason)
+
+
+def short_name(name: str, most: int = 40) -> str:
+    """Return a name for a figure: control characters are escaped, and what is long is cut."""
+    return plain(name, most)
+
+
+def wrapped(name: str, width: int) -> str:
+    """Return a name for a figure in lines of at most `width` letters, six at the most; its own line feeds are kept."""
+    lines = [textwrap.fill(short_name(line, 3 * width), width, break_on_hyphens=False) for line in name.split("\n")[:2]]
+    return "\n".join(lines)

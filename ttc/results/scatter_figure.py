@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ttc.results.figure_style import COLOURS, save
+from ttc.results.figure_style import COLOURS, save, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,9 +54,7 @@ def save_scatter_figure(
             for number in range(len(groups))
         ]
         names = [*names, "", *groups]
-    shown = [
-        textwrap.fill(name, 34, break_on_hyphens=False) for name in names
-    ]  # a long name would leave the panels no room
+    shown = [wrapped(name, 34) for name in names]  # a long name would leave the panels no room
     figure.legend(handles, shown, loc="outside right center", fontsize=8, frameon=False)
     save(figure, path_png)
 

@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import io
 import logging
-import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any, TypeAlias
 import torch
 
 from ttc import distributed
+from ttc.run import files
 
 State: TypeAlias = dict[str, Any]
 """What a checkpoint holds; its values are checked by `torch.load(weights_only=True)`, not by a type."""
@@ -36,31 +36,9 @@ TEMPORARY = ".*.tmp"
 _log = logging.getLogger("ttc")
 
 
-def _write(path: Path, data: bytes | memoryview) -> None:
-    """Replace `path` by `data`: after a crash at any point the file is the old one or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):  # a read-only file system refuses even this
-            temporary.unlink(missing_ok=True)
-        raise ValueError(
-            f"{path} could not be written ({error.strerror}); free space there or choose another --output"
-        ) from None
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
 def write_text(path: Path, text: str) -> None:
     """Replace a small text file atomically."""
-    _write(path, text.encode())
+    files.replace(path, text.encode())
 
 
 def _digest_file(path: Path) -> Path:
@@ -83,7 +61,7 @@ def save(path: Path, kind: str, state: State, keep_previous: Path | None = None)
     torch.save({"format": FORMAT, "kind": kind, **state}, buffer)
     path.parent.mkdir(parents=True, exist_ok=True)
     if keep_previous is not None and path.exists():
-        current = path.read_bytes()
+        current = files.read_bytes(path, files.run_of(path))
         # A damaged file must not take the place of the one that the run went back to.
         if hashlib.sha256(current).hexdigest() in _digests(path):
             _replace(keep_previous, current)
@@ -93,15 +71,16 @@ def save(path: Path, kind: str, state: State, keep_previous: Path | None = None)
 def _replace(path: Path, data: bytes | memoryview) -> None:
     new = hashlib.sha256(data).hexdigest()
     write_text(_digest_file(path), "".join(f"{each}  {path.name}\n" for each in (*_digests(path), new)))
-    _write(path, data)
+    files.replace(path, data)
     write_text(_digest_file(path), f"{new}  {path.name}\n")
 
 
 def _digests(path: Path) -> list[str]:
     try:
-        return [line.split()[0] for line in _digest_file(path).read_text().splitlines() if line.strip()]
+        text = files.read_bytes(_digest_file(path), files.run_of(path)).decode(errors="replace")
     except FileNotFoundError:
         return []
+    return [line.split()[0] for line in text.splitlines() if line.strip()]
 
 
 def unpack(data: bytes) -> object:
@@ -118,18 +97,19 @@ def unpack(data: bytes) -> object:
             raise ValueError(f"no file of plain tensors ({type(error).__name__})") from None
 
 
-def load(path: Path, *kinds: str) -> State:
+def load(path: Path, *kinds: str, within: Path | None = None) -> State:
     """Read and verify a checkpoint onto the CPU.
 
     Args:
-        path: the file.
+        path: the file; in RUN/checkpoints it must not be reached through links from RUN on.
         kinds: what the caller can use.
+        within: the run folder of a file that lies elsewhere in it.
 
     Raises:
         ValueError: missing, damaged, foreign or of another kind; one line with the path and what to do.
     """
     try:
-        data = path.read_bytes()
+        data = files.read_bytes(path, within or files.run_of(path))
     except OSError as error:
         raise ValueError(f"checkpoint {path} cannot be read ({error.strerror}); pass an existing .pt file") from None
     digests = _digests(path)

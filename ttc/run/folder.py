@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from ttc.run import checkpoint, roles
+from ttc.run import checkpoint, files, readers, roles
 
 _BEFORE_THE_RUN = (".lock", "log.txt", "STOP")
 """What a command leaves that failed during its set-up: the corrected command may use the folder."""
@@ -55,11 +55,12 @@ class RunFolder:
             system may not yet show the result.
 
         Raises:
-            ValueError: the folder holds something else or is in use; nothing was changed.
+            ValueError: the folder holds something else, links or pipes, or is in use; nothing was changed.
         """
         path = self.path
         if path.exists() and not path.is_dir():
             raise ValueError(f"--output {path} is a file; name a folder")
+        files.refuse_links(path)
         known = path / "args.json"
         if known.is_file():
             if resume == "never":
@@ -71,7 +72,7 @@ class RunFolder:
             raise ValueError(f"--output {path} is not empty and holds no run; choose another folder")
         try:
             path.mkdir(parents=True, exist_ok=True)
-            lock = (path / ".lock").open("w")
+            lock = files.open_append(path / ".lock")
         except OSError as error:
             raise ValueError(f"--output {path} cannot be written ({error.strerror}); choose another folder") from None
         try:
@@ -84,14 +85,10 @@ class RunFolder:
         return self.finished
 
     def _compare(self, known: Path, values: Mapping[str, object]) -> None:
-        try:
-            stored = json.loads(known.read_text())
-            differ = differing(
-                {name: None if entry["source"] == "derived" else entry["value"] for name, entry in stored.items()},
-                values,
-            )
-        except (ValueError, TypeError, KeyError, AttributeError):
-            raise ValueError(f"{known} is damaged; choose another --output") from None
+        stored = readers.read_arguments(known, self.path, "choose another --output")
+        differ = differing(
+            {name: None if entry["source"] == "derived" else entry["value"] for name, entry in stored.items()}, values
+        )
         if differ:
             raise ValueError(f"--output {self.path} holds another run: {shorten(differ)}; choose another folder")
 
@@ -113,8 +110,13 @@ class RunFolder:
 
     def settings(self) -> dict[str, object]:
         """Return flag -> value from `args.json`, derived values included, without those that make no other run."""
-        entries = json.loads((self.path / "args.json").read_text())
+        entries = readers.read_arguments(self.path / "args.json", self.path)
         return {name: entry["value"] for name, entry in entries.items() if roles.makes_run(name)}
+
+    def result_text(self) -> str:
+        """Return the finished result as it stands in its file, which must be one."""
+        readers.read_result(self.result, self.path)
+        return self.result.read_text()
 
     def save_json(self, name: str, value: object) -> Path:
         """Write a JSON file of the run atomically; NaN and infinity are refused."""
@@ -145,13 +147,7 @@ def truncate_jsonl(path: Path, step: int) -> None:
     """Drop the lines of a metrics file that come after `step`: the resumed run writes them again."""
     if not path.exists():
         return
-    kept: list[str] = []
-    for line in path.read_text().splitlines():
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line)
-        except ValueError:  # half a line: the process was killed while writing it
-            break
+    kept = [line for line, entry in readers.read_steps(path, path.parent) if float(str(entry["step"])) <= step]
     checkpoint.write_text(path, "".join(line + "\n" for line in kept))
 
 
@@ -163,16 +159,12 @@ def shorten(names: Iterable[object], most: int = 5) -> str:
 
 def logged_curve(path: Path, key: str) -> list[tuple[float, float]]:
     """Return (epochs, value) of the lines of a metrics.jsonl that have a number; a torn last line is skipped."""
-    entries = []
-    for line in path.read_text().splitlines():
-        try:
-            entries.append(json.loads(line))
-        except ValueError:
-            break
-    ends = [entry["step"] / entry["epoch"] for entry in entries if entry["epoch"]]
-    steps_per_epoch = ends[-1] if ends else 1.0
-    return [
-        (entry["step"] / steps_per_epoch, float(entry[key]))
-        for entry in entries
-        if isinstance(entry.get(key), int | float)
-    ]
+    points, steps_per_epoch = [], 1.0
+    for _, entry in readers.read_steps(path, path.parent):
+        step, epoch, value = (entry.get(name) for name in ("step", "epoch", key))
+        assert isinstance(step, int | float)
+        if isinstance(epoch, int | float) and epoch > 0 and step > 0:
+            steps_per_epoch = step / epoch
+        if isinstance(value, int | float):
+            points.append((step, float(value)))
+    return [(step / steps_per_epoch, value) for step, value in points]

@@ -10,12 +10,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 from torch.nn import functional
 
+from ttc.run import escape, files
 from ttc.run.folder import truncate_jsonl
 
 if TYPE_CHECKING:
@@ -23,6 +25,13 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 log = logging.getLogger("ttc")
+
+
+class _Lines(logging.Formatter):
+    """Prints control characters of names as escapes: a record is one line, whatever is in it."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # logging's name
+        return escape.plain(super().formatMessage(record))
 
 
 class _Console(logging.StreamHandler):  # type: ignore[type-arg]  # generic only in type stubs before Python 3.11
@@ -48,6 +57,9 @@ def writing(path: Path) -> Iterator[None]:
 class _File(logging.FileHandler):
     """Stops the run when its log cannot be written, instead of printing a traceback and going on."""
 
+    def _open(self) -> TextIOWrapper:  # logging's name
+        return files.open_append(Path(self.baseFilename))
+
     def handleError(self, record: logging.LogRecord) -> None:  # logging's name
         with writing(Path(self.baseFilename)):
             raise  # noqa: PLE0704  # called while the error is being handled
@@ -71,10 +83,12 @@ def start_logging(main: bool, folder: Path | None = None) -> None:
     for handler in log.handlers[:]:
         log.removeHandler(handler)
         handler.close()
-    log.addHandler(_Console())
+    console = _Console()
+    console.setFormatter(_Lines())
+    log.addHandler(console)
     if main and folder is not None:
         file = _File(folder / "log.txt")
-        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        file.setFormatter(_Lines("%(asctime)s %(levelname)s %(message)s"))
         log.addHandler(file)
 
 
@@ -93,7 +107,7 @@ class RunLog:
         self._writer: SummaryWriter | None = None
         if main:
             truncate_jsonl(folder / "metrics.jsonl", step)
-            self._lines = (folder / "metrics.jsonl").open("a")
+            self._lines = files.open_append(folder / "metrics.jsonl")
             from torch.utils.tensorboard import SummaryWriter
 
             threading.excepthook = _quiet_writer
@@ -124,7 +138,7 @@ class RunLog:
     def text(self, key: str, lines: list[str], step: int = 0) -> None:
         """Show lines as preformatted text in TensorBoard."""
         if self._writer is not None:
-            self._writer.add_text(key, "\n".join("    " + line for line in lines), step)
+            self._writer.add_text(key, "\n".join("    " + escape.plain(line) for line in lines), step)
 
     def image_grid(self, key: str, images: Tensor, step: int = 0) -> None:
         """Show images [N, C, H, W] float in [0, 1] as one grid in TensorBoard."""
@@ -236,8 +250,9 @@ def save_projector(folder: Path, rows: Tensor, labels: list[str], sprites: Tenso
     """Write embeddings [N, D] with labels and sprites [N, C, H, W] in [0, 1] for TensorBoard's projector."""
     from torch.utils.tensorboard import SummaryWriter
 
+    names = [escape.plain(label) for label in labels]
     with SummaryWriter(str(folder)) as writer:
-        writer.add_embedding(rows, metadata=labels, label_img=sprites, tag="embeddings")
+        writer.add_embedding(rows, metadata=names, label_img=sprites, tag="embeddings")
 
 
 def save_pr_curves(folder: Path, predictions: pandas.DataFrame, positive_class: int) -> None:

@@ -19,7 +19,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import TypedDict
 
-from ttc.run import checkpoint
+from ttc.run import checkpoint, files, readers
 
 RESULT_FILES = {
     "pretrain": "result.json",
@@ -115,13 +115,13 @@ def read_manifest(path: Path) -> list[Cell]:
     Raises:
         ValueError: it is none, or a line of it cannot be used; one line that names it.
     """
-    try:
-        lines = path.read_text().splitlines(keepends=True)
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise ValueError(f"{path} cannot be read ({reason}); name a manifest of scripts/make_manifest.py") from None
+    source = readers.Source(path, "name a manifest of scripts/make_manifest.py")
+    lines = source.text().splitlines(keepends=True)
     table = csv.reader(["\n" if line.startswith("#") else line for line in lines])
-    rows = [(table.line_num, row) for row in table if row]
+    try:
+        rows = [(table.line_num, row) for row in table if row]
+    except csv.Error as error:
+        source.refuse(f"is no CSV table: {error}", f"line {table.line_num}")
     header = rows[0][1] if rows else []
     steps = header[2:]
     if header[:2] != ["name", "folder"] or not steps or steps[0] != "pretrain" or len(set(steps)) != len(steps):
@@ -181,7 +181,7 @@ def lock(path: Path, patience: float = 0.0) -> io.TextIOWrapper | None:
         patience: seconds to try; whoever asks for the status holds the lock for a moment.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    file, give_up = path.open("a"), time.monotonic() + patience
+    file, give_up = files.open_append(path, path.parent.parent), time.monotonic() + patience
     while True:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -196,13 +196,21 @@ def lock(path: Path, patience: float = 0.0) -> io.TextIOWrapper | None:
 
 def read_record(cell: Cell, results: Path) -> dict[str, Entry]:
     """Return how each step of a line ended last."""
-    try:
-        found: dict[str, Entry] = json.loads(cell.record(results).read_text())
-    except FileNotFoundError:
+    source = readers.Source(cell.record(results), "delete it, the steps know what they have done", results)
+    if not source.path.exists():
         return {}
-    except ValueError:
-        raise ValueError(f"{cell.record(results)} is damaged; delete it, the steps know what they have done") from None
-    return found
+    record: dict[str, Entry] = {}
+    for step, value in source.json().items():
+        entry = source.mapping(value, step)
+        state, seconds, message = (
+            source.part(entry, name, kinds, step)
+            for name, kinds in (("state", readers.TEXT), ("seconds", readers.NUMBER), ("message", readers.TEXT))
+        )
+        if state not in ("done", "stopped", "failed"):
+            source.refuse(f"is damaged: no state is {state}", f"{step}/state")
+        words = source.texts(entry.get("words"), f"{step}/words")
+        record[step] = Entry(words=words, state=str(state), seconds=float(str(seconds)), message=str(message))
+    return record
 
 
 def write_record(cell: Cell, results: Path, record: dict[str, Entry]) -> None:

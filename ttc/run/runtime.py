@@ -21,6 +21,7 @@ from typing import NoReturn
 import torch
 
 from ttc import distributed
+from ttc.run import escape
 
 EXIT_STOPPED = 75
 """Exit code of a run that was asked to stop, saved its state and can be resumed (EX_TEMPFAIL)."""
@@ -196,7 +197,9 @@ def _fail(error: BaseException) -> NoReturn:
     line = None if os.environ.get("TTC_TRACEBACK") else _explain(error)
     if _first_to_fail(error):
         rank = f" (rank {os.environ['RANK']})" if int(os.environ.get("WORLD_SIZE", "1")) > 1 else ""
-        sys.stderr.write("".join(traceback.format_exception(error)) if line is None else f"error{rank}: {line}\n")
+        sys.stderr.write(
+            "".join(traceback.format_exception(error)) if line is None else escape.plain(f"error{rank}: {line}") + "\n"
+        )
     sys.stderr.flush()
     sys.stdout.flush()
     # Other ranks may be waiting in a collective: leave without the clean-up that would wait for them.

@@ -18,6 +18,7 @@ from ttc.metrics.clinical import clinical_metrics
 from ttc.models.pretrained import Pretrained, predict_shared
 from ttc.results.metric_tables import format_clinical, format_probes
 from ttc.run import ledger
+from ttc.run.checkpoint import write_text
 from ttc.run.folder import RunFolder
 from ttc.run.log import log, save_pr_curves
 from ttc.training.reporter import Reporter
@@ -158,7 +159,7 @@ def write_result(
     reporter.progress.close()
     if not reporter.world.main:
         return
-    predictions.to_csv(folder.path / "predictions.csv", index=False)
+    write_text(folder.path / "predictions.csv", predictions.to_csv(index=False))
     names, positive = run.description.class_names, selection.positive_class
     probes = {"own": {"classifier": metrics}}
     result = {
