@@ -1,4 +1,4 @@
-"""Collectives and BatchNorm on real gloo processes."""
+"""Collectives on real gloo processes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from tests.ranks.launch import on_ranks
 from ttc import distributed
-from ttc.models.batchnorm import synchronise
 
 
 @dataclass
@@ -113,61 +112,3 @@ def test_without_a_process_group_collectives_do_nothing() -> None:
     assert distributed.pool_of(rows.view(2, 1, 3), torch.tensor([0, 1]), torch.tensor([0, 1])) is None
     distributed.wait()
     distributed.stop()
-
-
-def images_and_weights(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    made = torch.Generator().manual_seed(3)
-    # A large mean: variances by differences of squares would lose their digits.
-    images = torch.randn(12, 4, 5, 5, generator=made, dtype=torch.float64) * 0.5 + 30
-    return images.to(dtype), torch.randn(12, 4, 5, 5, generator=made, dtype=torch.float64).to(dtype)
-
-
-def normalise(world: distributed.World, dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
-    """Run two BatchNorms over this rank's piece, once in training and once in evaluation mode."""
-    torch.manual_seed(1)
-    network = nn.Sequential(nn.BatchNorm2d(4), nn.ReLU(), nn.BatchNorm2d(4)).to(dtype)
-    for parameter in network.parameters():
-        nn.init.normal_(parameter, 1.0, 0.3)
-    synchronise(network, world.device)
-    images, weights = images_and_weights(dtype)
-    mine = slice(world.rank * 12 // world.size, (world.rank + 1) * 12 // world.size)
-    piece = images[mine].clone().requires_grad_()
-    out = network(piece)
-    (out * weights[mine]).sum().backward()
-    assert piece.grad is not None
-    seen = {"out": out.detach(), "input gradient": piece.grad}
-    for name, parameter in network.named_parameters():
-        assert parameter.grad is not None
-        # The loss of the whole batch is the sum over ranks.
-        seen[name] = distributed.mean(parameter.grad) * world.size
-    seen |= {name: buffer.clone() for name, buffer in network.named_buffers()}
-    network.eval()
-    seen["evaluated"] = network(images).detach()
-    return seen
-
-
-@pytest.mark.parametrize("size", [2, 3])
-def test_global_batch_norm_is_batch_norm_of_the_whole_batch(size: int, tmp_path: Path) -> None:
-    expected = normalise(distributed.World(0, 1, 0, torch.device("cpu")))
-    ranks = on_ranks(size, normalise, tmp_path)
-    for name, value in expected.items():
-        if name in ("out", "input gradient"):
-            found = torch.cat([seen[name] for seen in ranks])
-            torch.testing.assert_close(found, value, rtol=0, atol=1e-9)
-        else:
-            for seen in ranks:
-                torch.testing.assert_close(seen[name], value, rtol=0, atol=1e-9)
-
-
-def normalise_float32(world: distributed.World) -> dict[str, Tensor]:
-    return normalise(world, torch.float32)
-
-
-def test_global_batch_norm_in_float32_is_as_exact_as_torch(tmp_path: Path) -> None:
-    exact = normalise(distributed.World(0, 1, 0, torch.device("cpu")))
-    usual = normalise_float32(distributed.World(0, 1, 0, torch.device("cpu")))
-    found = on_ranks(2, normalise_float32, tmp_path)
-    for name in ("out", "input gradient"):
-        joined = torch.cat([seen[name] for seen in found]).double()
-        allowed = 3 * (usual[name].double() - exact[name]).abs().max() + 1e-6
-        assert (joined - exact[name]).abs().max() < allowed, name

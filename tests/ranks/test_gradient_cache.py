@@ -141,6 +141,21 @@ def test_passes_of_a_step_share_its_momentum(passes: int) -> None:
     assert norm.num_batches_tracked == 1
 
 
+def test_a_cumulative_average_counts_steps_not_passes() -> None:
+    norm = nn.BatchNorm1d(2, momentum=None).double()
+    made = torch.Generator().manual_seed(0)
+    steps = torch.randn(3, 4, 5, 2, generator=made, dtype=torch.float64)
+    for passes in steps:
+        with running_statistics_moving_by(norm, 1 / 4):
+            for batch in passes:
+                norm(batch)
+        with running_statistics_moving_by(norm, 0.0):
+            norm(passes[0])
+    assert norm.momentum is None
+    assert norm.num_batches_tracked == 3
+    torch.testing.assert_close(norm.running_mean, steps.mean((0, 1, 2)))
+
+
 def test_nothing_but_embeddings_is_kept_between_the_passes() -> None:
     kept: list[int] = []
 
