@@ -21,7 +21,7 @@ from torch import Tensor
 from ttc import distributed, flags
 from ttc.batches.samplers import BatchSampler
 from ttc.datasets import Dataset, TrainingBatches, load_dataset
-from ttc.flags import settings, setup
+from ttc.flags import data_settings, settings, setup
 from ttc.flags.parser import Given, Parser
 from ttc.losses import build_objective
 from ttc.models.batchnorm import synchronise
@@ -155,7 +155,8 @@ def main() -> int:
         return 0
 
     # 4. data
-    dataset = setup.on_device(load_dataset(settings.dataset_settings(args)), world)
+    rule = distributed.from_first_rank(lambda: data_settings.split_rule(args, folder.path))
+    dataset = setup.on_device(load_dataset(data_settings.dataset_settings(args, rule)), world)
     sampler = settings.batch_sampler(args, dataset, world.size)
 
     # 5. model, 6. objective, 7. optimizer
@@ -172,6 +173,8 @@ def main() -> int:
         derived = settings.derived(args, folder.path, dataset, state.description)
         setup.save_record(folder, given.values, given.sources, derived, world)
         dataset.save_split(folder.path / "split.csv")
+    elif world.main:
+        dataset.mend_split(folder.path / "split.csv")
 
     # 10. loop
     collapse_value = state.objective.collapse_value(args.batch_size)

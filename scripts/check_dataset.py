@@ -17,8 +17,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from ttc import flags
-from ttc.datasets.report import contact_sheet, examine
-from ttc.flags import settings
+from ttc.datasets.checks.report import contact_sheet, examine
+from ttc.flags.data_settings import dataset_settings
 from ttc.flags.parser import Parser, whole
 from ttc.run import checkpoint, runtime
 from ttc.run.log import log, start_logging
@@ -47,7 +47,7 @@ def main() -> int:
     start_logging(main=True)
 
     # 2. examine
-    report = examine(settings.dataset_settings(args))
+    report = examine(dataset_settings(args))
 
     # 3. write
     folder = Path(args.output or f"runs/check-{args.dataset}")

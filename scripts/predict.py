@@ -50,6 +50,8 @@ def build_parser() -> Parser:
         metavar="PATH",
         help="a folder of image files, a CSV table with a column path, or an npz file with an array images",
     )
+    add("--path-column", metavar="NAME", help="column of the file in the table, if it is not called path")
+    add("--id-column", metavar="NAME", help="column of the image's id in the table, if it is not called id")
     add(
         "--on-bad-image",
         choices=("stop", "skip"),
@@ -159,7 +161,7 @@ def main() -> int:
 
     # 2. model
     network, description, state = load_network(args.checkpoint, runtime.pick_device(args.device))
-    run = Path(args.checkpoint).resolve().parent.parent
+    run = settings.run_of(args.checkpoint)
     positive, probe = settings.positive_class(None, description), "own"
     within = None if args.head not in (None, "own") else run
     if args.head == "own":
@@ -176,7 +178,7 @@ def main() -> int:
         limit = threshold_by(limit, predictions, probe, positive, within)
 
     # 3. images
-    ids, images = read_images(args.images, description)
+    ids, images = read_images(args.images, description, args.path_column, args.id_column)
     rows = list(range(len(ids)))
     if args.on_bad_image == "skip" and isinstance(images, FileImages):
         bad = dict(find_bad_images(images))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -51,7 +52,7 @@ def group_labels(
             raise ValueError(f"the data has {len(labels)} labels ({describe_labels(labels)}); {remedy}")
         default = [[label] for label in labels]
     flag = "--classes " + " ".join(",".join(group) for group in classes or default or [])
-    groups = [[find_label(label, labels, flag) for label in group] for group in classes or default or []]
+    groups = [find_labels(group, labels, flag) for group in classes or default or []]
     if len(groups) < 2:
         raise ValueError(f"{flag} names {len(groups)} class; give one argument per class, at least two")
     label_of: dict[str, int] = {}
@@ -63,6 +64,23 @@ def group_labels(
                 raise ValueError(f"{flag} names label {label!r} twice; each label belongs to one class")
             label_of[label] = index
     return ClassGroups([join_names(group, labels) for group in groups], label_of)
+
+
+def split_words(text: str) -> tuple[str, ...]:
+    """Split labels at their commas; quotation marks keep a label with a comma whole: 'a,"b, c"'."""
+    return tuple(next(csv.reader([text], skipinitialspace=True), [""]))
+
+
+def find_labels(wanted: Sequence[str], labels: Mapping[str, str], flag: str) -> list[str]:
+    """Return the source labels that words denote, which were split at commas that may belong to one label."""
+    for word in (",".join(wanted), ", ".join(wanted)):
+        if len(wanted) > 1 and word in labels:
+            if all(part.strip() in labels for part in wanted):
+                raise ValueError(
+                    f"{flag}: {word!r} is a label and a list of labels; quote the labels, as in '\"a, b\",c'"
+                )
+            return [word]
+    return [find_label(label, labels, flag) for label in wanted]
 
 
 def find_label(wanted: str, labels: Mapping[str, str], flag: str) -> str:
@@ -89,7 +107,7 @@ def describe_labels(labels: Mapping[str, str], limit: int = 12) -> str:
 
 def _one_against_rest(labels: Mapping[str, str], positive_classes: Sequence[str]) -> ClassGroups:
     flag = "--positive-classes " + ",".join(positive_classes)
-    positive = list(dict.fromkeys(find_label(label, labels, flag) for label in positive_classes))
+    positive = list(dict.fromkeys(find_labels(positive_classes, labels, flag)))
     if not positive or len(positive) == len(labels):
         raise ValueError(f"{flag} leaves one of the two classes empty; the data has {describe_labels(labels)}")
     name = join_names(positive, labels)

@@ -12,9 +12,11 @@ import torch
 
 from ttc import distributed
 from ttc.datasets.cache import open_cache
+from ttc.datasets.checks.leaks import Samples, check_leaks, check_unique_ids, warn_about_equal_pixels
+from ttc.datasets.checks.listing import refuse_strange_names
+from ttc.datasets.checks.spelling import two_spellings
 from ttc.datasets.decoding import count_channels
 from ttc.datasets.images import (
-    CachedImages,
     FileImages,
     Images,
     TensorImages,
@@ -23,7 +25,6 @@ from ttc.datasets.images import (
     tensor_images,
 )
 from ttc.datasets.imbalance import draw_subset, hash_order, subset_counts
-from ttc.datasets.leaks import check_leaks, check_unique_ids, warn_about_equal_pixels
 from ttc.datasets.loading import channel_statistics
 from ttc.datasets.splits import hold_out
 from ttc.datasets.table import Dataset, DatasetSettings, Source, count_classes, minority_of
@@ -61,11 +62,12 @@ STATISTICS_FILES = 4096
 CHANNEL_PROBE_FILES = 256
 
 
-def load_dataset(settings: DatasetSettings) -> Dataset:
+def load_dataset(settings: DatasetSettings, *, compare_pixels: bool = True) -> Dataset:
     """Read a source, draw splits and the imbalanced subset, check for leaks, and compute statistics.
 
     Args:
         settings: What to load.
+        compare_pixels: False where an earlier step has looked for copies among the decoded files.
 
     Returns:
         The finished table.
@@ -73,7 +75,7 @@ def load_dataset(settings: DatasetSettings) -> Dataset:
     Raises:
         ValueError: If the name, a flag or the data is wrong; one line with the remedy.
     """
-    return build_dataset(settings, read_source(settings))
+    return build_dataset(settings, read_source(settings), compare_pixels=compare_pixels)
 
 
 def read_source(settings: DatasetSettings) -> Source:
@@ -88,13 +90,16 @@ def read_source(settings: DatasetSettings) -> Source:
     return read(settings)
 
 
-def build_dataset(settings: DatasetSettings, source: Source, *, refuse_leaks: bool = True) -> Dataset:
+def build_dataset(
+    settings: DatasetSettings, source: Source, *, refuse_leaks: bool = True, compare_pixels: bool = True
+) -> Dataset:
     """Turn a reader's samples into the finished table.
 
     Args:
         settings: What was read.
         source: The samples.
-        refuse_leaks: False for a report, which lists leaks itself.
+        refuse_leaks: False for a report, which lists leaks and doubtful spellings itself.
+        compare_pixels: As `load_dataset`.
 
     Returns:
         The finished table.
@@ -102,9 +107,7 @@ def build_dataset(settings: DatasetSettings, source: Source, *, refuse_leaks: bo
     Raises:
         ValueError: As `load_dataset`.
     """
-    check_unique_ids(source.ids)
-    # Drawn before classes are formed and files are verified, so that neither changes who is in the test set.
-    splits = hold_out(source.ids, source.labels, source.groups, source.splits, source.held_out, settings.seed)
+    splits = _splits(settings, source, refuse_leaks)
     rows = [row for row, label in enumerate(source.labels) if label in source.classes.label_of]
     images, image_size, channels = _images(settings, source, rows)
     images, bad = _readable(settings, images, [source.ids[row] for row in rows])
@@ -121,10 +124,12 @@ def build_dataset(settings: DatasetSettings, source: Source, *, refuse_leaks: bo
     splits = [splits[row] for row in rows]
     # "pool" belongs to the training side: the draw below, not a leak, separates it from "train".
     sides = ["train" if split == "pool" else split for split in splits]
-    _check_classes(labels, sides, source.classes.names)
+    names = source.classes.names
+    _check_classes(labels, sides, names, groups)
     kept_paths = None if source.paths is None else [source.paths[row] for row in rows]
+    samples = Samples(ids, sides, [names[label] for label in labels], groups, kept_paths)
     if refuse_leaks:
-        distributed.from_first_rank(lambda: _check_leaks(ids, sides, groups, kept_paths, images))
+        distributed.from_first_rank(lambda: _check_leaks(samples, images, compare_pixels, settings.split_rule))
     splits = _draw(settings, source.classes.names, ids, labels, splits)
 
     split_array = np.array(splits, dtype="<U5")
@@ -151,6 +156,24 @@ def build_dataset(settings: DatasetSettings, source: Source, *, refuse_leaks: bo
         mean=tuple(mean),
         std=tuple(std),
         bad_images=bad_images,
+    )
+
+
+def _splits(settings: DatasetSettings, source: Source, refuse_doubts: bool) -> list[str]:
+    """Check names, ids, labels and groups, and draw the splits that the source does not define."""
+    refuse_strange_names([*source.ids, *(source.paths or ())], "--data-root")
+    check_unique_ids(source.ids)
+    if refuse_doubts and settings.split_rule > 1 and (doubts := two_spellings(settings, source)):
+        raise ValueError(f"--data-root: {doubts[0]}")
+    # Drawn before classes are formed and files are verified, so that neither changes who is in the test set.
+    return hold_out(
+        source.ids,
+        source.labels,
+        source.groups,
+        source.splits,
+        source.held_out,
+        settings.seed,
+        settings.split_rule,
     )
 
 
@@ -181,17 +204,11 @@ def _refuse_bad(path: str, reason: str, others: int) -> None:
     )
 
 
-def _check_leaks(
-    ids: Sequence[str],
-    sides: Sequence[str],
-    groups: Sequence[str] | None,
-    paths: Sequence[str] | None,
-    images: Images,
-) -> None:
+def _check_leaks(samples: Samples, images: Images, compare_pixels: bool, rule: int) -> None:
     """Refuse leaks between splits, and tell of equal pixels where the data have no files."""
-    check_leaks(ids, sides, groups, paths, images.contents if isinstance(images, CachedImages) else None)
+    check_leaks(samples, images, decode=compare_pixels, rule=rule)
     if isinstance(images, TensorImages):
-        warn_about_equal_pixels(images, ids, sides)
+        warn_about_equal_pixels(images, samples)
 
 
 def _images(settings: DatasetSettings, source: Source, rows: Sequence[int]) -> tuple[Images, int, int]:
@@ -233,16 +250,26 @@ def _draw(
     return result
 
 
-def _check_classes(labels: Sequence[int], sides: Sequence[str], names: Sequence[str]) -> None:
+def _check_classes(
+    labels: Sequence[int], sides: Sequence[str], names: Sequence[str], groups: Sequence[str] | None
+) -> None:
     """Raise ValueError when a class has no sample in one of train, val and test."""
     present = set(zip(labels, sides, strict=True))
     for label, name in enumerate(names):
-        for split in ("train", "val", "test"):
-            if (label, split) not in present:
-                raise ValueError(
-                    f"--data-root: class {label} ({name}) has no sample in split {split!r}; "
-                    "add images, or group more labels into the class with --classes"
-                )
+        missing = [split for split in ("train", "val", "test") if (label, split) not in present]
+        if not missing:
+            continue
+        rows = [row for row, value in enumerate(labels) if value == label]
+        units, what = len(rows), "images"
+        if groups is not None:
+            units, what = len({groups[row] for row in rows}), "groups"
+        reason = f"class {label} ({name}) has no sample in split {missing[0]!r}"
+        remedy = "add images, or group more labels into the class with --classes"
+        if units < 3:
+            remedy = (
+                f"its {units} {what} are too few: at least 3 are needed, one each for train, val and test; {remedy}"
+            )
+        raise ValueError(f"--data-root: {reason}; {remedy}")
 
 
 def _statistics_rows(images: Images, ids: Sequence[str], train: Sequence[int], seed: int) -> torch.Tensor:

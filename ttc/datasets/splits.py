@@ -11,6 +11,19 @@ from ttc.datasets.imbalance import apportion, hash_order
 log = logging.getLogger("ttc")
 
 DEFAULT_FRACTIONS = {"test": 0.2, "val": 0.1}
+SPLIT_OF = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+    "pool": "pool",
+}
+"""What a split is called in tables and folders, in lower case -> its name here."""
+
+REST = "train"
+"""What is not drawn for another part."""
+
+NEWEST_RULE = 2
+"""By which whole groups are drawn, see `hold_out`; a run keeps the rule that it began with."""
 
 
 def hold_out(
@@ -20,12 +33,16 @@ def hold_out(
     splits: Sequence[str],
     parts: Mapping[str, int | float],
     seed: int,
+    rule: int = NEWEST_RULE,
 ) -> list[str]:
     """Move samples of split "train" to held-out parts.
 
-    Stratified by source label, so that the test set is the same for every grouping of the labels. With groups
-    (patients, sites) whole groups move, each counted under its most frequent label, until the quota is met as
-    closely as whole groups allow.
+    Stratified by source label, so that the test set is the same for every grouping of the labels.
+
+    Rule 2: without groups each part gets its share of each label, rounded so that the parts add up, and at least one
+    sample where there are enough for all. With groups (patients, sites) whole groups move, such that the count of each
+    label, the rarest first, comes as near to its share as whole groups allow: see `draw_groups`.
+    Rule 1, of earlier versions: a group counts under its most frequent label, and a rare label may miss a part.
 
     Args:
         ids: Unique sample ids.
@@ -34,16 +51,26 @@ def hold_out(
         splits: Split per sample; only "train" rows move.
         parts: Size of each part, drawn in this order: a count, or a fraction of the "train" rows.
         seed: Seed of the order.
+        rule: 1 or 2; what a run began with.
 
     Returns:
         Split per sample.
     """
     result = list(splits)
     available = sum(split == "train" for split in splits)
-    for part, amount in parts.items():
+    wanted = {part: amount if isinstance(amount, int) else round(amount * available) for part, amount in parts.items()}
+    if rule > 1 and groups is not None:
+        rows = [row for row, split in enumerate(splits) if split == "train"]
+        shares = {part: min(1.0, count / max(1, available)) for part, count in wanted.items()}
+        drawn = draw_groups([groups[row] for row in rows], [labels[row] for row in rows], shares, seed)
+        for row, part in zip(rows, drawn, strict=True):
+            result[row] = part
+        return result
+    for position, (part, count) in enumerate(wanted.items()):
         rows = [row for row, split in enumerate(result) if split == "train"]
-        wanted = amount if isinstance(amount, int) else round(amount * available)
-        for row in _draw_part(rows, ids, labels, groups, min(wanted, len(rows)), seed):
+        # How many parts each label must still serve after this one; the last is the training side itself.
+        later = None if rule == 1 else len(wanted) - position
+        for row in _draw_part(rows, ids, labels, groups, min(count, len(rows)), seed, later):
             result[row] = part
     return result
 
@@ -55,6 +82,7 @@ def _draw_part(
     groups: Sequence[str] | None,
     wanted: int,
     seed: int,
+    later: int | None,
 ) -> list[int]:
     units: dict[str, list[int]] = {}
     for row in rows:
@@ -67,11 +95,40 @@ def _draw_part(
     # Hashed order of the labels: equal remainders must not always favour the first labels of the alphabet.
     stratum_names = sorted(strata)
     stratum_names = [stratum_names[k] for k in hash_order(stratum_names, seed, "strata")]
-    quotas = apportion([sum(map(len, strata[name])) for name in stratum_names], wanted)
+    sizes = [sum(map(len, strata[name])) for name in stratum_names]
+    quotas = apportion(sizes, wanted)
+    if later is not None:
+        quotas = _one_of_each(quotas, sizes, later)
     drawn: list[int] = []
     for name, quota in zip(stratum_names, quotas, strict=True):
         drawn += _fill(strata[name], quota)
     return drawn
+
+
+def _one_of_each(quotas: Sequence[int], sizes: Sequence[int], later: int) -> list[int]:
+    """Give a label that would miss a part one sample of it, and leave one for each part that is drawn later.
+
+    Args:
+        quotas: Samples of each label for this part.
+        sizes: Samples of each label that are left.
+        later: Parts that are drawn after this one, the training side among them.
+
+    Returns:
+        Quotas with the same sum, as far as there is a label with more than one to take from.
+    """
+    result = list(quotas)
+    for label, size in enumerate(sizes):
+        if size > later:
+            least, most = 1, size - later
+            result[label] = min(max(result[label], least), most)
+    surplus = sum(result) - sum(quotas)
+    while surplus > 0:
+        label = max(range(len(result)), key=lambda k: (result[k], -k))
+        if result[label] < 2:
+            break
+        result[label] -= 1
+        surplus -= 1
+    return result
 
 
 def _fill(units: Sequence[Sequence[int]], quota: int) -> list[int]:
@@ -99,3 +156,90 @@ def missing_parts(splits: Sequence[str]) -> dict[str, int | float]:
     for part, fraction in parts.items():
         log.info("no split %r in the data: %.0f %% of the training side is drawn for it", part, 100 * fraction)
     return parts
+
+
+def draw_groups(groups: Sequence[str], labels: Sequence[str], shares: Mapping[str, float], seed: int) -> list[str]:
+    """Assign whole groups to parts.
+
+    Label by label, from the rarest to the most common, the groups that hold it and are still free go, in hashed order,
+    where most of the label is missing; then single groups are moved as long as that brings the counts of the label
+    nearer to what is due. So no part misses more of the rarest label than its largest group holds. A label that
+    at least as many groups hold as there are parts is in every part.
+
+    Args:
+        groups: Group per sample.
+        labels: Source label per sample.
+        shares: Part -> share of the samples; what is left goes to "train".
+        seed: Seed of the order.
+
+    Returns:
+        Part per sample; the same for any order of the samples.
+    """
+    due = {REST: 1.0 - sum(shares.values()), **shares}
+    content: dict[str, Counter[str]] = {}
+    for group, label in zip(groups, labels, strict=True):
+        content.setdefault(group, Counter())[label] += 1
+    names = list(content)
+    order = [names[position] for position in hash_order(names, seed, "split")]
+    totals = Counter(labels)
+    part_of: dict[str, str] = {}
+    for label in sorted(totals, key=lambda label: (totals[label], label)):
+        targets = {part: share * totals[label] for part, share in due.items()}
+        free = {group: content[group][label] for group in order if label in content[group] and group not in part_of}
+        for group, part in part_of.items():
+            targets[part] -= content[group][label]
+        served = {part_of[group] for group in part_of if label in content[group]}
+        part_of |= _assign(free, targets, set(due) - served)
+    return [part_of[group] for group in groups]
+
+
+def _assign(sizes: Mapping[str, int], targets: Mapping[str, float], empty: set[str]) -> dict[str, str]:
+    """Assign groups to parts.
+
+    Args:
+        sizes: Group -> its samples of the label, in the order of the draw.
+        targets: Part -> samples that are due; below 0 where it has too many from other groups.
+        empty: Parts that have none yet.
+    """
+    missing, members = dict(targets), dict.fromkeys(targets, 0)
+    part_of: dict[str, str] = {}
+    lacking = {part for part in empty if targets[part] > 0}
+    for number, (group, size) in enumerate(sizes.items()):
+        # The last groups go to the parts that still have none.
+        choice = lacking if 0 < len(lacking) >= len(sizes) - number else missing
+        part = max(choice, key=lambda name: (missing[name], name))
+        part_of[group] = part
+        missing[part] -= size
+        members[part] += 1
+        lacking.discard(part)
+    while move := _best_move(sizes, part_of, missing, {part for part in empty if members[part] < 2}):
+        group, part = move
+        for name, sign in ((part_of[group], 1), (part, -1)):
+            missing[name] += sign * sizes[group]
+            members[name] -= sign
+        part_of[group] = part
+    return part_of
+
+
+def _best_move(
+    sizes: Mapping[str, int], part_of: Mapping[str, str], missing: Mapping[str, float], keep: set[str]
+) -> tuple[str, str] | None:
+    """Return the group and the part by whose union the sum of squares of what is missing falls most, if it falls.
+
+    Args:
+        sizes: Group -> samples.
+        part_of: Group -> part.
+        missing: Part -> samples that are still due.
+        keep: Parts that no group may leave.
+    """
+    best, gain = None, 1e-9
+    for group, size in sizes.items():
+        source = part_of[group]
+        if source in keep:
+            continue
+        for part in missing:
+            # (m_s^2 + m_p^2) - ((m_s + size)^2 + (m_p - size)^2)
+            won = 2 * size * (missing[part] - missing[source] - size)
+            if part != source and won > gain:
+                best, gain = (group, part), won
+    return best

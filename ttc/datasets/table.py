@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
+import logging
+import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +21,10 @@ from torch import Tensor
 
 from ttc.datasets.classes import ClassGroups
 from ttc.datasets.images import Images
+from ttc.datasets.splits import NEWEST_RULE
+from ttc.run import checkpoint
+
+log = logging.getLogger("ttc")
 
 SPLITS = ("train", "val", "test", "pool")
 SPLIT_COLUMNS = ("id", "path", "label", "split", "group")
@@ -40,6 +48,11 @@ class DatasetSettings:
         stored_size: Side of the square that files are decoded to; None for 1.15 times the input's.
         cache: "off", "ram" or "disk": where decoded files are kept; the pixels are the same.
         cache_folder: Where "disk" and the index of a large tree are kept; None for the user's cache folder.
+        path_column: The same of the file; None for "path".
+        group_column: The same of the group; None for "group", if there is one.
+        split_column: The same of the split; None for "split", if there is one.
+        id_column: The same of the id; None for "id", if there is one.
+        split_rule: Version of the rules for ids and drawn splits; 1 is what earlier versions did.
         seed: Seed of splits and subsets.
         num_workers: Processes or threads that decode files; results do not depend on it.
     """
@@ -57,6 +70,11 @@ class DatasetSettings:
     stored_size: int | None = None
     cache: str = "off"
     cache_folder: str | None = None
+    path_column: str | None = None
+    group_column: str | None = None
+    split_column: str | None = None
+    id_column: str | None = None
+    split_rule: int = NEWEST_RULE
     seed: int = 0
     num_workers: int = 0
 
@@ -66,6 +84,11 @@ class DatasetSettings:
             raise ValueError(f"--on-bad-image {self.on_bad_image} is unknown; use stop or skip")
         if self.cache not in ("off", "ram", "disk"):
             raise ValueError(f"--cache {self.cache} is unknown; use off, ram or disk")
+        if not 1 <= self.split_rule <= NEWEST_RULE:
+            raise ValueError(f"--split-rule {self.split_rule} is unknown; use 1 to {NEWEST_RULE}")
+        for name in ("path", "group", "split", "id"):
+            if self.name != "csv" and getattr(self, f"{name}_column") is not None:
+                raise ValueError(f"--{name}-column is for tables; --dataset {self.name} has none, leave it out")
         sizes = (("--image-size", self.image_size), ("--stored-size", self.stored_size))
         for flag, value in (("--train-samples", self.train_samples), *sizes):
             if value is not None and value < 1:
@@ -87,6 +110,7 @@ class Source:
         groups: Group (patient, site) per sample, or None.
         channels: 1 or 3 where the source fixes it for its files; None to look at them.
         bad_images: Place and reason of images that the reader left out, as `--on-bad-image skip` asks.
+        left_out: Source label -> format -> files that are no images and were left out.
     """
 
     ids: list[str]
@@ -99,6 +123,7 @@ class Source:
     groups: list[str] | None = None
     channels: int | None = None
     bad_images: list[tuple[str, str]] = field(default_factory=list)
+    left_out: dict[str, Counter[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,16 +184,33 @@ class Dataset:
         return digest.hexdigest()
 
     def save_split(self, path: str | Path) -> None:
-        """Write the table as UTF-8 CSV with the columns id, path, label, split, group.
+        """Write the table as UTF-8 CSV with the columns id, path, label, split, group, whole or not at all.
 
-        For images in files the result can be read back with `--dataset csv --data-root PATH`.
+        For images in files the result can be read back with `--dataset csv --data-root PATH` from any folder.
+
+        Raises:
+            ValueError: It could not be written.
         """
+        checkpoint.write_text(Path(path), self._split_text())
+
+    def mend_split(self, path: Path) -> None:
+        """Write the table again where a full disk left only a part of it, as earlier versions could."""
+        wanted, stored = (
+            [row[:1] + row[2:] for row in csv.reader(io.StringIO(text))]
+            for text in (self._split_text(), path.read_text(encoding="utf-8", errors="replace"))
+        )  # without the paths: images may have moved
+        if stored != wanted:
+            log.warning("%s is not the split of this run (a full disk?); it is written again", path)
+            self.save_split(path)
+
+    def _split_text(self) -> str:
         blank = [""] * len(self.ids)
-        columns = (self.ids, self.paths or blank, self.labels.tolist(), self.splits, self.groups or blank)
-        with Path(path).open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(SPLIT_COLUMNS)
-            writer.writerows(zip(*columns, strict=True))
+        paths = blank if self.paths is None else [os.path.abspath(path) for path in self.paths]  # noqa: PTH100
+        text = io.StringIO()
+        writer = csv.writer(text)
+        writer.writerow(SPLIT_COLUMNS)
+        writer.writerows(zip(self.ids, paths, self.labels.tolist(), self.splits, self.groups or blank, strict=True))
+        return text.getvalue()
 
 
 def count_classes(labels: Tensor, classes: int) -> list[int]:

@@ -5,8 +5,7 @@ Legend: N images, H x W pixels, C channels, F encoder features.
 
 from __future__ import annotations
 
-import csv
-import io
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -14,23 +13,29 @@ import torch
 from torch import Tensor
 
 from ttc.datasets import batches
+from ttc.datasets.checks.listing import EXTENSIONS, list_images, refuse_all_missing, refuse_strange_names
 from ttc.datasets.images import FileImages, TensorImages, relative_id, stored_size, tensor_images
-from ttc.datasets.readers.imagefolder import EXTENSIONS
 from ttc.models.description import Description
 from ttc.models.networks import PretrainNetwork
-from ttc.run import files
+from ttc.run.csv_file import read_table
 from ttc.run.npz import array_names, read_arrays
+
+log = logging.getLogger("ttc")
 
 _BATCH = 512
 
 
-def read_images(source: str, description: Description) -> tuple[list[str], TensorImages | FileImages]:
+def read_images(
+    source: str, description: Description, path_column: str | None = None, id_column: str | None = None
+) -> tuple[list[str], TensorImages | FileImages]:
     """List images in the form that a run's network takes.
 
     Args:
         source: a folder (searched to any depth), a CSV table with a column `path` and perhaps `id`, or an npz file
             with the array `images`, uint8 [N, H, W] or [N, H, W, C], and perhaps `ids` [N].
         description: of the run.
+        path_column: column of the file in a table; None for "path".
+        id_column: column of the id; None for "id", if there is one, else the path.
 
     Returns:
         One id per image, and the images.
@@ -43,12 +48,15 @@ def read_images(source: str, description: Description) -> tuple[list[str], Tenso
     if path.suffix == ".npz":
         return _arrays(path, size, channels)
     if path.is_dir():
-        files = sorted(each for each in path.rglob("*") if each.suffix.lower() in EXTENSIONS and each.is_file())
-        ids, names = [relative_id(each, path) for each in files], [str(each) for each in files]
+        listing = list_images(path, "--images", deep=True)
+        if listing.left_out:
+            log.warning("left out, since no image format that is read: %s", listing.describe())
+        ids, names = [relative_id(file, path) for file in listing.images], [str(file) for file in listing.images]
     else:
-        ids, names = _table(path)
+        ids, names = _table(path, path_column or "path", id_column)
     if not names:
         raise ValueError(f"--images {path} has no images ({', '.join(sorted(EXTENSIONS))}); pass a folder that has")
+    refuse_strange_names([*ids, *names], "--images")
     return ids, FileImages(names, size, channels)
 
 
@@ -58,20 +66,14 @@ def _size(description: Description) -> int:
     return size if name in ("digits", "fashion") or name.endswith("mnist") else stored_size(size)
 
 
-def _table(path: Path) -> tuple[list[str], list[str]]:
-    try:
-        text = files.read_bytes(path).decode("utf-8-sig")
-        rows = list(csv.DictReader(io.StringIO(text, newline=""), restval=""))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(
-            f"--images {path} cannot be read ({error}); pass a folder, a CSV file or an npz file"
-        ) from None
-    if rows and "path" not in rows[0]:
-        raise ValueError(f"--images {path} has no column 'path'; the first line must name it")
-    if empty := [number for number, row in enumerate(rows, 1) if not row["path"] or None in row]:
-        raise ValueError(f"--images {path}, row {empty[0]}: no path, or more cells than columns; correct the row")
-    names = [str(path.parent / row["path"]) for row in rows]
-    return [row.get("id") or row["path"] for row in rows], names
+def _table(path: Path, path_column: str, id_column: str | None) -> tuple[list[str], list[str]]:
+    needed = [path_column] if id_column is None else [path_column, id_column]
+    table = read_table(path, "--images", needed, "the first line must name it (or --path-column, --id-column)")
+    cells = table.filled(path_column)
+    names = [str(path.parent / name) for name in cells]
+    refuse_all_missing(names, table.place)
+    given = table.columns.get(id_column or "id")
+    return cells if given is None else [own or name for own, name in zip(given, cells, strict=True)], names
 
 
 def _arrays(path: Path, size: int, channels: int) -> tuple[list[str], TensorImages]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from ttc.batches.augment import PRESETS
 from ttc.datasets import DATASETS
+from ttc.datasets.splits import NEWEST_RULE
 from ttc.flags.parser import Parser, real, whole
 from ttc.run.roles import Role
 
@@ -53,6 +54,7 @@ def add_data(parser: Parser) -> None:
         metavar="NAME",
         help="column of the label in the table of csv or ukbb-cardiac, if it is not called label",
     )
+    _add_columns(add)
     add(
         "--class-ratios",
         role=Role.GROUPED,
@@ -70,6 +72,30 @@ def add_data(parser: Parser) -> None:
         help="most training samples in all; lower it for a quick trial or for a total common to several datasets",
     )
     _add_image_flags(add)
+
+
+def _add_columns(add: Callable[..., object]) -> None:
+    for kind, what in (
+        ("path", "column of the file"),
+        ("group", "column of the patient or site, which is never divided between splits"),
+        ("split", "column of the split (train, val or test)"),
+        ("id", "column of the image's id"),
+    ):
+        add(
+            f"--{kind}-column",
+            role=Role.RESULT,
+            metavar="NAME",
+            help=f"{what} in the table of csv, if it is not called {kind}; one table can serve several questions",
+        )
+    add(
+        "--split-rule",
+        role=Role.RESULT,
+        type=whole(1, NEWEST_RULE),
+        metavar="N",
+        help="how splits that the data do not fix are drawn: 2 gives each split its due count of every label, with "
+        "groups too; 1 repeats the draws, and the ids, of versions without this flag; the default is 2, and when a "
+        "run is continued its own",
+    )
 
 
 def _add_image_flags(add: Callable[..., object]) -> None:

@@ -147,7 +147,7 @@ class Parser(_Declaring, argparse.ArgumentParser):
             if path in opened:
                 self.error(f"{source}: {word} includes itself; remove the line")
             try:
-                lines = path.read_text().splitlines()
+                lines = path.read_text(encoding="utf-8-sig").splitlines()
             except (OSError, UnicodeDecodeError) as error:
                 reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
                 self.error(f"{source}: recipe {word} cannot be read ({reason}); name an existing .args file")

@@ -9,47 +9,12 @@ from pathlib import Path
 
 from ttc.batches.augment import PRESETS, Augmentation
 from ttc.batches.samplers import BatchSampler
-from ttc.datasets import Dataset, DatasetSettings
+from ttc.datasets import Dataset
 from ttc.flags.parser import Given, Parser
 from ttc.losses import settings_of
 from ttc.models.description import Description
 from ttc.models.networks import EncoderSpec
 from ttc.run import files
-
-
-def dataset_settings(args: argparse.Namespace) -> DatasetSettings:
-    """Return the data that the flags of `flags.add_data` ask for."""
-    return DatasetSettings(
-        name=args.dataset,
-        data_root=args.data_root,
-        classes=None if args.classes is None else tuple(tuple(word.split(",")) for word in args.classes),
-        positive_classes=positive_classes(args),
-        class_ratios=class_ratios(args),
-        train_samples=args.train_samples,
-        # Several minority classes concern the objective only; the data then name the smallest class.
-        minority_class=args.minority_class[0] if args.minority_class and len(args.minority_class) == 1 else None,
-        image_size=args.image_size,
-        on_bad_image=args.on_bad_image,
-        label_column=args.label_column,
-        stored_size=args.stored_size,
-        cache=args.cache,
-        cache_folder=args.cache_folder,
-        seed=args.seed,
-        num_workers=args.num_workers,
-    )
-
-
-def positive_classes(args: argparse.Namespace) -> tuple[str, ...] | None:
-    """Return the source labels of class 1, which two flags can name.
-
-    Raises:
-        ValueError: both do.
-    """
-    if args.one_vs_rest is None:
-        return None if args.positive_classes is None else tuple(args.positive_classes.split(","))
-    if args.positive_classes is not None or args.classes is not None:
-        raise ValueError(f"--one-vs-rest {args.one_vs_rest} names the classes already; drop the other flag")
-    return (args.one_vs_rest,)
 
 
 def minority_classes(args: argparse.Namespace, dataset: Dataset) -> int | list[int] | None:
@@ -66,15 +31,6 @@ def minority_classes(args: argparse.Namespace, dataset: Dataset) -> int | list[i
             reason = "the largest class" if label < len(counts) else "no class"
             raise ValueError(f"--minority-class {label} is {reason} (training samples: {counts}); leave it out")
     return list(args.minority_class)
-
-
-def class_ratios(args: argparse.Namespace) -> tuple[float, ...] | None:
-    """Return the shares of the classes; digits alone, which has no rare class, is made imbalanced by default."""
-    if args.class_ratios is not None:
-        return tuple(args.class_ratios)
-    grouped = args.classes or args.positive_classes or args.one_vs_rest
-    untouched = args.dataset == "digits" and not grouped
-    return (0.97, 0.03) if untouched else None
 
 
 def encoder_spec(args: argparse.Namespace, dataset: Dataset) -> EncoderSpec:
@@ -245,6 +201,7 @@ def derived(args: argparse.Namespace, output: Path, dataset: Dataset, descriptio
         "encoder": description.encoder["name"],
         "image_size": description.encoder["image_size"],
         "minority_class": description.minority_class,
+        "split_rule": dataset.settings.split_rule,
     }
 
 
@@ -252,10 +209,15 @@ def evaluation_folder(args: argparse.Namespace, name: str) -> Path:
     """Return where an evaluation writes: the flag, or a folder in the run that the checkpoint belongs to."""
     if args.output is not None:
         return Path(args.output)
-    parent = Path(args.checkpoint).resolve().parent
-    folder = (parent.parent if parent.name == "checkpoints" else parent) / name
+    folder = run_of(args.checkpoint) / name
     files.refuse_special(folder)
     return folder
+
+
+def run_of(checkpoint: str) -> Path:
+    """Return the run folder that a checkpoint belongs to; of a copy that lies elsewhere, the folder that it lies in."""
+    parent = Path(checkpoint).resolve().parent
+    return parent.parent if parent.name == "checkpoints" else parent
 
 
 def file_digest(path: str) -> str:

@@ -91,7 +91,8 @@ class Description:
 
     def dataset_settings(self) -> DatasetSettings:
         """Return what `load_dataset` needs to give the same data and splits."""
-        return DatasetSettings(**_tuples(self.data))  # type: ignore[arg-type]  # the values of asdict
+        # A run of an earlier version does not name the rule that it drew its splits by.
+        return DatasetSettings(**_tuples({"split_rule": 1, **self.data}))  # type: ignore[arg-type]  # the values of asdict
 
 
 def _tuples(values: dict[str, object]) -> dict[str, object]:

@@ -37,6 +37,12 @@ def test_given_splits_are_kept(make_tree: MakeTree) -> None:
     assert all(i.startswith(f"{s}/") for i, s in zip(dataset.ids, dataset.splits, strict=True))
 
 
+def test_split_folders_may_be_spelled_otherwise(make_tree: MakeTree) -> None:
+    words = {"train": "Training", "val": "validation", "test": "TEST"}
+    root = make_tree({f"{words[name.split('/')[0]]}/{name.split('/')[1]}": count for name, count in SPLIT.items()})
+    assert Counter(load_dataset(_settings(root)).splits.tolist()) == {"train": 18, "val": 6, "test": 4}
+
+
 @pytest.mark.parametrize(
     ("missing", "expected"),
     [("val", {"train": 54, "val": 6, "test": 4}), ("test", {"train": 48, "val": 4, "test": 12})],
@@ -71,7 +77,8 @@ def test_other_files_and_hidden_folders_are_left_out(make_tree: MakeTree) -> Non
         ({"set/train/cat": 2, "set/val/cat": 2}, r"set holds train, val and would become a class; .*use --data-root"),
         ({"train/train/cat": 2, "train/test/cat": 2}, r"class folder .* is called like a split"),
         ({"train/cat": 2, "train/dog": 2, "bird": 2}, r"mixes split folders with 'bird'"),
-        ({"train/cat": 2, "validation/cat": 2}, r"mixes split folders with 'validation'"),
+        ({"train/cat": 2, "val/cat": 2, "Validation/cat": 2}, r"the folders Validation and val are one split"),
+        ({"cat": 0, "dog": 0}, r"no image was found in its 2 class folders"),
         ({"val/cat": 2, "test/dog": 2}, r"no train folder"),
         ({"train": 3, "test": 3}, r"has no class folders"),
         ({"": 3}, r"has no class folders"),

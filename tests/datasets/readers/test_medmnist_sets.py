@@ -141,9 +141,11 @@ def test_patients_of_a_table_beside_the_file(samples: Callable[[str], Path], tmp
     table.write_text("\n".join(["split,row,group", *lines[1:]]) + "\n")
     with pytest.raises(ValueError, match="has no group for 1 images, the first is chestmnist/train/000000"):
         load_dataset(settings)
-    table.write_text("split,row\n")
-    with pytest.raises(ValueError, match="has no group for"):
-        load_dataset(settings)
-    table.write_text("split,row,group\ntrain,first,a\n")
-    with pytest.raises(ValueError, match="it needs the columns split, row and group"):
-        load_dataset(settings)
+    for text, message in (
+        ("split,row\n", "no column 'group' .* it needs the columns split, row and group"),
+        ("split,row,group\ntrain,first,a\n", "line 2: row 'first' is no whole number"),
+        ("split,row,group\ntrain,0,a\ntrain,0,b\n", "line 3: row 0 of split 'train' again"),
+    ):
+        table.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            load_dataset(settings)

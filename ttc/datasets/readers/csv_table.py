@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import csv
 import math
-from collections.abc import Iterator
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
+from ttc.datasets.checks.listing import refuse_all_missing
 from ttc.datasets.classes import group_labels
-from ttc.datasets.splits import missing_parts
+from ttc.datasets.splits import SPLIT_OF, missing_parts
 from ttc.datasets.table import SPLITS, DatasetSettings, Source
+from ttc.run.csv_file import Table, read_table
 
-PATH_COLUMN, LABEL_COLUMN = "path", "label"
-OPTIONAL = ("split", "group", "id")
-Row = dict[str, str]
+COLUMNS = ("path", "label", "split", "group", "id")
+"""What is read, and the default names of the columns; --path-column and the like name others."""
+NEEDED = ("path", "label")
 
 
 def read(settings: DatasetSettings) -> Source:
@@ -25,14 +27,15 @@ def read(settings: DatasetSettings) -> Source:
     """
     if settings.data_root is None:
         raise ValueError("--dataset csv needs --data-root, the CSV file with the columns path and label")
-    table = Path(settings.data_root)
-    columns = _columns(table, settings.label_column or LABEL_COLUMN)
-    paths = [str(table.parent / path) for path in columns["path"]]
-    ids = columns.get("id", columns["path"])
-    splits = columns.get("split", ["train"] * len(ids))
+    path = Path(settings.data_root)
+    table, columns = _columns(path, settings)
+    paths = [str(path.parent / name) for name in columns["path"]]
+    refuse_all_missing(paths, table.place)
+    ids = columns.get("id") or (columns["path"] if settings.split_rule == 1 else ids_of(columns["path"]))
+    splits = _splits(table, columns["split"]) if "split" in columns else ["train"] * len(ids)
     if "train" not in splits:
-        raise ValueError(f"--data-root {table}: no row has split 'train'; add training rows or drop the column")
-    labels = _sorted_labels(set(columns["label"]))
+        raise ValueError(f"{table.place}: no row has split 'train'; add training rows or drop the column")
+    labels = sorted_labels(set(columns["label"]))
     classes = group_labels({label: label for label in labels}, settings.classes, settings.positive_classes)
     order = sorted(range(len(ids)), key=ids.__getitem__)
     groups = columns.get("group")
@@ -47,58 +50,54 @@ def read(settings: DatasetSettings) -> Source:
     )
 
 
-def _columns(table: Path, label_column: str) -> dict[str, list[str]]:
-    """Return the columns with their cells, that of the label as "label"; optional ones only where they are filled."""
-    lines: list[int] = []
-    rows: list[Row] = []
-    for line, row in _rows(table, label_column):
-        lines.append(line)
-        rows.append(row)
-    if not rows:
-        raise ValueError(f"--data-root {table} has no rows; list one image per line")
+def ids_of(paths: Sequence[str]) -> list[str]:
+    """Return the paths of a table as ids: absolute ones from the deepest folder that all files share.
+
+    So they stay what they are when all images move to another place.
+    """
+    if not any(os.path.isabs(path) for path in paths):  # noqa: PTH117  # a Path per file takes longer
+        return list(paths)
+    places = [os.path.abspath(path) for path in paths]  # noqa: PTH100  # unlike Path, it takes out ".."
+    shared = os.path.commonpath({os.path.dirname(place) for place in places})  # noqa: PTH120
+    return [place[len(shared) :].lstrip("/") for place in places]
+
+
+def _columns(path: Path, settings: DatasetSettings) -> tuple[Table, dict[str, list[str]]]:
+    """Return the table, and the cells by what they are; optional columns only where they are named or filled."""
+    flags = {kind: f"{kind}_column" for kind in COLUMNS}
+    chosen: dict[str, str | None] = {kind: getattr(settings, flag) for kind, flag in flags.items()}
+    names = {kind: name or kind for kind, name in chosen.items()}
+    needed = [names[kind] for kind in COLUMNS if kind in NEEDED or chosen[kind]]
+    table = read_table(
+        path,
+        "--data-root",
+        needed,
+        "the first line must name the comma-separated columns path and label (or --path-column, --label-column, ...)",
+    )
+    twice = {name for name in needed if needed.count(name) > 1}
+    if twice:
+        raise ValueError(f"{table.place}: two flags name the column {min(twice)!r}; name one column each")
+    if not table.lines:
+        raise ValueError(f"{table.place} has no rows; list one image per line")
     columns = {}
-    for name in (PATH_COLUMN, label_column, *OPTIONAL):
-        cells = [row.get(name, "") for row in rows]
-        if name in OPTIONAL and not any(cells):
-            continue
-        for line, cell in zip(lines, cells, strict=True):
-            if not cell:
-                raise ValueError(f"--data-root {table} line {line}: column {name!r} is empty; fill it in")
-            if name == "split" and cell not in SPLITS:
-                raise ValueError(f"--data-root {table} line {line}: unknown split {cell!r}; use {', '.join(SPLITS)}")
-        columns[LABEL_COLUMN if name == label_column else name] = cells
-    return columns
+    for kind, name in names.items():
+        if kind in NEEDED or chosen[kind] or any(table.columns.get(name, ())):
+            columns[kind] = table.filled(name)
+    return table, columns
 
 
-def _rows(table: Path, label_column: str) -> Iterator[tuple[int, Row]]:
-    """Yield line number and stripped cells of every row."""
-    if table.exists() and not table.is_file():
-        raise ValueError(f"--data-root {table} is no regular file; pass the CSV file itself")
-    try:
-        with table.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            header = [name.strip() for name in reader.fieldnames or []]
-            for name in (PATH_COLUMN, label_column):
-                if name not in header:
-                    raise ValueError(
-                        f"--data-root {table}: no column {name!r} among {', '.join(header) or 'none'}; "
-                        "the first line must name the comma-separated columns path and label (or --label-column)"
-                    )
-            reader.fieldnames = header
-            for row in reader:
-                if None in row or None in row.values():
-                    raise ValueError(
-                        f"--data-root {table} line {reader.line_num}: not {len(header)} cells as in the first line; "
-                        "quote cells that contain a comma"
-                    )
-                yield reader.line_num, {name: cell.strip() for name, cell in row.items()}
-    except OSError as error:
-        raise ValueError(f"--data-root {table}: {error.strerror}; pass the CSV file itself") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"--data-root {table} is no UTF-8 CSV file ({error}); save it as one") from error
+def _splits(table: Table, cells: Sequence[str]) -> list[str]:
+    """Return the split of every row; "Train", "validation" and the like are understood."""
+    splits = []
+    for row, cell in enumerate(cells):
+        split = SPLIT_OF.get(cell.casefold())
+        if split is None:
+            raise ValueError(f"{table.where(row)}: unknown split {cell!r}; use {', '.join(SPLITS)}")
+        splits.append(split)
+    return splits
 
 
-def _sorted_labels(labels: set[str]) -> list[str]:
+def sorted_labels(labels: set[str]) -> list[str]:
     """Sort by value when every label is a number, else as text: "2" before "10", "B" before "a"."""
     try:
         values = {label: float(label) for label in labels}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 from pathlib import Path
 
+from ttc.datasets.checks.listing import is_hidden
 from ttc.datasets.classes import group_labels
 from ttc.datasets.table import DatasetSettings, Source
+from ttc.run.csv_file import read_table
 
 log = logging.getLogger("ttc")
 
@@ -35,7 +36,8 @@ def read(settings: DatasetSettings) -> Source:
     for folder in FOLDERS.values():
         if not (root / "images" / folder).is_dir():
             raise ValueError(f"--data-root {root} has no folder images/{folder}; unpack the archive again")
-        strangers = sum(file.name not in listed for file in (root / "images" / folder).iterdir())
+        files = (root / "images" / folder).iterdir()
+        strangers = sum(file.name not in listed and not is_hidden(file.name) for file in files)
         if strangers:
             log.warning("%s: %d files are not in dataset.csv and are left out", root / "images" / folder, strangers)
     return Source(
@@ -51,20 +53,9 @@ def read(settings: DatasetSettings) -> Source:
 
 def _rows(table: Path) -> list[tuple[str, str]]:
     """Return image name and label of every line."""
-    try:
-        with table.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            for column in (ID_COLUMN, LABEL_COLUMN):
-                if column not in (reader.fieldnames or []):
-                    found = ", ".join(reader.fieldnames or []) or "none"
-                    raise ValueError(f"--data-root: {table} has no column {column!r} among {found}; restore the file")
-            rows = [(row[ID_COLUMN] or "", row[LABEL_COLUMN] or "", reader.line_num) for row in reader]
-    except OSError as error:
-        raise ValueError(
-            f"--data-root: {table} cannot be read ({error.strerror}); pass the folder FracAtlas of the unpacked archive"
-        ) from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"--data-root: {table} is no UTF-8 CSV file ({error}); restore the file") from None
+    instead = "pass the folder FracAtlas of the unpacked archive"
+    cells = read_table(table, "--data-root:", (ID_COLUMN, LABEL_COLUMN), "restore the file", instead)
+    rows = list(zip(cells.columns[ID_COLUMN], cells.columns[LABEL_COLUMN], cells.lines, strict=True))
     for name, label, line in rows:
         if label not in LABELS or not name or "/" in name:
             raise ValueError(f"--data-root: {table} line {line}: {name!r} with fractured {label!r}; expected 0 or 1")

@@ -6,7 +6,6 @@ which images belong together.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import logging
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ import numpy as np
 
 from ttc.datasets.classes import ClassGroups, find_label, group_labels
 from ttc.datasets.table import DatasetSettings, Source
+from ttc.run.csv_file import read_table
 from ttc.run.npz import read_arrays
 
 log = logging.getLogger("ttc")
@@ -75,13 +75,15 @@ def verify_md5(path: Path, expected: str) -> None:
 
 def read_groups(table: Path, source: Source) -> list[str]:
     """Read the group of every sample from a CSV table with the columns split, row (from 0 in its split) and group."""
-    try:
-        with table.open(encoding="utf-8-sig", newline="") as file:
-            rows = [(row["split"], int(row["row"]), row["group"]) for row in csv.DictReader(file)]
-    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
-        raise ValueError(f"{table} cannot be read ({error}); it needs the columns split, row and group") from None
-    name = source.ids[0].split("/", 1)[0]
-    known = {f"{name}/{split}/{row:06d}": group for split, row, group in rows}
+    columns = ("split", "row", "group")
+    cells = read_table(table, "--data-root:", columns, "it needs the columns split, row and group")
+    name, known = source.ids[0].split("/", 1)[0], {}
+    for number, (split, row, group) in enumerate(zip(*(cells.columns[column] for column in columns), strict=True)):
+        place = f"{name}/{split}/{int(row):06d}" if row.isdecimal() else ""
+        if not place or place in known:
+            problem = f"row {row!r} is no whole number" if not place else f"row {row} of split {split!r} again"
+            raise ValueError(f"{cells.where(number)}: {problem}; give each image one line")
+        known[place] = group
     missing = [sample_id for sample_id in source.ids if not known.get(sample_id)]
     if missing:
         raise ValueError(f"{table} has no group for {len(missing)} images, the first is {missing[0]}; add them")

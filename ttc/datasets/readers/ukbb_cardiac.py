@@ -5,7 +5,6 @@ Participant ids stay in memory: logs, errors and files name a sample by its plac
 
 from __future__ import annotations
 
-import csv
 import logging
 import zipfile
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from torch import Tensor
 from ttc.datasets.classes import group_labels
 from ttc.datasets.splits import hold_out
 from ttc.datasets.table import DatasetSettings, Source
+from ttc.run.csv_file import read_table
 
 log = logging.getLogger("ttc")
 
@@ -57,7 +57,9 @@ def read(settings: DatasetSettings) -> Source:
             bad.append((f"ukbb-cardiac/{row:06d}", problem))
     # By the real ids: who is in the test set then does not depend on who else takes part.
     targets = [labels[participant] for participant in participants]
-    splits = hold_out(participants, targets, None, ["train"] * len(participants), HELD_OUT, settings.seed)
+    splits = hold_out(
+        participants, targets, None, ["train"] * len(participants), HELD_OUT, settings.seed, settings.split_rule
+    )
     left = {place for place, _ in bad}
     ids = [f"ukbb-cardiac/{row:06d}" for row in range(len(participants))]
     kept = [row for row, sample_id in enumerate(ids) if sample_id not in left]
@@ -99,27 +101,14 @@ def _load(path: Path) -> Mapping[str, Tensor]:
 def _labels(table: Path, column: str) -> dict[str, str]:
     """Return the label, "0" or "1", by participant; messages name lines, never participants."""
     labels: dict[str, str] = {}
-    try:
-        with table.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            for name in (ID_COLUMN, column):
-                if name not in (reader.fieldnames or []):
-                    found = ", ".join(reader.fieldnames or []) or "none"
-                    raise ValueError(
-                        f"--data-root: {table} has no column {name!r} among {found}; the table needs the column id and "
-                        "a label of 0 and 1, called label or as --label-column says"
-                    )
-            for row in reader:
-                participant, text = (row[ID_COLUMN] or "").strip(), (row[column] or "").strip()
-                label = {"0.0": "0", "1.0": "1", "False": "0", "True": "1"}.get(text, text)
-                if not participant or participant in labels or label not in LABELS:
-                    problem = "no id" if not participant else "an id again" if participant in labels else "no 0 or 1"
-                    raise ValueError(f"--data-root: {table} line {reader.line_num} has {problem}; one line each")
-                labels[participant] = label
-    except OSError as error:
-        raise ValueError(f"--data-root: {table} cannot be read ({error.strerror})") from None
-    except (UnicodeDecodeError, csv.Error):
-        raise ValueError(f"--data-root: {table} is no UTF-8 CSV file; see scripts/prepare_ukbb_labels.py") from None
+    remedy = "the table needs the column id and a label of 0 and 1, called label or as --label-column says"
+    cells = read_table(table, "--data-root:", (ID_COLUMN, column), remedy)
+    for row, (participant, text) in enumerate(zip(cells.columns[ID_COLUMN], cells.columns[column], strict=True)):
+        label = {"0.0": "0", "1.0": "1", "False": "0", "True": "1"}.get(text, text)
+        if not participant or participant in labels or label not in LABELS:
+            problem = "no id" if not participant else "an id again" if participant in labels else "no 0 or 1"
+            raise ValueError(f"{cells.where(row)} has {problem}; one line each")
+        labels[participant] = label
     return labels
 
 

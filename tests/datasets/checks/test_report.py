@@ -11,7 +11,7 @@ from PIL import Image
 
 from tests.processes import run
 from ttc.datasets import DatasetSettings
-from ttc.datasets.report import contact_sheet, examine
+from ttc.datasets.checks.report import contact_sheet, examine
 
 
 @pytest.fixture

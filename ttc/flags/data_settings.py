@@ -1,0 +1,82 @@
+"""From parsed flags to the settings of the data."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from ttc.datasets import DatasetSettings
+from ttc.datasets.classes import split_words
+from ttc.datasets.splits import NEWEST_RULE
+from ttc.flags.parser import Namespace
+
+
+def split_rule(args: Namespace, folder: Path) -> int:
+    """Return the rule by which splits are drawn: the flag, that of the run in the folder, or the newest.
+
+    Raises:
+        ValueError: what the run says about itself cannot be read.
+    """
+    if args.split_rule is not None:
+        return int(args.split_rule)
+    if not (folder / "args.json").is_file():
+        return NEWEST_RULE
+    try:
+        # Runs of the versions before the flag have no entry.
+        return int(json.loads((folder / "args.json").read_text()).get("split_rule", {"value": 1})["value"])
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        raise ValueError(f"{folder / 'args.json'} is damaged; choose another --output") from None
+
+
+def dataset_settings(args: Namespace, rule: int | None = None) -> DatasetSettings:
+    """Return the data that the flags of `flags.add_data` ask for.
+
+    Args:
+        args: the flags.
+        rule: by which splits are drawn; None for that of the flag, or the newest.
+    """
+    return DatasetSettings(
+        name=args.dataset,
+        data_root=args.data_root,
+        classes=None if args.classes is None else tuple(map(split_words, args.classes)),
+        positive_classes=positive_classes(args),
+        class_ratios=class_ratios(args),
+        train_samples=args.train_samples,
+        # Several minority classes concern the objective only; the data then name the smallest class.
+        minority_class=args.minority_class[0] if args.minority_class and len(args.minority_class) == 1 else None,
+        image_size=args.image_size,
+        on_bad_image=args.on_bad_image,
+        label_column=args.label_column,
+        stored_size=args.stored_size,
+        cache=args.cache,
+        cache_folder=args.cache_folder,
+        path_column=args.path_column,
+        group_column=args.group_column,
+        split_column=args.split_column,
+        id_column=args.id_column,
+        split_rule=rule or args.split_rule or NEWEST_RULE,
+        seed=args.seed,
+        num_workers=args.num_workers,
+    )
+
+
+def positive_classes(args: Namespace) -> tuple[str, ...] | None:
+    """Return the source labels of class 1, which two flags can name.
+
+    Raises:
+        ValueError: both do.
+    """
+    if args.one_vs_rest is None:
+        return None if args.positive_classes is None else split_words(args.positive_classes)
+    if args.positive_classes is not None or args.classes is not None:
+        raise ValueError(f"--one-vs-rest {args.one_vs_rest} names the classes already; drop the other flag")
+    return (args.one_vs_rest,)
+
+
+def class_ratios(args: Namespace) -> tuple[float, ...] | None:
+    """Return the shares of the classes; digits alone, which has no rare class, is made imbalanced by default."""
+    if args.class_ratios is not None:
+        return tuple(args.class_ratios)
+    grouped = args.classes or args.positive_classes or args.one_vs_rest
+    untouched = args.dataset == "digits" and not grouped
+    return (0.97, 0.03) if untouched else None
