@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from ttc import flags
 from ttc.flags.parser import Parser
 from ttc.results import collect, ledger_lines
-from ttc.results.tables import COLUMNS, as_csv, as_latex, as_markdown, as_text, build_rows, replace_block
+from ttc.results.tables import COLUMNS, as_csv, as_latex, as_markdown, as_text, build_table, replace_block
 from ttc.run import runtime
 from ttc.run.checkpoint import write_text
 from ttc.run.log import log, start_logging
@@ -81,37 +81,36 @@ def main() -> int:
         parser.refuse("give run folders, --from-csv or both")
 
     # 2. ledger
-    lines = [] if args.from_csv is None else ledger_lines.from_csv(Path(args.from_csv))
+    lines = ledger_lines.from_rows([]) if args.from_csv is None else ledger_lines.from_csv(Path(args.from_csv))
     if args.runs:
-        runs = read_runs([Path(run) for run in args.runs], args.allow_missing)
-        wanted = [column.metric for column in COLUMNS]
-        found = collect.lines_of(
-            runs,
-            wanted,
+        collected = collect.lines_of(
+            read_runs([Path(run) for run in args.runs], args.allow_missing),
+            [column.metric for column in COLUMNS],
             also=args.also,
             compared=collect.compared_with(args.compare),
             root=args.results and Path(args.results),
         )
-        lines = ledger_lines.update(lines, found)
-    if len(commits := {line.commit[:12] for line in lines if line.commit}) > 1:
+        lines = ledger_lines.update(lines, collected)
+    commits = lines["commit"][lines["commit"] != ""].str[:12].unique()
+    if len(commits) > 1:
         log.warning("the runs were evaluated by %d commits: %s", len(commits), ", ".join(sorted(commits)))
-    if any(line.dirty == "true" for line in lines):
+    if (lines["dirty"] == "true").any():
         log.warning("some runs were evaluated by code with uncommitted changes")
 
     # 3. table
-    rows = build_rows(lines)
-    sys.stdout.write(as_text(rows))
+    table = build_table(lines)
+    sys.stdout.write(as_text(table))
     if args.output:
         Path(args.output).parent.mkdir(parents=True, exist_ok=True)
         for suffix, text in (
-            (".csv", as_csv(rows)),
-            (".md", as_markdown(rows)),
-            (".tex", as_latex(rows)),
+            (".csv", as_csv(table)),
+            (".md", as_markdown(table)),
+            (".tex", as_latex(table)),
             ("-ledger.csv", ledger_lines.to_csv(lines)),
         ):
             write_text(Path(f"{args.output}{suffix}"), text)
     if args.readme:
-        replace_block(Path(args.readme), args.block, as_markdown(rows))
+        replace_block(Path(args.readme), args.block, as_markdown(table))
     return 0
 
 

@@ -11,6 +11,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import pandas
+
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from ttc import flags
@@ -18,8 +20,7 @@ from ttc.evaluation.probe import PROBES
 from ttc.flags.parser import Parser
 from ttc.results import collect, sweep_figures
 from ttc.results.html_report import html_report
-from ttc.results.ledger_lines import Line
-from ttc.results.tables import COLUMNS, build_rows
+from ttc.results.tables import COLUMNS, build_table
 from ttc.run import roles, runtime
 from ttc.run.checkpoint import write_text
 from ttc.run.log import log, start_logging
@@ -70,7 +71,7 @@ def plan_of(run: Path) -> str:
     return "\n".join(said[:end])
 
 
-def facts(runs: Sequence[collect.Run], lines: Sequence[Line]) -> dict[str, str]:
+def facts(runs: Sequence[collect.Run], lines: pandas.DataFrame) -> dict[str, str]:
     """Return versions, devices and commits; several where the runs differ."""
     found: dict[str, list[str]] = {"runs": [str(len(runs))]}
     for run in runs:
@@ -81,7 +82,7 @@ def facts(runs: Sequence[collect.Run], lines: Sequence[Line]) -> dict[str, str]:
                 found.setdefault(name, []).append(str(record[name]))
             commit = f"{record['git']['commit']}{' with uncommitted changes' if record['git']['dirty'] else ''}"
             found.setdefault("trained by commit", []).append(commit)
-    found["evaluated by commit"] = [line.commit for line in lines if line.commit] or ["unknown"]
+    found["evaluated by commit"] = [commit for commit in lines["commit"] if commit] or ["unknown"]
     return {name: ", ".join(dict.fromkeys(values)) for name, values in found.items()}
 
 
@@ -106,7 +107,7 @@ def main() -> int:
     )
     texts = {**settings(runs), f"Plan of {folders[0].name}": plan_of(folders[0])}
     output.parent.mkdir(parents=True, exist_ok=True)
-    write_text(output, html_report(args.title, build_rows(lines), figures, texts, facts(runs, lines)))
+    write_text(output, html_report(args.title, build_table(lines), figures, texts, facts(runs, lines)))
     log.info("wrote %s", output)
     return 0
 

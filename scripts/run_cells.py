@@ -28,7 +28,6 @@ sys.path.insert(0, str(ROOT))
 
 from scripts import warm
 from ttc.flags.parser import Parser, whole
-from ttc.results.ledger_lines import from_csv
 from ttc.run import manifest, runtime
 from ttc.run.log import log, start_logging
 from ttc.run.manifest import Cell, Entry, Status
@@ -177,8 +176,10 @@ def main() -> int:
         cells = [cells[args.line]]
     cells = manifest.choose(cells, args.only)
     if args.ledger is not None:
-        known = {line.folder for line in from_csv(Path(args.ledger))}
-        left = [cell for cell in cells if cell.folder not in known]
+        from ttc.results.ledger_lines import from_csv  # imports pandas, which nothing else here needs
+
+        finished = set(from_csv(Path(args.ledger))["folder"])
+        left = [cell for cell in cells if cell.folder not in finished]
         log.info("%d of %d lines are in %s; %d are left", len(cells) - len(left), len(cells), args.ledger, len(left))
         cells = left
     results = manifest.results_folder(args.output, path, ROOT)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from study import paired
-from study.paired import Entry
+import pandas
+
 from study.tables import markdown
 
 VALIDATION = ("encoder/minority/validation/balanced_accuracy", "encoder/fraction/validation/balanced_accuracy")
@@ -22,58 +21,50 @@ def levels_of(row: str) -> tuple[str, str, str, str]:
     Raises:
         ValueError: the row is none of the factorial.
     """
-    found = _ROW.fullmatch(row)
-    if found is None:
+    parts = _ROW.fullmatch(row)
+    if parts is None:
         raise ValueError(f"row {row} is none of the factorial: PART-ce-W-cutmix-A-batch-B, or ce-cutmix-A-batch-B")
-    part = _PARTS[found["part"] or "-"]
-    return part, found["ce"] or "1", found["cutmix"], found["batch"]
+    return _PARTS[parts["part"] or "-"], parts["ce"] or "1", parts["cutmix"], parts["batch"]
 
 
-def means(entries: Iterable[Entry], shares: Sequence[int]) -> list[float] | None:
-    """Return both probes' mean validation accuracy at each share; None if one is missing."""
-    entries = list(entries)
-    values = [
-        paired.values_of([entry for entry in entries if entry.share == share], metric)
-        for share in shares
-        for metric in VALIDATION
-    ]
-    return [statistics.fmean(each) for each in values] if all(values) else None
+def ranked(runs: pandas.DataFrame, shares: Sequence[int]) -> pandas.DataFrame:
+    """Return both probes' mean validation accuracy at each share and the mean of all, the best row first.
+
+    Rows that were not run at every share are left out. Columns are (share, metric), then "mean".
+    """
+    wanted = [(share, metric) for share in shares for metric in VALIDATION]
+    means = runs.groupby(["row", "share"], sort=False)[list(VALIDATION)].mean().unstack("share").swaplevel(axis=1)
+    means = means.reindex(columns=wanted).dropna()
+    means.columns = means.columns.to_flat_index()
+    means = means.reindex([row for row in runs["row"].unique() if row in means.index])
+    return means.assign(mean=means.mean(axis=1)).sort_values("mean", ascending=False, kind="stable")
 
 
-def ranked(entries: Sequence[Entry], shares: Sequence[int]) -> list[tuple[str, list[float]]]:
-    """Return the rows that were run at every share with their `means`, those with the best mean of all first."""
-    found = {row: means([e for e in entries if e.row == row], shares) for row in dict.fromkeys(e.row for e in entries)}
-    rows = [(row, each) for row, each in found.items() if each is not None]
-    return sorted(rows, key=lambda item: -statistics.fmean(item[1]))
-
-
-def table(entries: Sequence[Entry], shares: Sequence[int]) -> str:
+def table(runs: pandas.DataFrame, shares: Sequence[int]) -> str:
     """Return all combinations, best first, and what each level of each factor reaches on average."""
-    rows = ranked(entries, shares)
-    if not rows:
+    rows = ranked(runs, shares) if len(runs) else runs
+    if rows.empty:
         return "No combination has been run at every share yet.\n"
-    lines = []
-    for row, each in rows:
-        runs = sum(entry.row == row for entry in entries)
-        cells = (f"{100 * value:.1f}" for value in (*each, statistics.fmean(each)))
-        lines.append([*levels_of(row), str(runs), *cells])
+    counts = runs["row"].value_counts()
+    lines = [
+        [*levels_of(row), str(counts[row]), *(f"{100 * value:.1f}" for value in means)]
+        for row, *means in rows.itertuples()
+    ]
     probes = [f"{share} %, probe {probe}" for share in shares for probe in ("i", "ii")]
-    return markdown((*FACTORS, "runs", *probes, "mean"), lines) + "\n" + _effects(rows)
+    return markdown((*FACTORS, "runs", *probes, "mean"), lines) + "\n" + _effects(rows["mean"])
 
 
-def _effects(rows: Sequence[tuple[str, list[float]]]) -> str:
+def _effects(scores: pandas.Series) -> str:
     """Return the mean score of each level over combinations that have all other levels in common.
 
     Without a contrastive part there is nothing but cross-entropy: the part is compared among combinations with it, the
     other factors among those with a part.
     """
+    levels = pandas.DataFrame([levels_of(row) for row in scores.index], columns=FACTORS, index=scores.index)
+    part, weight = levels["contrastive part"], levels["cross-entropy"]
     lines = []
-    for number, factor in enumerate(FACTORS):
-        levels: dict[str, list[float]] = {}
-        for row, each in rows:
-            part, weight = levels_of(row)[:2]
-            if (weight == "1") if number == 0 else (part != "none"):
-                levels.setdefault(levels_of(row)[number], []).append(statistics.fmean(each))
-        cells = (f"{level}: {100 * statistics.fmean(values):.1f}" for level, values in sorted(levels.items()))
-        lines.append([factor, "; ".join(cells)])
+    for factor in FACTORS:
+        compared = weight == "1" if factor == "contrastive part" else part != "none"
+        means = scores[compared].groupby(levels[factor][compared]).mean()
+        lines.append([factor, "; ".join(f"{level}: {100 * mean:.1f}" for level, mean in means.items())])
     return markdown(("factor", "mean of its levels, the others being equal"), lines)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
+import pandas
+
 from study import paired
-from study.paired import Entry
 from study.tables import LARGE, MAIN
 from ttc.results.figure_style import COLOURS, panel_grid, save
 
@@ -19,12 +19,12 @@ _PANELS = (
 )
 
 
-def draw_shares(path_png: Path, entries: Sequence[Entry], shares: Sequence[int]) -> None:
+def draw_shares(path_png: Path, runs: pandas.DataFrame, shares: Sequence[int]) -> None:
     """Draw metrics against the minority share: solid with shuffled batches, dashed with balanced ones.
 
     Args:
         path_png: file to write; a PDF is written beside it.
-        entries: of the study; points are means over tasks and seeds, bars standard deviations.
+        runs: of the study; points are means over tasks and seeds, bars standard deviations.
         shares: in percent, from left to right.
     """
     from matplotlib.lines import Line2D
@@ -33,15 +33,14 @@ def draw_shares(path_png: Path, entries: Sequence[Entry], shares: Sequence[int])
     rows = [(method, row, style) for method in MAIN for row, style in ((method, "-"), (f"{method}-balanced", "--"))]
     for axes, (metric, title, scale) in zip(panels, _PANELS, strict=True):
         for method, row, style in rows:
-            runs = {s: [each for each in entries if (each.row, each.share) == (row, s)] for s in shares}
-            points = {s: [scale * value for value in paired.values_of(each, metric)] for s, each in runs.items()}
-            known = [s for s in shares if points[s]]
+            values = {share: scale * paired.values_of(paired.at(runs, row, share), metric) for share in shares}
+            measured = [share for share in shares if len(values[share])]
             # Rows side by side: equal values would hide each other.
             shift = 0.03 * (rows.index((method, row, style)) - len(rows) / 2)
             axes.errorbar(
-                [shares.index(s) + shift for s in known],
-                [statistics.fmean(points[s]) for s in known],
-                [statistics.stdev(points[s]) if len(points[s]) > 1 else 0 for s in known],
+                [shares.index(share) + shift for share in measured],
+                [values[share].mean() for share in measured],
+                [0 if len(values[share]) < 2 else values[share].std() for share in measured],
                 color=COLOURS[MAIN.index(method)],
                 linestyle=style,
                 marker="o" if style == "-" else "s",
@@ -49,9 +48,9 @@ def draw_shares(path_png: Path, entries: Sequence[Entry], shares: Sequence[int])
                 linewidth=1.3,
                 elinewidth=0.7,
             )
-        untrained = [scale * value for value in paired.values_of((e for e in entries if e.row == "untrained"), metric)]
-        if untrained:
-            axes.axhline(statistics.fmean(untrained), color="0.4", linewidth=0.9, linestyle=":")
+        untrained = scale * paired.values_of(runs[runs["row"] == "untrained"], metric)
+        if len(untrained):
+            axes.axhline(untrained.mean(), color="0.4", linewidth=0.9, linestyle=":")
         axes.set_xticks(range(len(shares)), [f"{share} %" for share in shares])
         axes.set_xlabel("minority in training", fontsize=8)
         axes.set_title(title, fontsize=9)
@@ -67,41 +66,40 @@ def draw_shares(path_png: Path, entries: Sequence[Entry], shares: Sequence[int])
     save(figure, path_png)
 
 
-def draw_ablations(path_png: Path, entries: Sequence[Entry], varied: Sequence[Entry]) -> None:
+def draw_ablations(path_png: Path, runs: pandas.DataFrame, varied: pandas.DataFrame) -> None:
     """Draw probe ii against each factor of the ablations, a panel per factor; the usual value is ringed.
 
     Args:
         path_png: file to write; a PDF is written beside it.
-        entries: of the study, for the usual values.
+        runs: of the study, for the usual values.
         varied: of the ablations.
     """
     from matplotlib.lines import Line2D
 
-    found = {factor.title: (factor, paired.factor_points(factor, entries, varied)) for factor in paired.FACTORS}
-    found = {title: each for title, each in found.items() if each[1]}
-    figure, panels = panel_grid(len(found), 2.9, 2.4, 4, share=False)
-    for axes, (title, (factor, methods)) in zip(panels, found.items(), strict=True):
+    factors = [(factor, paired.factor_points(factor, runs, varied)) for factor in paired.FACTORS]
+    factors = [(factor, methods) for factor, methods in factors if methods]
+    figure, panels = panel_grid(len(factors), 2.9, 2.4, 4, share=False)
+    for axes, (factor, methods) in zip(panels, factors, strict=True):
         values = list(dict.fromkeys(value for points in methods.values() for value in points))
         for method, points in methods.items():
             colour = COLOURS[MAIN.index(method)]
-            accuracies = {
-                value: [100 * each for each in paired.values_of(runs, LARGE)] for value, runs in points.items()
-            }
-            places = [values.index(value) for value, each in accuracies.items() if each]
-            means = [statistics.fmean(each) for each in accuracies.values() if each]
-            spreads = [statistics.stdev(each) if len(each) > 1 else 0 for each in accuracies.values() if each]
+            accuracies = {value: 100 * paired.values_of(members, LARGE) for value, members in points.items()}
+            accuracies = {value: numbers for value, numbers in accuracies.items() if len(numbers)}
+            places = [values.index(value) for value in accuracies]
+            means = [numbers.mean() for numbers in accuracies.values()]
+            spreads = [0 if len(numbers) < 2 else numbers.std() for numbers in accuracies.values()]
             axes.errorbar(places, means, spreads, color=colour, marker="o", markersize=4, linewidth=1.3, elinewidth=0.7)
-            if accuracies.get(factor.usual):
-                centre = [values.index(factor.usual)], [statistics.fmean(accuracies[factor.usual])]
+            if factor.usual in accuracies:
+                centre = [values.index(factor.usual)], [accuracies[factor.usual].mean()]
                 axes.plot(*centre, marker="o", markersize=10, markerfacecolor="none", color=colour)
         axes.set_xticks(range(len(values)), values)
-        axes.set_title(title, fontsize=9)
+        axes.set_title(factor.title, fontsize=9)
         axes.tick_params(labelsize=8)
         if len("".join(values)) > 24:
             axes.tick_params(axis="x", labelrotation=25)  # beside each other they would overlap
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
-    used = [method for method in MAIN if any(method in methods for _, methods in found.values())]
+    used = [method for method in MAIN if any(method in methods for _, methods in factors)]
     handles = [Line2D([], [], color=COLOURS[MAIN.index(method)], marker="o", label=method) for method in used]
     figure.supylabel("probe ii, balanced accuracy, %", fontsize=9)
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=9, frameon=False)

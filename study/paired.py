@@ -2,20 +2,22 @@
 
 A study is a manifest and the ledger of its finished runs. Runs are told apart by their place in the manifest: the
 recipe names task and majority share ("study-fashion-mix5-99"), the folder names row and seed ("supmin-seed0").
+
+The finished runs are a DataFrame, a line per run: task; share, of the minority in training, in percent; row, that is
+method, sampler and variant; seed; and a column per metric, NaN where it is not defined.
 """
 
 from __future__ import annotations
 
-import itertools
 import re
-import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas
+from numpy.typing import NDArray
 from scipy import stats
 
-from ttc.results.ledger_lines import Line
 from ttc.run.manifest import Cell
 
 _RECIPE = re.compile(r"@.*/study-[a-z]+-(?P<task>[a-z0-9]+)-(?P<majority>\d+)\.args")
@@ -23,26 +25,9 @@ _RUN = re.compile(r"(?P<row>.+)-seed(?P<seed>\d+)")
 COSINE = "projection/mean_cosine/all"
 COLLAPSED_COSINE = 0.99
 """Mean cosine of all pairs of test embeddings from which on a run counts as collapsed; 1 is a single point."""
-_PATTERNS = 10_000
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One finished run of the study.
-
-    Attributes:
-        task: name of the task.
-        share: share of the minority in training, percent.
-        row: method, sampler and variant.
-        seed: of the run.
-        values: metric -> value; None where it is not defined.
-    """
-
-    task: str
-    share: int
-    row: str
-    seed: int
-    values: dict[str, float | None]
+_ENUMERATED = 20
+_DRAWN = 10_000
+"""The sign-flip test tries all patterns of up to 20 pairs, 2^20 of them, and draws these many of more."""
 
 
 @dataclass(frozen=True)
@@ -94,100 +79,104 @@ def place_of(cell: Cell) -> tuple[str, int, str, int]:
     return recipe["task"], 100 - int(recipe["majority"]), run["row"], int(run["seed"])
 
 
-def entries_of(cells: Sequence[Cell], lines: Iterable[Line]) -> list[Entry]:
+def finished_runs(cells: Sequence[Cell], lines: pandas.DataFrame) -> pandas.DataFrame:
     """Return the runs of a manifest that the ledger knows, in the order of the manifest.
 
     Args:
         cells: of the manifest.
         lines: of the ledger, which names runs by their folder in the manifest.
     """
-    found: dict[str, dict[str, float | None]] = {}
-    for line in lines:
-        found.setdefault(line.folder, {})[line.metric] = line.value
-    return [Entry(*place_of(cell), found[cell.folder]) for cell in cells if cell.folder in found]
+    values = lines.pivot(index="folder", columns="metric", values="value")
+    places = [(cell.folder, *place_of(cell)) for cell in cells if cell.folder in values.index]
+    runs = pandas.DataFrame(places, columns=["folder", "task", "share", "row", "seed"])
+    return runs.join(values, on="folder").drop(columns="folder")
 
 
-def values_of(entries: Iterable[Entry], metric: str) -> list[float]:
+def at(runs: pandas.DataFrame, row: str, share: int) -> pandas.DataFrame:
+    """Return the runs of a row at a share."""
+    return runs[(runs["row"] == row) & (runs["share"] == share)]
+
+
+def values_of(runs: pandas.DataFrame, metric: str) -> pandas.Series:
     """Return the values that there are of a metric."""
-    values = (entry.values.get(metric) for entry in entries)
-    return [value for value in values if value is not None]
+    return runs[metric].dropna() if metric in runs else pandas.Series(dtype=float)
 
 
-def paired(entries: Sequence[Entry], a: str, b: str, share: int, metric: str, seed: int = 0) -> Difference | None:
+def by_block(runs: pandas.DataFrame, rows: Sequence[str], share: int, metric: str) -> pandas.DataFrame:
+    """Return a metric at one share, a line per task and seed, a column per row; lines that lack a row are left out."""
+    chosen = runs[(runs["share"] == share) & runs["row"].isin(rows)]
+    if metric not in chosen:
+        return pandas.DataFrame(columns=list(rows))
+    return chosen.pivot(index=["task", "seed"], columns="row", values=metric).reindex(columns=list(rows)).dropna()
+
+
+def paired(runs: pandas.DataFrame, a: str, b: str, share: int, metric: str) -> Difference | None:
     """Compare two rows on the tasks and seeds that both have at one share; None if there is no such pair.
 
     The test flips the signs of whole pairs. Seeds of one task share its test images, so that it speaks of new seeds of
     these tasks, not of new tasks.
 
     Args:
-        entries: of the study.
+        runs: of the study.
         a: row.
         b: row.
         share: of the minority, percent.
         metric: what is compared.
-        seed: of the test's random signs, which are drawn where there are too many pairs to try all.
     """
-    sides = [
-        {
-            (entry.task, entry.seed): entry.values.get(metric)
-            for entry in entries
-            if (entry.row, entry.share) == (row, share)
-        }
-        for row in (a, b)
-    ]
-    both = [(sides[0][key], sides[1][key]) for key in sides[0] if key in sides[1]]
-    differences = [left - right for left, right in both if left is not None and right is not None]
-    if not differences:
-        return None
-    count, positive = len(differences), sum(each > 0 for each in differences)
+    blocks = by_block(runs, (a, b), share, metric)
+    differences = blocks[a] - blocks[b]
+    count, positive = len(differences), int((differences > 0).sum())
     if count < 2:
-        return Difference(differences[0], None, positive, count, None)
-    error = statistics.stdev(differences) / count**0.5
-    return Difference(statistics.fmean(differences), error, positive, count, sign_flip_test(differences, seed))
+        return Difference(differences.iloc[0], None, positive, count, None) if count else None
+    return Difference(differences.mean(), differences.sem(), positive, count, sign_flip_test(differences.to_numpy()))
 
 
-def sign_flip_test(differences: Sequence[float], seed: int = 0) -> float:
+def sign_flip_test(differences: NDArray[np.float64]) -> float:
     """Return the two-sided p-value of a mean of zero: the share of sign patterns with a mean as far from zero.
 
+    Exact for up to 20 differences; for more, of random patterns.
+
     Args:
-        differences: at least one.
-        seed: of the random patterns, which are drawn where there are too many to try all.
+        differences: [N], at least two.
     """
-    each = np.array(differences)
-    if 2 ** len(each) <= _PATTERNS:
-        signs = np.array(list(itertools.product((-1.0, 1.0), repeat=len(each))))
-    else:
-        signs = np.random.default_rng(seed).choice((-1.0, 1.0), size=(_PATTERNS, len(each)))
-        signs[0] = 1.0  # the pattern that was seen
+    if len(differences) > _ENUMERATED:
+        drawn = stats.permutation_test(
+            (differences,),
+            np.mean,
+            permutation_type="samples",
+            n_resamples=_DRAWN,
+            batch=10_000,
+            vectorized=True,
+            rng=0,
+        )
+        return float(drawn.pvalue)
+    sums = np.zeros(1)
+    for difference in differences:
+        sums = np.concatenate((sums + difference, sums - difference))
     # Sums of the same numbers in another order differ in the last digits.
-    as_far = np.abs(signs @ each) >= abs(each.sum()) * (1 - 1e-12)
-    return float(as_far.mean())
+    rounding = 1e-12 * np.abs(differences).sum()
+    return float((np.abs(sums) >= abs(differences.sum()) - rounding).mean())
 
 
-def ranks(entries: Sequence[Entry], rows: Sequence[str], share: int, metric: str) -> Ranks | None:
+def ranks(runs: pandas.DataFrame, rows: Sequence[str], share: int, metric: str) -> Ranks | None:
     """Rank rows within each task and seed and average; None without two rows and a block that has all of them.
 
     Source: Demsar, "Statistical Comparisons of Classifiers over Multiple Data Sets", JMLR 2006, section 3.2.2.
     Note: blocks of one task share its test images, so that the critical difference is somewhat too small.
     """
-    blocks: dict[tuple[str, int], dict[str, float]] = {}
-    for entry in entries:
-        value = entry.values.get(metric)
-        if entry.share == share and entry.row in rows and value is not None:
-            blocks.setdefault((entry.task, entry.seed), {})[entry.row] = value
-    full = [[block[row] for row in rows] for block in blocks.values() if len(block) == len(rows)]
-    if len(rows) < 2 or not full:
+    blocks = by_block(runs, rows, share, metric)
+    if len(rows) < 2 or blocks.empty:
         return None
-    mean = stats.rankdata(-np.array(full), axis=1).mean(0)
+    mean = blocks.rank(axis=1, ascending=False).mean()
     spread = stats.studentized_range.ppf(0.95, len(rows), np.inf) / 2**0.5
-    critical = float(spread * (len(rows) * (len(rows) + 1) / (6 * len(full))) ** 0.5)
-    return Ranks(dict(zip(rows, mean.tolist(), strict=True)), len(full), critical)
+    critical = float(spread * (len(rows) * (len(rows) + 1) / (6 * len(blocks))) ** 0.5)
+    return Ranks(mean.to_dict(), len(blocks), critical)
 
 
-def collapsed(entries: Iterable[Entry]) -> tuple[int, int]:
+def collapsed(runs: pandas.DataFrame) -> tuple[int, int]:
     """Return how many runs embed all test images in nearly one direction, and how many were measured."""
-    cosines = values_of(entries, COSINE)
-    return sum(cosine >= COLLAPSED_COSINE for cosine in cosines), len(cosines)
+    cosines = values_of(runs, COSINE)
+    return int((cosines >= COLLAPSED_COSINE).sum()), len(cosines)
 
 
 @dataclass(frozen=True)
@@ -225,25 +214,25 @@ FACTORS = (
 
 
 def factor_points(
-    factor: Factor, entries: Iterable[Entry], varied: Sequence[Entry]
-) -> dict[str, dict[str, list[Entry]]]:
+    factor: Factor, runs: pandas.DataFrame, varied: pandas.DataFrame
+) -> dict[str, dict[str, pandas.DataFrame]]:
     """Return method -> value -> runs of one factor, in the order of the values; only methods with varied runs.
 
     Args:
         factor: what is varied.
-        entries: of the study, for the usual value.
+        runs: of the study, for the usual value.
         varied: of the ablations.
     """
-    found: dict[str, dict[str, list[Entry]]] = {}
-    for entry in varied:
-        method, name, value = entry.row.split("-", 2)
-        if name in factor.names and method in factor.rows:
-            found.setdefault(method, {}).setdefault(value, []).append(entry)
-    places = {(entry.task, entry.share) for entry in varied}
-    usual = [entry for entry in entries if (entry.task, entry.share) in places]
-    for method, points in found.items():
-        points[factor.usual] = [entry for entry in usual if entry.row == factor.rows[method]]
-    return {method: dict(sorted(points.items(), key=lambda item: _order(item[0]))) for method, points in found.items()}
+    method, name, value = (varied["row"].str.split("-", n=2).str[part] for part in range(3))
+    chosen = varied[name.isin(factor.names) & method.isin(list(factor.rows))]
+    places = varied[["task", "share"]].drop_duplicates()
+    usual = runs.merge(places, on=["task", "share"])
+    points: dict[str, dict[str, pandas.DataFrame]] = {}
+    for method_name, of_method in chosen.groupby(method, sort=False):
+        values = dict(list(of_method.groupby(value)))
+        values[factor.usual] = usual[usual["row"] == factor.rows[method_name]]
+        points[method_name] = {name: values[name] for name in sorted(values, key=_order)}
+    return points
 
 
 def _order(value: str) -> tuple[float, str]:

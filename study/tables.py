@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import pandas
+
 from study import paired
-from study.paired import Entry
 from ttc.losses import METHODS
 from ttc.run.manifest import Cell
 
@@ -69,7 +69,7 @@ class Sweep:
 
     name: str
     cells: Sequence[Cell]
-    entries: Sequence[Entry]
+    runs: pandas.DataFrame
 
 
 def markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -84,115 +84,115 @@ def coverage(sweeps: Sequence[Sweep]) -> str:
         (
             f"[{sweep.name}](../scripts/manifests/{sweep.name}.csv)",
             str(len(sweep.cells)),
-            str(len(sweep.entries)),
-            ", ".join(sorted({str(entry.seed) for entry in sweep.entries})) or "-",
+            str(len(sweep.runs)),
+            ", ".join(sorted(map(str, sweep.runs["seed"].unique()))) or "-",
         )
         for sweep in sweeps
     ]
     return markdown(("manifest", "runs planned", "runs in the ledger", "seeds"), rows)
 
 
-def mean_and_spread(values: Sequence[float], scale: float, digits: int) -> str:
+def mean_and_spread(values: pandas.Series, scale: float, digits: int) -> str:
     """Return mean ± standard deviation, without the latter for one value; "-" for none."""
-    if not values:
+    if values.empty:
         return "-"
-    text = f"{scale * statistics.fmean(values):.{digits}f}"
-    return text if len(values) < 2 else f"{text} ± {scale * statistics.stdev(values):.{digits}f}"
+    text = f"{scale * values.mean():.{digits}f}"
+    return text if len(values) < 2 else f"{text} ± {scale * values.std():.{digits}f}"
 
 
-def all_rows(entries: Sequence[Entry], share: int) -> str:
+def all_rows(runs: pandas.DataFrame, share: int) -> str:
     """Return the table of one share: probe ii by task, then all metrics over tasks and seeds."""
-    here = [entry for entry in entries if entry.share == share]
-    tasks = list(dict.fromkeys(entry.task for entry in here))
+    runs = runs[runs["share"] == share]
+    tasks = runs["task"].unique()
     table = []
-    for row in dict.fromkeys(entry.row for entry in here):
-        mine = [entry for entry in here if entry.row == row]
-        by_task = [paired.values_of([entry for entry in mine if entry.task == task], LARGE) for task in tasks]
+    for row, members in runs.groupby("row", sort=False):
+        by_task = [paired.values_of(members[members["task"] == task], LARGE) for task in tasks]
         table.append(
             [
                 row,
-                str(len(mine)),
+                str(len(members)),
                 *(mean_and_spread(values, 100, 1) for values in by_task),
-                *(_mean(mine, metric, scale, digits) for metric, _, scale, digits in METRICS),
+                *(_mean(members, metric, scale, digits) for metric, _, scale, digits in METRICS),
             ]
         )
     heads = ("row", "runs", *(f"{task}, ii" for task in tasks), *(head for _, head, _, _ in METRICS))
     return markdown(heads, table)
 
 
-def _mean(entries: Sequence[Entry], metric: str, scale: float, digits: int) -> str:
-    values = paired.values_of(entries, metric)
+def _mean(runs: pandas.DataFrame, metric: str, scale: float, digits: int) -> str:
+    values = paired.values_of(runs, metric)
     # A run that shared its machine with others took longer: such times say nothing of the row, and pull at a mean.
-    average = statistics.median if metric == SECONDS else statistics.fmean
-    return f"{scale * average(values):.{digits}f}" if values else "-"
+    average = values.median() if metric == SECONDS else values.mean()
+    return "-" if values.empty else f"{scale * average:.{digits}f}"
 
 
-def summary(entries: Sequence[Entry]) -> str:
+def _share_collapsed(runs: pandas.DataFrame) -> str:
+    bad, measured = paired.collapsed(runs)
+    return f"{bad} of {measured}" if measured else "-"
+
+
+def summary(runs: pandas.DataFrame) -> str:
     """Return the main rows' probe ii, minority SAA and collapsed runs at each share."""
     table = []
     for row in SUMMARY_ROWS:
         cells = [row]
         for share in SHARES:
-            mine = [entry for entry in entries if (entry.row, entry.share) == (row, share)]
-            bad, known = paired.collapsed(mine)
-            accuracy = mean_and_spread(paired.values_of(mine, LARGE), 100, 1)
-            cells += [accuracy, _mean(mine, "projection/SAA/minority", 1, 1), f"{bad} of {known}" if known else "-"]
+            members = paired.at(runs, row, share)
+            accuracy = mean_and_spread(paired.values_of(members, LARGE), 100, 1)
+            cells += [accuracy, _mean(members, "projection/SAA/minority", 1, 1), _share_collapsed(members)]
         if any(cell != "-" for cell in cells[1:]):
             table.append(cells)
     heads = [head for share in SHARES for head in (f"{share} %: probe ii acc", "SAA min", "collapsed")]
     return markdown(("row", *heads), table)
 
 
-def collapse(entries: Sequence[Entry], shares: Sequence[int]) -> str:
-    """Return how many runs of each row collapsed, at each share."""
-    rows = list(dict.fromkeys(entry.row for entry in entries))
-    table = []
-    for row in rows:
-        counts = [
-            paired.collapsed([entry for entry in entries if (entry.row, entry.share) == (row, share)])
-            for share in shares
-        ]
-        if any(bad for bad, _ in counts):
-            table.append([row, *(f"{bad} of {known}" if known else "-" for bad, known in counts)])
+def collapse(runs: pandas.DataFrame, shares: Sequence[int]) -> str:
+    """Return how many runs of each row collapsed, at each share; only rows of which some did."""
+    table = [
+        [row, *(_share_collapsed(members[members["share"] == share]) for share in shares)]
+        for row, members in runs.groupby("row", sort=False)
+        if paired.collapsed(members[members["share"].isin(shares)])[0]
+    ]
     return markdown(("row", *(f"{share} %" for share in shares)), table)
 
 
-def differences(entries: Sequence[Entry], shares: Sequence[int]) -> str:
+def differences(runs: pandas.DataFrame, shares: Sequence[int]) -> str:
     """Answer the questions with paired differences of both probes' balanced accuracy."""
     table = []
     for question, pairs in QUESTIONS:
         for share in shares:
             for a, b in pairs:
-                cells = [_difference(entries, a, b, share, metric) for metric in (SMALL, LARGE)]
+                cells = [_difference(runs, a, b, share, metric) for metric in (SMALL, LARGE)]
                 if any(cells):
                     table.append([question, f"{share} %", f"{a} - {b}", *(cell or "-" for cell in cells)])
                     question = ""
     return markdown(("question", "minority", "difference", "probe i, points", "probe ii, points"), table)
 
 
-def _difference(entries: Sequence[Entry], a: str, b: str, share: int, metric: str) -> str:
-    found = paired.paired(entries, a, b, share, metric)
-    if found is None:
+def _difference(runs: pandas.DataFrame, a: str, b: str, share: int, metric: str) -> str:
+    difference = paired.paired(runs, a, b, share, metric)
+    if difference is None:
         return ""
-    text = f"{100 * found.mean:+.1f}"
-    if found.error is None or found.p is None:
+    text = f"{100 * difference.mean:+.1f}"
+    if difference.error is None or difference.p is None:
         return f"{text} (1 pair)"
-    sure = "**" if found.p < 0.05 else ""
-    chance = "< 0.001" if found.p < 0.001 else f"= {found.p:.3f}"
-    return f"{sure}{text} ± {100 * found.error:.1f}{sure} ({found.positive} of {found.pairs}, p {chance})"
+    sure = "**" if difference.p < 0.05 else ""
+    chance = "< 0.001" if difference.p < 0.001 else f"= {difference.p:.3f}"
+    count = f"{difference.positive} of {difference.pairs}"
+    return f"{sure}{text} ± {100 * difference.error:.1f}{sure} ({count}, p {chance})"
 
 
-def rank_table(entries: Sequence[Entry], shares: Sequence[int], rows: Sequence[str]) -> str:
+def rank_table(runs: pandas.DataFrame, shares: Sequence[int], rows: Sequence[str]) -> str:
     """Return average ranks on probe ii over tasks and seeds, best first, with the critical difference."""
     lines = []
     for share in shares:
-        here = {entry.row for entry in entries if entry.share == share}
-        found = paired.ranks(entries, [row for row in rows if row in here], share, LARGE)
-        if found is None:
+        present = set(runs["row"][runs["share"] == share])
+        ranking = paired.ranks(runs, [row for row in rows if row in present], share, LARGE)
+        if ranking is None:
             continue
-        ordered = sorted(found.mean.items(), key=lambda item: item[1])
+        ordered = sorted(ranking.mean.items(), key=lambda item: item[1])
         lines += [
-            f"**{share} % minority**, {found.blocks} blocks, critical difference {found.critical:.2f}: "
+            f"**{share} % minority**, {ranking.blocks} blocks, critical difference {ranking.critical:.2f}: "
             + ", ".join(f"{row} {rank:.2f}" for row, rank in ordered)
             + ".",
             "",
@@ -200,58 +200,52 @@ def rank_table(entries: Sequence[Entry], shares: Sequence[int], rows: Sequence[s
     return "\n".join(lines) or "No block has all rows yet.\n"
 
 
-def ranks_of_all(entries: Sequence[Entry], shares: Sequence[int]) -> str:
+def ranks_of_all(runs: pandas.DataFrame, shares: Sequence[int]) -> str:
     """Return average ranks of all rows on probe ii, a column per share, over the blocks that have all of its rows."""
     columns: dict[str, dict[str, float]] = {}
     for share in shares:
-        here = list(dict.fromkeys(entry.row for entry in entries if entry.share == share))
-        if found := paired.ranks(entries, here, share, LARGE):
-            columns[f"{share} %, {found.blocks} blocks, critical {found.critical:.1f}"] = found.mean
+        rows = list(runs["row"][runs["share"] == share].unique())
+        if ranking := paired.ranks(runs, rows, share, LARGE):
+            columns[f"{share} %, {ranking.blocks} blocks, critical {ranking.critical:.1f}"] = ranking.mean
     if not columns:
         return "No block has all rows yet.\n"
-    rows = {row: [mean.get(row) for mean in columns.values()] for mean in columns.values() for row in mean}
     # In the order of the first share: ranks among other numbers of rows are no means of one another.
     first = next(iter(columns.values()))
-    best_first = sorted(rows, key=lambda row: first.get(row, math.inf))
-    table = [[row, *("-" if rank is None else f"{rank:.1f}" for rank in rows[row])] for row in best_first]
+    rows = sorted(dict.fromkeys(row for mean in columns.values() for row in mean), key=lambda r: first.get(r, math.inf))
+    table = [[row, *(f"{mean[row]:.1f}" if row in mean else "-" for mean in columns.values())] for row in rows]
     return markdown(("row", *columns), table)
 
 
-def ablations(entries: Sequence[Entry], varied: Sequence[Entry]) -> str:
+def ablations(runs: pandas.DataFrame, varied: pandas.DataFrame) -> str:
     """Return one row per factor and value, with the study's own runs as the usual value."""
     table = []
     for factor in paired.FACTORS:
-        for method, points in paired.factor_points(factor, entries, varied).items():
-            for value, runs in points.items():
+        for method, points in paired.factor_points(factor, runs, varied).items():
+            for value, members in points.items():
                 numbers = [
-                    mean_and_spread(paired.values_of(runs, metric), scale, 1)
+                    mean_and_spread(paired.values_of(members, metric), scale, 1)
                     for metric, scale in ((SMALL, 100), (LARGE, 100), ("projection/SAA/minority", 1))
                 ]
-                bad, known = paired.collapsed(runs)
+                bad, measured = paired.collapsed(members)
                 usual = f"{value} (usual)" if value == factor.usual else value
-                table.append([factor.title, method, usual, str(len(runs)), *numbers, f"{bad} of {known}"])
+                table.append([factor.title, method, usual, str(len(members)), *numbers, f"{bad} of {measured}"])
     heads = ("factor", "method", "value", "runs", "probe i acc", "probe ii acc", "SAA min", "collapsed")
     return markdown(heads, table) if table else "No run of this manifest is in the ledger yet.\n"
 
 
-def final(entries: Sequence[Entry], shares: Sequence[int]) -> str:
+def final(runs: pandas.DataFrame, shares: Sequence[int]) -> str:
     """Return the joint recipe's paired differences from each balanced baseline.
 
     By task, over the tasks that had no part in choosing the recipe, and over all.
     """
+    tasks = {task: runs["task"] == task for task in runs["task"].unique()}
+    tasks |= {HELD_OUT: runs["task"] != CHOSEN_ON, "all": runs["task"].notna()}
     table = []
-    baselines = [row for row in dict.fromkeys(entry.row for entry in entries) if row != "joint"]
     for share in shares:
-        for task in (*dict.fromkeys(entry.task for entry in entries), HELD_OUT, "all"):
-            here = [
-                entry
-                for entry in entries
-                if task in (entry.task, "all") or (task == HELD_OUT and entry.task != CHOSEN_ON)
-            ]
-            for row in baselines:
-                cells = [
-                    _difference(here, "joint", row, share, metric) for metric in (SMALL, SMALL_AUC, LARGE, LARGE_AUC)
-                ]
+        for task, chosen in tasks.items():
+            for row in runs["row"][runs["row"] != "joint"].unique():
+                metrics = (SMALL, SMALL_AUC, LARGE, LARGE_AUC)
+                cells = [_difference(runs[chosen], "joint", row, share, metric) for metric in metrics]
                 if any(cells):
                     table.append([f"{share} %", task, f"joint - {row}", *(cell or "-" for cell in cells)])
     heads = ("minority", "task", "difference", "probe i acc", "probe i AUC", "probe ii acc", "probe ii AUC")

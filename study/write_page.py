@@ -28,8 +28,8 @@ def read(name: str, results: Path) -> Sweep:
     """Read a manifest and what its ledger holds."""
     cells = manifest.read_manifest(ROOT / "scripts" / "manifests" / f"{name}.csv")
     ledger = results / f"{name}-ledger.csv"
-    lines = ledger_lines.from_csv(ledger) if ledger.is_file() else []
-    return Sweep(name, cells, paired.entries_of(cells, lines))
+    lines = ledger_lines.from_csv(ledger) if ledger.is_file() else ledger_lines.from_rows([])
+    return Sweep(name, cells, paired.finished_runs(cells, lines))
 
 
 def main() -> int:
@@ -42,30 +42,30 @@ def main() -> int:
     add("--readme", metavar="FILE", help="file whose block `study` gets the summary, such as README.md")
     args = parser.parse(sys.argv[1:]).namespace()
     sweeps = {name: read(name, Path(args.results)) for name in SWEEPS}
-    entries = sweeps["study"].entries
-    if not entries:
+    runs = sweeps["study"].runs
+    if runs.empty:
         raise ValueError(
             f"--results {args.results}: study-ledger.csv holds no run of the study; collect its runs first"
         )
     blocks = {
         "coverage": tables.coverage(list(sweeps.values())),
-        "collapse": tables.collapse(entries, SHARES),
-        "differences": tables.differences(entries, SHARES),
-        "ranks": tables.rank_table(entries, SHARES, SUMMARY_ROWS),
-        "ranks-all": tables.ranks_of_all(entries, SHARES),
-        **{f"rows-{share}": tables.all_rows(entries, share) for share in SHARES},
-        "ablations": tables.ablations(entries, sweeps["study-ablations"].entries),
-        "factorial": factorial.table(sweeps["study-factorial"].entries, SHARES[:2]),
-        "final": tables.final(sweeps["study-final"].entries, SHARES[:2]),
+        "collapse": tables.collapse(runs, SHARES),
+        "differences": tables.differences(runs, SHARES),
+        "ranks": tables.rank_table(runs, SHARES, SUMMARY_ROWS),
+        "ranks-all": tables.ranks_of_all(runs, SHARES),
+        **{f"rows-{share}": tables.all_rows(runs, share) for share in SHARES},
+        "ablations": tables.ablations(runs, sweeps["study-ablations"].runs),
+        "factorial": factorial.table(sweeps["study-factorial"].runs, SHARES[:2]),
+        "final": tables.final(sweeps["study-final"].runs, SHARES[:2]),
     }
     for name, text in blocks.items():
         replace_block(Path(args.page), name, text)
     if args.readme is not None:
-        replace_block(Path(args.readme), "study", tables.summary(entries))
+        replace_block(Path(args.readme), "study", tables.summary(runs))
     images = Path(args.images)
-    figures.draw_shares(images / "study-shares.png", entries, SHARES)
-    if sweeps["study-ablations"].entries:
-        figures.draw_ablations(images / "study-ablations.png", entries, sweeps["study-ablations"].entries)
+    figures.draw_shares(images / "study-shares.png", runs, SHARES)
+    if len(sweeps["study-ablations"].runs):
+        figures.draw_ablations(images / "study-ablations.png", runs, sweeps["study-ablations"].runs)
     return 0
 
 

@@ -12,7 +12,7 @@ import torch
 from study import paired, tables
 from tests.processes import ROOT, run
 from ttc.results.ledger_lines import from_csv
-from ttc.results.tables import as_markdown, build_rows
+from ttc.results.tables import as_markdown, build_table
 from ttc.run.manifest import read_manifest
 
 README = (ROOT / "README.md").read_text()
@@ -87,11 +87,11 @@ def test_the_snippet_runs() -> None:
 
 
 def test_the_summary_of_the_study_is_that_of_its_ledger() -> None:
-    cells = read_manifest(ROOT / "scripts" / "manifests" / "paired.csv")
-    entries = paired.entries_of(cells, from_csv(ROOT / "docs" / "results" / "study-ledger.csv"))
+    cells = read_manifest(ROOT / "scripts" / "manifests" / "study.csv")
+    runs = paired.finished_runs(cells, from_csv(ROOT / "docs" / "results" / "study-ledger.csv"))
     (text,) = re.findall(r"<!-- study: begin -->\n(.*?)<!-- study: end -->", README, re.DOTALL)
     stale = "stale; run python study/write_page.py --readme README.md"
-    assert text == tables.summary(entries), stale
+    assert text == tables.summary(runs), stale
 
 
 @pytest.mark.parametrize("block", sorted({*re.findall(r"<!-- ([\w-]+): begin -->", README)} - {"study"}))
@@ -103,5 +103,5 @@ def test_tables_are_those_of_the_ledger(block: str) -> None:
     command = (
         f"python scripts/collect_results.py --from-csv {path.relative_to(ROOT)} --readme README.md --block {block}"
     )
-    assert text == as_markdown(build_rows(from_csv(path))), f"stale; run {command}"
+    assert text == as_markdown(build_table(from_csv(path))), f"stale; run {command}"
     assert text.count("\n| ") >= 7

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import shutil
 import statistics
 from pathlib import Path
 
+import pandas
 import pytest
 
 from tests.processes import Result, run
 from ttc.results import collect, ledger_lines
-from ttc.results.tables import COLUMNS, as_latex, as_markdown, as_text, build_rows
+from ttc.results.tables import COLUMNS, as_latex, as_markdown, as_text, build_table
 from ttc.run import ledger
 
 WANTED = [column.metric for column in COLUMNS]
@@ -70,8 +72,12 @@ def make_run(
     return folder
 
 
-def lines_of(*folders: Path) -> list[ledger_lines.Line]:
+def lines_of(*folders: Path) -> pandas.DataFrame:
     return collect.lines_of([collect.read_run(folder)[0] for folder in folders], WANTED)
+
+
+def rows_of(*folders: Path) -> list[tuple[str, str]]:
+    return list(build_table(lines_of(*folders)).seeds.index)
 
 
 def collected(folder: Path, *words: object) -> Result:
@@ -88,23 +94,28 @@ def sweep(tmp_path: Path) -> list[Path]:
 
 
 def test_mean_deviation_and_best(sweep: list[Path]) -> None:
-    rows = build_rows(lines_of(*sweep))
-    assert [(row.run, row.seeds) for row in rows] == [("supcon", 3), ("supmin", 3)]
-    assert rows[0].cells[0].text() == f"61.0+-{statistics.stdev([60, 61, 62]):.1f}"
-    assert [row.cells[0].best for row in rows] == [False, True]
-    saa = next(place for place, cell in enumerate(rows[0].cells) if cell.column.title == "SAA min")
-    assert rows[0].cells[saa].known == [50.0, 51.0, 52.0]
-    assert all(row.cells[saa].best for row in rows), "equal rows are equally good"
-    markdown = as_markdown(rows)
+    table = build_table(lines_of(*sweep))
+    assert table.seeds.to_dict() == {("digits 97:3", "supcon"): 3, ("digits 97:3", "supmin"): 3}
+    assert table.cells()["probe i acc"].iloc[0] == f"61.0+-{statistics.stdev([60, 61, 62]):.1f}"
+    assert table.best["probe i acc"].tolist() == [False, True]
+    assert table.mean["SAA min"].tolist() == [51.0, 51.0]
+    assert table.best["SAA min"].all(), "equal rows are equally good"
+    markdown = as_markdown(table)
     assert "| supcon | 3 | 61.0 ± 1.0 |" in markdown
     assert "| supmin | 3 | **81.0 ± 1.0** |" in markdown
-    assert r"supmin & 3 & \textbf{81.0 $\pm$ 1.0}" in as_latex(rows)
-    assert max(map(len, as_text(rows).splitlines())) <= 100
-    assert "probe i AUC: AUROC of this probe, %" in " ".join(as_text(rows).split())
+    assert r"supmin & 3 & \textbf{81.0 $\pm$ 1.0}" in as_latex(table)
+    assert max(map(len, as_text(table).splitlines())) <= 100
+    assert "probe i AUC: AUROC of this probe, %" in " ".join(as_text(table).split())
 
 
 def test_a_single_row_has_no_best(tmp_path: Path) -> None:
-    assert not any(cell.best for cell in build_rows(lines_of(make_run(tmp_path / "a")))[0].cells)
+    assert not build_table(lines_of(make_run(tmp_path / "a"))).best.any(axis=None)
+
+
+def test_runs_of_which_nothing_was_measured_are_rows_without_numbers(tmp_path: Path) -> None:
+    lines = lines_of(make_run(tmp_path / "a")).assign(value=math.nan)
+    assert set(build_table(lines).cells().iloc[0]) == {"-"}
+    assert "| supmin | 1 | - |" in as_markdown(build_table(lines))
 
 
 def test_ratios_are_groups_of_rows(tmp_path: Path) -> None:
@@ -113,18 +124,18 @@ def test_ratios_are_groups_of_rows(tmp_path: Path) -> None:
         for share in (0.5, 0.05)
         for method in ("supcon", "supmin")
     ]
-    rows = build_rows(lines_of(*folders))
-    assert [(row.group, row.run) for row in rows] == [
+    rows = build_table(lines_of(*folders))
+    assert list(rows.seeds.index) == [
         ("digits 50:50", "supcon"), ("digits 50:50", "supmin"), ("digits 95:5", "supcon"), ("digits 95:5", "supmin"),
     ]  # fmt: skip
-    assert all(row.cells[0].best for row in rows), "the best is looked for in each group, and both rows are equal"
+    assert rows.best["probe i acc"].all(), "the best is looked for in each group, and both rows are equal"
     assert "-- digits 95:5" in as_text(rows)
     assert "| *digits 95:5* " in as_markdown(rows)
 
 
 def test_rows_of_one_method_are_told_apart_by_what_differs(tmp_path: Path) -> None:
     folders = [make_run(tmp_path / f"t{value}", temperature=value) for value in (0.07, 0.5)]
-    assert [row.run for row in build_rows(lines_of(*folders))] == ["supmin temperature=0.07", "supmin temperature=0.5"]
+    assert [row for _, row in rows_of(*folders)] == ["supmin temperature=0.07", "supmin temperature=0.5"]
 
 
 def test_rows_may_differ_in_the_flags_that_are_to_be_compared(tmp_path: Path) -> None:
@@ -150,10 +161,9 @@ def test_a_ledger_grows_and_newer_runs_replace_older_ones(tmp_path: Path) -> Non
     words = ("--from-csv", ledger_file, "--results", tmp_path / "runs", "--output", tmp_path / "t")
     second = collected(tmp_path, *new, *words)
     assert second.code == 0, second.stderr
-    lines = [line for line in ledger_lines.from_csv(ledger_file) if line.metric == "encoder/minority/balanced_accuracy"]
-    assert [(line.folder, line.seed, line.value) for line in lines] == [
-        ("a/s0", 0, 0.6), ("a/s1", 1, 0.9), ("a/s2", 2, 0.9),
-    ]  # fmt: skip
+    lines = ledger_lines.from_csv(ledger_file)
+    lines = lines[lines["metric"] == "encoder/minority/balanced_accuracy"]
+    assert lines[["folder", "seed", "value"]].values.tolist() == [["a/s0", 0, 0.6], ["a/s1", 1, 0.9], ["a/s2", 2, 0.9]]
 
 
 def test_a_run_outside_of_the_results_is_refused(tmp_path: Path) -> None:
@@ -197,25 +207,29 @@ def test_a_ledger_that_mixes_is_refused(field: str, sweep: list[Path], tmp_path:
         ledger_lines.from_csv(tmp_path / "mixed.csv")
 
 
+def names_of(lines: pandas.DataFrame) -> dict[str, tuple[str, str]]:
+    return {folder: (group, run) for folder, group, run in lines[["folder", "group", "run"]].itertuples(index=False)}
+
+
 def test_a_ledger_that_grows_has_one_name_for_a_row(tmp_path: Path) -> None:
     cold, warm = (make_run(tmp_path / f"supmin-{value}-seed0", temperature=value) for value in (0.1, 0.5))
     further = make_run(tmp_path / "supmin-0.1-seed1", temperature=0.1, seed=1)
     other_data = make_run(tmp_path / "large-seed0", temperature=0.1, image_size=16)
     lines = ledger_lines.update(lines_of(cold, warm, other_data), lines_of(further))
-    names = {line.folder: (line.group, line.run) for line in lines}
+    names = names_of(lines)
     assert names["supmin-0.1-seed0"] == ("digits 97:3 image-size=8", "supmin temperature=0.1")
     assert names["supmin-0.1-seed1"] == names["supmin-0.1-seed0"]
     # Collected one after the other, neither name has the flag in which they differ.
     lines = ledger_lines.update(ledger_lines.update(lines_of(cold), lines_of(warm)), lines_of(further))
-    names = {line.folder: (line.group, line.run) for line in lines}
+    names = names_of(lines)
     assert names["supmin-0.1-seed0"] == names["supmin-0.1-seed1"] == ("digits 97:3", "supmin (supmin-0.1)")
     assert names["supmin-0.5-seed0"] == ("digits 97:3", "supmin (supmin-0.5)")
     # Seeds stay one row in folders of any name.
-    mine = make_run(tmp_path / "mine", temperature=0.1, seed=2)
-    lines = ledger_lines.update(ledger_lines.update(lines_of(cold), lines_of(warm)), lines_of(mine))
-    assert {line.run for line in lines} == {"supmin (supmin-0.1)", "supmin (supmin-0.5)"}
-    lines = ledger_lines.update(lines_of(cold, mine), lines_of(warm))
-    assert {line.run for line in lines} == {"supmin (supmin-0.1)", "supmin (supmin-0.5)"}
+    elsewhere = make_run(tmp_path / "elsewhere", temperature=0.1, seed=2)
+    lines = ledger_lines.update(ledger_lines.update(lines_of(cold), lines_of(warm)), lines_of(elsewhere))
+    assert set(lines["run"]) == {"supmin (supmin-0.1)", "supmin (supmin-0.5)"}
+    lines = ledger_lines.update(lines_of(cold, elsewhere), lines_of(warm))
+    assert set(lines["run"]) == {"supmin (supmin-0.1)", "supmin (supmin-0.5)"}
 
 
 def test_missing_cells_are_refused_or_shown(tmp_path: Path) -> None:
@@ -235,7 +249,7 @@ def test_missing_cells_are_refused_or_shown(tmp_path: Path) -> None:
 
 def test_a_value_that_some_seeds_lack_is_marked(tmp_path: Path) -> None:
     folders = [make_run(tmp_path / "a"), make_run(tmp_path / "b", seed=1, accuracy=None)]
-    assert build_rows(lines_of(*folders))[0].cells[0].text() == "80.0 (1)"
+    assert build_table(lines_of(*folders)).cells()["probe i acc"].tolist() == ["80.0 (1)"]
 
 
 def test_files_and_block(sweep: list[Path], tmp_path: Path) -> None:
@@ -260,13 +274,13 @@ def test_files_and_block(sweep: list[Path], tmp_path: Path) -> None:
 
 
 def test_fine_tuning_has_columns_where_it_was_done(sweep: list[Path]) -> None:
-    assert not any("fine" in cell.column.title for cell in build_rows(lines_of(*sweep))[0].cells)
+    assert not any("fine" in title for title in build_table(lines_of(*sweep)).cells())
     metric = {"mean": 0.9, "low": 0.8, "high": 0.95}
     probes = {"own": {"classifier": {"balanced_accuracy": metric, "auroc": metric, "n": 40}}}
     for step in ("finetune", "from_scratch"):
         write(sweep[0] / step / "args.json", arguments({"lr": 0.1, "from_scratch": step == "from_scratch"}))
         write(sweep[0] / step / "result.json", {"kind": "finetune", "seed": 0, "probes": probes})
-    cells = {cell.column.title: cell.text() for cell in build_rows(lines_of(*sweep))[0].cells}
+    cells = build_table(lines_of(*sweep)).cells().iloc[0]
     assert cells["fine-tuned acc"] == cells["from scratch AUC"] == "90.0 (1)"
 
 

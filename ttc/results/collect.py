@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from ttc.results.ledger_lines import Line, check
+import pandas
+
+from ttc.results import ledger_lines
 from ttc.run import ledger, roles
 from ttc.run.folder import shorten
 from ttc.run.roles import Role
@@ -89,8 +91,8 @@ def lines_of(
     also: Sequence[str] = (),
     compared: frozenset[str] | None = None,
     root: Path | None = None,
-) -> list[Line]:
-    """Return one line per run and metric, in the order of the runs.
+) -> pandas.DataFrame:
+    """Return the ledger of runs, a line per run and metric, in the order of the runs.
 
     Args:
         runs: what `read_run` read.
@@ -107,13 +109,22 @@ def lines_of(
     places = places_of(runs, compared)
     _refuse_other_settings(runs, [group for group, _ in places], compared)
     folders = _relative([run.path.resolve() for run in runs], root)
-    lines = []
-    for run, place, folder in zip(runs, places, folders, strict=True):
-        found, shared = dict(_found(run)), _short(_shared(run.training, compared))
-        more = {name for name in found if any(fnmatchcase(name, pattern) for pattern in also)}
-        for metric in [*wanted, *sorted(more - set(wanted))]:
-            lines.append(_line(run, place, folder, shared, metric, found.get(metric)))
-    check(lines)
+    rows: list[dict[str, object]] = []
+    for run, (group, name), folder in zip(runs, places, folders, strict=True):
+        common = {
+            "group": group,
+            "run": name,
+            "folder": folder,
+            "seed": run.training["seed"],
+            "shared": _short(_shared(run.training, compared)),
+            "training": _short(run.training),
+        }
+        measured = _measured(run)
+        further = {name for name in measured if any(fnmatchcase(name, pattern) for pattern in also)}
+        for metric in [*wanted, *sorted(further - set(wanted))]:
+            rows.append({**common, "metric": metric, **measured.get(metric, _NOT_MEASURED)})
+    lines = ledger_lines.from_rows(rows)
+    ledger_lines.check(lines)
     return lines
 
 
@@ -137,48 +148,31 @@ def places_of(runs: Sequence[Run], compared: frozenset[str] | None = None) -> li
     return list(zip(groups, names, strict=True))
 
 
-def _found(run: Run) -> Iterator[tuple[str, tuple[str, ledger.Measure]]]:
-    """Yield the metrics of a run, each with the step that measured it."""
+_NOT_MEASURED: Mapping[str, object] = {
+    **dict.fromkeys(("value", "low", "high", "n")),
+    **dict.fromkeys(("split", "evaluation", "commit", "dirty"), ""),
+}
+
+
+def _measured(run: Run) -> dict[str, Mapping[str, object]]:
+    """Return metric -> its number and how it was measured, as columns of the ledger."""
+    measured: dict[str, Mapping[str, object]] = {}
     for step, result in run.results.items():
         # Results of an earlier version have no ledger yet.
         measures = result["measures"] if "measures" in result else ledger.measures(result)
+        record = result.get("record")
         assert isinstance(measures, dict)
+        git = record["git"] if isinstance(record, dict) else {}
+        dirty = git.get("dirty")
+        source = {
+            "evaluation": _short(run.evaluations[step]),
+            "commit": git.get("commit") or "",
+            "dirty": "" if dirty is None else str(dirty).lower(),
+        }
         for metric, measure in measures.items():
-            yield (f"{step}/" if step in OPTIONAL else "") + metric, (step, measure)
-
-
-def _line(
-    run: Run,
-    place: tuple[str, str],
-    folder: str,
-    shared: str,
-    metric: str,
-    found: tuple[str, ledger.Measure] | None,
-) -> Line:
-    step, measure = found or (None, ledger.Measure(value=None, low=None, high=None, split=None, n=None))
-    evaluation, git = "", dict[str, object]()
-    if step is not None:
-        evaluation = _short(run.evaluations[step])
-        record = run.results[step].get("record")
-        git = record["git"] if isinstance(record, dict) else git
-    dirty = git.get("dirty")
-    return Line(
-        group=place[0],
-        run=place[1],
-        folder=folder,
-        seed=int(str(run.training["seed"])),
-        metric=metric,
-        value=measure["value"],
-        low=measure["low"],
-        high=measure["high"],
-        split=measure["split"] or "",
-        n=measure["n"],
-        shared=shared,
-        training=_short(run.training),
-        evaluation=evaluation,
-        commit=str(git.get("commit") or ""),
-        dirty="" if dirty is None else str(dirty).lower(),
-    )
+            name = f"{step}/{metric}" if step in OPTIONAL else metric
+            measured[name] = {**measure, "split": measure["split"] or "", **source}
+    return measured
 
 
 def _short(arguments: Mapping[str, object]) -> str:

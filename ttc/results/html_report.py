@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 from ttc.results.sweep_figures import Figure
-from ttc.results.tables import Row, legend
+from ttc.results.tables import Table, legend
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; margin: 2rem auto; max-width: 78rem;
@@ -25,13 +25,13 @@ pre { background: #f4f4f4; padding: .7rem; overflow-x: auto; font-size: 12px; }
 
 
 def html_report(
-    title: str, rows: Sequence[Row], figures: Sequence[Figure], texts: Mapping[str, str], facts: Mapping[str, str]
+    title: str, table: Table, figures: Sequence[Figure], texts: Mapping[str, str], facts: Mapping[str, str]
 ) -> str:
     """Compose the page.
 
     Args:
         title: of the page.
-        rows: of the table.
+        table: of the results.
         figures: whose PNG files are put into the page.
         texts: heading -> preformatted text, such as the plan of a run.
         facts: name -> value of the table at the end: versions, commits, dates.
@@ -56,8 +56,8 @@ def html_report(
             f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>",
             f"<h1>{escape(title)}</h1>",
             "<h2>Results</h2>",
-            _table(rows),
-            f"<p class='small'>{escape(legend([cell.column for cell in rows[0].cells]))}</p>",
+            _results(table),
+            f"<p class='small'>{escape(legend(table))}</p>",
             *pictures,
             *blocks,
             "<h2>How it was made</h2>",
@@ -68,19 +68,13 @@ def html_report(
     )
 
 
-def _table(rows: Sequence[Row]) -> str:
+def _results(table: Table) -> str:
     """Lay out the results, the best of each group in bold."""
-    columns = [cell.column for cell in rows[0].cells]
-    names = ["run", "seeds", *(f"{escape(column.group)}<br>{escape(column.head)}" for column in columns)]
-    heads = "".join(f"<th>{name}</th>" for name in names)
-    lines = [f"<div class='wide'><table><tr>{heads}</tr>"]
-    several, group = len({row.group for row in rows}) > 1, None
-    for row in rows:
-        if several and row.group != group:
-            group = row.group
-            lines.append(f"<tr class='group'><td colspan='{len(columns) + 2}'>{escape(group)}</td></tr>")
-        cells = [escape(cell.text(" ± ")) for cell in row.cells]
-        marked = [f"<b>{text}</b>" if cell.best else text for text, cell in zip(cells, row.cells, strict=True)]
-        values = "".join(f"<td>{text}</td>" for text in (escape(row.run), str(row.seeds), *marked))
-        lines.append(f"<tr>{values}</tr>")
+    names = ["run", "seeds", *(f"{escape(column.group)}<br>{escape(column.head)}" for column in table.columns)]
+    lines = ["<div class='wide'><table><tr>" + "".join(f"<th>{name}</th>" for name in names) + "</tr>"]
+    for group, rows in table.sections(table.cells(" ± ", "<b>{}</b>".format)):
+        if group is not None:
+            lines.append(f"<tr class='group'><td colspan='{len(names)}'>{escape(group)}</td></tr>")
+        for run, *texts in rows:
+            lines.append("<tr>" + "".join(f"<td>{text}</td>" for text in (escape(run), *texts)) + "</tr>")
     return "\n".join([*lines, "</table></div>"])

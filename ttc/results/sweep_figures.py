@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+import pandas
 
 from ttc.evaluation.predictions import Predictions, read_predictions
 from ttc.results import curve_figures, embedding_figures
 from ttc.results.collect import Run, places_of
 from ttc.results.figure_style import without_common_words
-from ttc.results.ledger_lines import Line
 from ttc.results.scatter_figure import save_scatter_figure
 from ttc.run.folder import logged_curve
 from ttc.run.log import log
@@ -64,7 +64,7 @@ def members_of(runs: Sequence[Run], compared: frozenset[str] | None = None) -> l
 
 
 def draw(
-    members: Sequence[Member], lines: Sequence[Line], folder: Path, probe: str, kinds: Sequence[str]
+    members: Sequence[Member], lines: pandas.DataFrame, folder: Path, probe: str, kinds: Sequence[str]
 ) -> list[Figure]:
     """Draw figures of a sweep; runs that lack what a figure needs are left out of it with a warning.
 
@@ -135,7 +135,7 @@ def _predictions(members: Sequence[Member], probe: str) -> dict[str, list[Predic
     return out
 
 
-def _discrimination(members: Sequence[Member], lines: Sequence[Line], folder: Path, probe: str) -> list[Figure]:
+def _discrimination(members: Sequence[Member], lines: pandas.DataFrame, folder: Path, probe: str) -> list[Figure]:
     rows = _predictions(members, probe)
     if not rows:
         return []
@@ -158,7 +158,7 @@ def _discrimination(members: Sequence[Member], lines: Sequence[Line], folder: Pa
     return made
 
 
-def _reliability(members: Sequence[Member], lines: Sequence[Line], folder: Path, probe: str) -> list[Figure]:
+def _reliability(members: Sequence[Member], lines: pandas.DataFrame, folder: Path, probe: str) -> list[Figure]:
     rows = _predictions(members, probe)
     if not rows:
         return []
@@ -170,7 +170,7 @@ def _reliability(members: Sequence[Member], lines: Sequence[Line], folder: Path,
     return [Figure(folder / "reliability.png", f"Reliability, probe {probe}", caption)]
 
 
-def _training(members: Sequence[Member], lines: Sequence[Line], folder: Path, probe: str) -> list[Figure]:
+def _training(members: Sequence[Member], lines: pandas.DataFrame, folder: Path, probe: str) -> list[Figure]:
     made = []
     for key, name, label, caption in (
         ("train/loss_over_collapse", "training_loss", "loss / collapse value",
@@ -193,8 +193,8 @@ def _training(members: Sequence[Member], lines: Sequence[Line], folder: Path, pr
     return made
 
 
-def _embeddings(panel: str) -> Callable[[Sequence[Member], Sequence[Line], Path, str], list[Figure]]:
-    def make(members: Sequence[Member], lines: Sequence[Line], folder: Path, probe: str) -> list[Figure]:
+def _embeddings(panel: str) -> Callable[[Sequence[Member], pandas.DataFrame, Path, str], list[Figure]]:
+    def make(members: Sequence[Member], lines: pandas.DataFrame, folder: Path, probe: str) -> list[Figure]:
         grid, names = embedding_grid(members)
         if not names:
             return []
@@ -248,17 +248,15 @@ def _embedded(member: Member) -> tuple[embedding_figures.Embedded | None, list[s
     return (member.row, embeddings, labels, prototypes), class_names.tolist()
 
 
-def _scatter(members: Sequence[Member], lines: Sequence[Line], folder: Path, probe: str) -> list[Figure]:
+def _scatter(members: Sequence[Member], lines: pandas.DataFrame, folder: Path, probe: str) -> list[Figure]:
     metrics = [metric.format(probe=probe) for metric in SCATTERED]
-    values: dict[tuple[Path, str], float] = {}
-    paths = {(member.group, member.row, member.seed): member.path for member in members}
-    for line in lines:
-        if line.value is not None and line.metric in metrics:
-            values[paths[line.group, line.run, line.seed], line.metric] = line.value
+    wide = lines[lines["metric"].isin(metrics)].pivot(index=["group", "run", "seed"], columns="metric", values="value")
+    complete = wide.reindex(columns=metrics).dropna()
     rows: dict[tuple[str, str], list[tuple[float, float, float]]] = {}
     for member in members:
-        x, other, y = (values.get((member.path, metric), float("nan")) for metric in metrics)
-        if not np.isnan((x, other, y)).any():
+        place = (member.group, member.row, member.seed)
+        if place in complete.index:
+            x, other, y = complete.loc[place]
             rows.setdefault((member.group, member.row), []).append((x, other, 100 * y))
     if not rows:
         return []
@@ -268,7 +266,7 @@ def _scatter(members: Sequence[Member], lines: Sequence[Line], folder: Path, pro
     return [Figure(folder / "scatter.png", "Accuracy against SAA and CAC", caption)]
 
 
-KINDS: Mapping[str, Callable[[Sequence[Member], Sequence[Line], Path, str], list[Figure]]] = {
+KINDS: Mapping[str, Callable[[Sequence[Member], pandas.DataFrame, Path, str], list[Figure]]] = {
     "circle": _embeddings("circle"),
     "scatter": _scatter,
     "curves": _discrimination,

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import io
+import math
 import statistics
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ttc.results.ledger_lines import Line
+import pandas
+
 from ttc.run.checkpoint import write_text
 
 WIDTH = 100
@@ -80,161 +80,159 @@ COLUMNS = (
 
 
 @dataclass(frozen=True)
-class Cell:
-    """Values of one metric over the seeds of a row.
+class Table:
+    """Means over seeds: rows are (group, run), columns the titles of `columns`.
 
     Attributes:
-        column: where it stands.
-        values: scaled; None where a seed has no value.
-        best: whether it is the best of its group.
+        columns: what is shown.
+        seeds: number of seeds of each row.
+        mean: scaled; NaN where no seed has a value.
+        deviation: standard deviation over the seeds, scaled; NaN for fewer than two values.
+        count: number of seeds that have a value.
+        best: whether a mean is the best of its group, as it is printed.
     """
 
-    column: Column
-    values: Sequence[float | None]
-    best: bool = False
+    columns: Sequence[Column]
+    seeds: pandas.Series
+    mean: pandas.DataFrame
+    deviation: pandas.DataFrame
+    count: pandas.DataFrame
+    best: pandas.DataFrame
 
-    @property
-    def known(self) -> list[float]:
-        """The values that there are."""
-        return [value for value in self.values if value is not None]
+    def cells(self, plus_minus: str = "+-", mark: Callable[[str], str] = str) -> pandas.DataFrame:
+        """Return each cell as text: mean, deviation, and (k) where only k of the seeds have a value.
 
-    def text(self, plus_minus: str = "+-") -> str:
-        """Return mean, standard deviation of several seeds, and (k) where only k of the seeds have a value."""
-        if not self.known:
-            return "-"
-        text = f"{statistics.fmean(self.known):.{self.column.digits}f}"
-        if len(self.known) > 1 and self.column.deviation:
-            text += f"{plus_minus}{statistics.stdev(self.known):.{self.column.digits}f}"
-        return text if len(self.known) == len(self.values) else f"{text} ({len(self.known)})"
+        Args:
+            plus_minus: between mean and deviation.
+            mark: sets the best means apart.
+        """
+        texts = {}
+        for column in self.columns:
+            numbers = (frame[column.title] for frame in (self.mean, self.deviation, self.count, self.best))
+            texts[column.title] = [
+                mark(text) if best else text
+                for seeds, mean, deviation, count, best in zip(self.seeds, *numbers, strict=True)
+                for text in [_text(column, plus_minus, mean, deviation, count, seeds)]
+            ]
+        return pandas.DataFrame(texts, index=self.seeds.index)
+
+    def sections(self, cells: pandas.DataFrame) -> Iterator[tuple[str | None, list[list[str]]]]:
+        """Yield the name of a group, None if there is one only, and its rows: run, seeds and the cells."""
+        several = self.seeds.index.get_level_values("group").nunique() > 1
+        for group, members in cells.groupby("group", sort=False):
+            rows = [[run, str(self.seeds[group, run]), *texts] for (_, run), *texts in members.itertuples()]
+            yield (group if several else None), rows
 
 
-@dataclass(frozen=True)
-class Row:
-    """Runs that differ in nothing but the seed."""
+def _text(column: Column, plus_minus: str, mean: float, deviation: float, count: int, seeds: int) -> str:
+    if not count:
+        return "-"
+    text = f"{mean:.{column.digits}f}"
+    if count > 1 and column.deviation:
+        text += f"{plus_minus}{deviation:.{column.digits}f}"
+    return text if count == seeds else f"{text} ({count})"
 
-    group: str
-    run: str
-    seeds: int
-    cells: Sequence[Cell]
 
-
-def build_rows(lines: Sequence[Line]) -> list[Row]:
-    """Aggregate lines to rows, groups and rows in the order of first appearance.
+def build_table(lines: pandas.DataFrame) -> Table:
+    """Average the lines of a ledger over seeds, groups and rows in the order of first appearance.
 
     Args:
         lines: that `ledger_lines.check` accepts.
     """
-    values: dict[tuple[str, str], dict[str, dict[int, float | None]]] = {}
-    for line in lines:
-        values.setdefault((line.group, line.run), {}).setdefault(line.metric, {})[line.seed] = line.value
-    present = {line.metric for line in lines if line.value is not None}
-    columns = [column for column in COLUMNS if column.metric in present or not column.optional]
-    groups = list(dict.fromkeys(group for group, _ in values))
-    rows = []
-    for group in groups:
-        found = {run: metrics for (its_group, run), metrics in values.items() if its_group == group}
-        seeds = {run: sorted({seed for each in metrics.values() for seed in each}) for run, metrics in found.items()}
-        grid = [[_cell(column, found[run], seeds[run]) for column in columns] for run in found]
-        best = [_best([cells[position] for cells in grid]) for position in range(len(columns))]
-        for run, cells in zip(found, grid, strict=True):
-            marked = [
-                Cell(cell.column, cell.values, best=top is not None and _shown(cell) == top)
-                for cell, top in zip(cells, best, strict=True)
-            ]
-            rows.append(Row(group, run, len(seeds[run]), marked))
-    return rows
+    groups = {group: place for place, group in enumerate(lines["group"].unique())}
+    seeds = lines.groupby(["group", "run"], sort=False)["seed"].nunique()
+    seeds = seeds.sort_index(level="group", key=lambda names: names.map(groups), sort_remaining=False, kind="stable")
+    defined = lines.dropna(subset="value")
+    columns = [column for column in COLUMNS if column.metric in set(defined["metric"]) or not column.optional]
+    metrics = {column.metric: column for column in columns}
+    defined = defined[defined["metric"].isin(metrics)]
+    scaled = defined["value"] * defined["metric"].map({metric: column.scale for metric, column in metrics.items()})
+    titles = defined["metric"].map({metric: column.title for metric, column in metrics.items()})
+    values = scaled.groupby([defined["group"], defined["run"], titles])
+
+    def grid(statistic: pandas.Series) -> pandas.DataFrame:
+        return statistic.unstack().reindex(index=seeds.index, columns=[column.title for column in columns])
+
+    # Sums without rounding errors: equal runs give equal tables, to the last digit, in any order and on any machine.
+    mean, deviation = grid(values.agg(statistics.fmean)), grid(values.agg(_deviation))
+    count = grid(values.size()).fillna(0).astype(int)
+    return Table(columns, seeds, mean, deviation, count, best=_best(columns, mean))
 
 
-def _cell(column: Column, metrics: dict[str, dict[int, float | None]], seeds: Sequence[int]) -> Cell:
-    found = [metrics.get(column.metric, {}).get(seed) for seed in seeds]
-    return Cell(column, [None if value is None else column.scale * value for value in found])
+def _deviation(values: pandas.Series) -> float:
+    return statistics.stdev(values) if len(values) > 1 else math.nan
 
 
-def _shown(cell: Cell) -> float | None:
-    """Return the mean as it is printed: rows that look equal are equally good."""
-    return round(statistics.fmean(cell.known), cell.column.digits) if cell.known else None
+def _best(columns: Sequence[Column], mean: pandas.DataFrame) -> pandas.DataFrame:
+    """Tell which means are the best of their group; rows that look equal are equally good, a single one is no best."""
+    best = {}
+    for column in columns:
+        shown = mean[column.title].map(lambda value, digits=column.digits: round(value, digits))
+        by_group = shown.groupby("group")
+        best[column.title] = (shown == by_group.transform("max")) & (by_group.transform("count") > 1) & column.best
+    return pandas.DataFrame(best, index=mean.index)
 
 
-def _best(cells: Sequence[Cell]) -> float | None:
-    """Return the best mean of a column; None where nothing is compared."""
-    means = [mean for mean in map(_shown, cells) if mean is not None]
-    return max(means) if cells[0].column.best and len(means) > 1 else None
-
-
-def _columns(rows: Sequence[Row]) -> list[Column]:
-    return [cell.column for cell in rows[0].cells]
-
-
-def _sections(rows: Sequence[Row]) -> list[tuple[str | None, list[Row]]]:
-    """Return the rows by group, with the group's name where there are several."""
-    groups = list(dict.fromkeys(row.group for row in rows))
-    return [(group if len(groups) > 1 else None, [row for row in rows if row.group == group]) for group in groups]
-
-
-def as_text(rows: Sequence[Row]) -> str:
+def as_text(table: Table) -> str:
     """Lay the table out for a terminal of 100 columns; columns that do not fit, and their meaning, continue below."""
-    columns = _columns(rows)
-    name_width = max(len(row.run) for row in rows) + 1
-    widths = [max(6, *(len(row.cells[number].text()) + 1 for row in rows)) for number in range(len(columns))]
+    cells = table.cells()
+    name_width = max(len(run) for _, run in cells.index) + 1
+    widths = [max(6, cells[title].str.len().max() + 1) for title in cells]
     parts: list[list[int]] = [[]]
-    for number in range(len(columns)):
-        if name_width + 3 + sum(widths[each] for each in parts[-1]) + widths[number] > WIDTH:
+    for number in range(len(widths)):
+        if name_width + 3 + sum(widths[place] for place in parts[-1]) + widths[number] > WIDTH:
             parts.append([])
         parts[-1].append(number)
     lines = []
     for part in parts:
-        groups = [columns[number].group for number in part]
+        groups = [table.columns[number].group for number in part]
         shown = ["" if place and groups[place - 1] == group else group for place, group in enumerate(groups)]
         lines.append(" " * (name_width + 3) + "".join(f"{g:>{widths[n]}}" for g, n in zip(shown, part, strict=True)))
-        lines.append(f"{'run':<{name_width}}{'n':>3}" + "".join(f"{columns[n].head:>{widths[n]}}" for n in part))
-        for group, members in _sections(rows):
+        heads = "".join(f"{table.columns[number].head:>{widths[number]}}" for number in part)
+        lines.append(f"{'run':<{name_width}}{'n':>3}{heads}")
+        for group, rows in table.sections(cells):
             lines += [] if group is None else [f"-- {group}"]
-            for row in members:
-                cells = "".join(f"{row.cells[number].text():>{widths[number]}}" for number in part)
-                lines.append(f"{row.run:<{name_width}}{row.seeds:>3}{cells}")
-    meaning = textwrap.wrap(f"{_meanings(columns)}. Mean+-standard deviation over n seeds.", WIDTH)
+            for run, seeds, *texts in rows:
+                shown_cells = "".join(f"{texts[number]:>{widths[number]}}" for number in part)
+                lines.append(f"{run:<{name_width}}{seeds:>3}{shown_cells}")
+    meaning = textwrap.wrap(f"{_meanings(table)}. Mean+-standard deviation over n seeds.", WIDTH)
     return "\n".join(line.rstrip() for line in [*lines, *meaning]) + "\n"
 
 
-def as_markdown(rows: Sequence[Row]) -> str:
+def as_markdown(table: Table) -> str:
     """Lay the table out in Markdown, the best of each group in bold, with the meaning of the columns below."""
-    columns = _columns(rows)
-    heads = ["run", "seeds", *(column.title for column in columns)]
+    cells = table.cells(" ± ", "**{}**".format)
+    heads = ["run", "seeds", *cells]
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
-    for group, members in _sections(rows):
+    for group, rows in table.sections(cells):
         lines += [] if group is None else [f"| *{group}* " + "| " * (len(heads) - 1) + "|"]
-        for row in members:
-            cells = [f"**{cell.text(' ± ')}**" if cell.best else cell.text(" ± ") for cell in row.cells]
-            lines.append("| " + " | ".join([row.run, str(row.seeds), *cells]) + " |")
-    return "\n".join([*lines, "", legend(columns), ""])
+        lines += ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([*lines, "", legend(table), ""])
 
 
-def legend(columns: Sequence[Column]) -> str:
+def legend(table: Table) -> str:
     """Say in one paragraph what the columns mean."""
-    return f"{_meanings(columns)}. Mean ± standard deviation over seeds; the best mean of a column in bold."
+    return f"{_meanings(table)}. Mean ± standard deviation over seeds; the best mean of a column in bold."
 
 
-def _meanings(columns: Sequence[Column]) -> str:
-    return "; ".join(f"{column.title}: {column.meaning}" for column in columns)
+def _meanings(table: Table) -> str:
+    return "; ".join(f"{column.title}: {column.meaning}" for column in table.columns)
 
 
-def as_latex(rows: Sequence[Row]) -> str:
+def as_latex(table: Table) -> str:
     r"""Lay the table out in LaTeX, to be included with \input; it needs the package booktabs."""
-    columns = _columns(rows)
+    cells = table.cells(r" $\pm$ ", r"\textbf{{{}}}".format)
     lines = [
         r"% needs \usepackage{booktabs}",
-        rf"\begin{{tabular}}{{lr{'r' * len(columns)}}}",
+        rf"\begin{{tabular}}{{lr{'r' * len(table.columns)}}}",
         r"\toprule",
-        " & ".join(["run", "$n$", *(_tex(column.title) for column in columns)]) + r" \\",
+        " & ".join(["run", "$n$", *(_tex(title) for title in cells)]) + r" \\",
     ]
-    for group, members in _sections(rows):
+    for group, rows in table.sections(cells):
         lines.append(r"\midrule")
         if group is not None:
-            lines.append(rf"\multicolumn{{{len(columns) + 2}}}{{l}}{{\emph{{{_tex(group)}}}}} \\")
-        for row in members:
-            cells = [cell.text(r" $\pm$ ") for cell in row.cells]
-            cells = [rf"\textbf{{{text}}}" if cell.best else text for cell, text in zip(row.cells, cells, strict=True)]
-            lines.append(" & ".join([_tex(row.run), str(row.seeds), *cells]) + r" \\")
+            lines.append(rf"\multicolumn{{{len(table.columns) + 2}}}{{l}}{{\emph{{{_tex(group)}}}}} \\")
+        lines += [" & ".join([_tex(run), *texts]) + r" \\" for run, *texts in rows]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
 
 
@@ -243,20 +241,13 @@ def _tex(text: str) -> str:
     return escaped.replace(">=", r"$\geq$")
 
 
-def as_csv(rows: Sequence[Row]) -> str:
+def as_csv(table: Table) -> str:
     """Write mean, standard deviation and number of values of each column, unrounded."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    parts = ("mean", "std", "n")
-    writer.writerow(["group", "run", "seeds", *(f"{c.title} {part}" for c in _columns(rows) for part in parts)])
-    for row in rows:
-        numbers: list[object] = []
-        for known in (cell.known for cell in row.cells):
-            numbers += [
-                statistics.fmean(known) if known else "", statistics.stdev(known) if len(known) > 1 else "", len(known)
-            ]  # fmt: skip
-        writer.writerow([row.group, row.run, row.seeds, *numbers])
-    return file.getvalue()
+    parts = {"mean": table.mean, "std": table.deviation, "n": table.count}
+    numbers = {
+        f"{column.title} {part}": frame[column.title] for column in table.columns for part, frame in parts.items()
+    }
+    return str(pandas.DataFrame({"seeds": table.seeds, **numbers}).to_csv(lineterminator="\n"))
 
 
 def replace_block(path: Path, block: str, text: str) -> None:
