@@ -177,6 +177,10 @@ def test_balanced_gives_every_rank_both_classes() -> None:
 @pytest.mark.parametrize(
     ("settings", "part"),
     [
+        ({"batch_size": 0}, "--batch-size 0 holds no sample"),
+        ({"min_minority": -1}, "--min-minority-per-batch -1 is negative"),
+        ({"minority_class": 2}, "--minority-class 2 has no training sample"),
+        ({"minority_class": -1}, "--minority-class -1 has no training sample"),
         ({"kind": "weighted"}, "--batch-sampler weighted is unknown"),
         ({"batch_size": 41}, "--batch-size 41 is larger than the training set"),
         ({"kind": "balanced", "batch_size": 1}, "--batch-size 1 cannot hold 2 classes"),
@@ -190,6 +194,14 @@ def test_impossible_requests_name_the_flag(settings: dict[str, object], part: st
     usual: dict[str, object] = {"batch_size": 8, "kind": "shuffle", "seed": 0, "minority_class": 1}
     with pytest.raises(ValueError, match=part):
         BatchSampler(labels, **(usual | settings))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", SAMPLERS)
+@pytest.mark.parametrize("empty", [0, 1])
+def test_a_class_without_samples_is_refused(kind: str, empty: int) -> None:
+    labels = torch.tensor([1 - empty] * 20 + [2] * 20)
+    with pytest.raises(ValueError, match=f"class {empty} of 0 to 2 has no training sample"):
+        BatchSampler(labels, batch_size=8, kind=kind, seed=0)
 
 
 def test_one_batch_may_hold_all_samples() -> None:

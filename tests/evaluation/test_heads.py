@@ -33,10 +33,28 @@ def test_neighbours_equal_sklearn(votes: str, neighbours: int) -> None:
     assert found == pytest.approx(model.predict_proba(queries.double().numpy()), abs=1e-10)
 
 
-def test_more_neighbours_than_samples_are_refused() -> None:
+@pytest.mark.parametrize(
+    ("neighbours", "message"),
+    [
+        (11, "11 is more than the 10 samples"),
+        (0, "0 is not"),
+        (-1, "-1 is not"),
+        (1.5, "1.5 is not"),
+        (True, "True is"),
+    ],
+)
+def test_impossible_numbers_of_neighbours_are_refused(neighbours: int, message: str) -> None:
     known, labels = features(0, 10)
-    with pytest.raises(ValueError, match="--neighbours 11 is more than the 10 samples"):
-        knn_classifier(known, labels, 3, neighbours=11, votes="equal")
+    with pytest.raises(ValueError, match=f"--neighbours {message}"):
+        knn_classifier(known, labels, 3, neighbours=neighbours, votes="equal")
+
+
+def test_other_votes_and_no_samples_are_refused() -> None:
+    known, labels = features(0, 10)
+    with pytest.raises(ValueError, match="votes 'loud' do not exist"):
+        knn_classifier(known, labels, 3, neighbours=2, votes="loud")
+    with pytest.raises(ValueError, match="no samples"):
+        knn_classifier(known[:0], labels[:0], 3, neighbours=None, votes="equal")
 
 
 def test_the_nearest_prototype_is_predicted(pretrained_run: Path) -> None:

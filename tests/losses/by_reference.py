@@ -65,7 +65,7 @@ def bcl(o: Objective, z: Tensor, y: Tensor, features: Tensor | None, _: object) 
         y,
         g=g,
         log_prior=log_prior,
-        centres=o.centres_KD(),
+        centres=o.centres_KD(z.dtype),
         alpha=o.alpha,
         beta=o.beta,
         tau_la=o.tau_la,

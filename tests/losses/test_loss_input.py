@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from loss_cases import DIM, FEATURES, inputs_for, ready, unit
@@ -107,6 +109,29 @@ def test_half_precision_is_computed_in_float32(name: str, dtype: torch.dtype) ->
         torch.testing.assert_close(inputs.call(objective), exact)
     (gradient,), (expected,) = torch.autograd.grad(loss, half), torch.autograd.grad(exact, inputs.z)
     torch.testing.assert_close(gradient, expected.to(dtype))
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        *((name, {}) for name in METHODS),
+        ("supmin", {"ce_weight": 0.5}),
+        ("bcl", {"centres": "learnable", "alpha": 2.0}),
+    ],
+    ids=str,
+)
+def test_float64_input_is_computed_in_float64(name: str, settings: dict[str, object]) -> None:
+    """The weights of an objective as it is built are float32: with the same weights in float64 nothing changes."""
+    objective = ready(name, **settings).float()
+    results = []
+    for converted in (objective, copy.deepcopy(objective).double()):
+        inputs = inputs_for(converted, 6, "mixed", 1)
+        loss = inputs.call(converted)
+        wanted = [inputs.z, inputs.features]
+        results.append([loss, *torch.autograd.grad(loss, wanted, allow_unused=True, materialize_grads=True)])
+    for actual, expected in zip(*results, strict=True):
+        assert actual.dtype == torch.float64
+        torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("temperature", [0.005, 0.009])

@@ -41,6 +41,21 @@ def test_schedules_without_room() -> None:
     assert rate(9, steps=10, warmup_steps=10) == pytest.approx(0.5 * 0.91)
 
 
+@pytest.mark.parametrize(
+    ("step", "steps", "warmup_steps", "message"),
+    [
+        (-1, 10, 0, "step -1 is outside the run of 10 steps"),
+        (11, 10, 0, "step 11 is outside the run of 10 steps"),
+        (0, 10, 11, "warmup_steps 11 do not fit into the run of 10 steps"),
+        (0, 10, -1, "warmup_steps -1 do not fit"),
+        (0, -1, 0, "step 0 is outside the run of -1 steps"),
+    ],
+)
+def test_steps_outside_the_run_are_refused(step: int, steps: int, warmup_steps: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        rate(step, steps, warmup_steps)
+
+
 def network() -> nn.Module:
     return nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Linear(2, 3))
 

@@ -72,13 +72,24 @@ class BatchSampler:
             min_minority: least minority samples per batch, 0 .. B.
 
         Raises:
-            ValueError: unknown kind, or a batch that the data cannot fill.
+            ValueError: unknown kind, a class without samples, or a batch that the data cannot fill.
         """
         if kind not in SAMPLERS:
             raise ValueError(f"--batch-sampler {kind} is unknown; choose {', '.join(SAMPLERS)}")
+        if batch_size < 1:
+            raise ValueError(f"--batch-size {batch_size} holds no sample; use at least 1")
+        if min_minority < 0:
+            raise ValueError(f"--min-minority-per-batch {min_minority} is negative; use 0 for no guarantee")
         if batch_size > len(labels):
             raise ValueError(f"--batch-size {batch_size} is larger than the training set; use at most {len(labels)}")
         self.counts = torch.bincount(labels).tolist()
+        if 0 in self.counts:
+            raise ValueError(
+                f"class {self.counts.index(0)} of 0 to {len(self.counts) - 1} has no training sample; "
+                "leave it out with --classes, or take more with --train-samples"
+            )
+        if minority_class is not None and not 0 <= minority_class < len(self.counts):
+            raise ValueError(f"--minority-class {minority_class} has no training sample; name a class that has some")
         if kind == "balanced" and batch_size < len(self.counts):
             raise ValueError(f"--batch-size {batch_size} cannot hold {len(self.counts)} classes; use a larger one")
         if min_minority and minority_class is None:

@@ -42,10 +42,10 @@ DEFAULT_NEIGHBOURS = 20
 
 
 def knn_classifier(features: Tensor, labels: Tensor, classes: int, *, neighbours: int | None, votes: str) -> Predict:
-    """Return the classifier that lets the nearest known samples vote, by cosine similarity.
+    """Return the classifier that lets the nearest labelled samples vote, by cosine similarity.
 
     Args:
-        features: [N, F] of the known samples.
+        features: [N, F] of the labelled samples.
         labels: [N] int64, 0 .. K - 1.
         classes: K.
         neighbours: how many vote, >= 1; None takes 20, or all where there are fewer.
@@ -55,19 +55,25 @@ def knn_classifier(features: Tensor, labels: Tensor, classes: int, *, neighbours
         From features to the share of the votes of each class.
 
     Raises:
-        ValueError: there are fewer known samples than neighbours.
+        ValueError: no whole number from 1 to N, or other votes.
     """
+    if votes not in ("similarity", "equal"):
+        raise ValueError(f"votes {votes!r} do not exist; choose similarity or equal")
+    if len(features) == 0:
+        raise ValueError("--head knn has no samples to choose neighbours from; give more training samples")
     if neighbours is None:
         neighbours = min(DEFAULT_NEIGHBOURS, len(features))
+    if isinstance(neighbours, bool) or not isinstance(neighbours, int) or neighbours < 1:
+        raise ValueError(f"--neighbours {neighbours} is not a number of samples; give a whole number from 1 on")
     if neighbours > len(features):
         raise ValueError(f"--neighbours {neighbours} is more than the {len(features)} samples to choose from; lower it")
-    known_NF = functional.normalize(features.double(), dim=1)
+    features_NF = functional.normalize(features.double(), dim=1)
     votes_NK = functional.one_hot(labels, classes).double()
 
     def predict(queries: Tensor) -> NDArray[np.float64]:
         shares = []
         for queries_QF in torch.split(functional.normalize(queries.double(), dim=1), _CHUNK):
-            cosines_QA, nearest_QA = (queries_QF @ known_NF.T).topk(neighbours, dim=1)
+            cosines_QA, nearest_QA = (queries_QF @ features_NF.T).topk(neighbours, dim=1)
             if votes == "equal":
                 weights_QA = torch.full_like(cosines_QA, 1.0 / neighbours)
             else:

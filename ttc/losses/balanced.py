@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .batch import Batch, at_class
+from .batch import Batch, as_float, at_class
 from .classifier import checked_counts, seeded_linear
 from .contrastive import Contrastive, same_class_products
 from .logsumexp import log_sum_exp
@@ -71,7 +71,7 @@ class BCL(Contrastive):
             ValueError: for values outside their range or missing.
         """
         super().__init__(num_classes=num_classes, temperature=temperature, base_temperature=base_temperature)
-        if alpha < 0 or beta < 0:
+        if not (alpha >= 0 and beta >= 0):
             raise ValueError(f"alpha {alpha} and beta {beta} are weights; give values of at least 0")
         if centres not in _CENTRES:
             raise ValueError(f"centres {centres!r} does not exist; choose one of {', '.join(_CENTRES)}")
@@ -102,15 +102,16 @@ class BCL(Contrastive):
         """Return 30 * cosine of features and class weights [..., K]."""
         if not self.needs_features or self.class_weights_KF is None:
             return super().classifier(features)
-        weights_KF = nn.functional.normalize(self.class_weights_KF, dim=1).to(features.dtype)
+        features = as_float(features)
+        weights_KF = nn.functional.normalize(self.class_weights_KF.to(features.dtype), dim=1)
         return _COSINE_SCALE * (nn.functional.normalize(features, dim=-1) @ weights_KF.T)
 
-    def centres_KD(self) -> Tensor:
+    def centres_KD(self, dtype: torch.dtype) -> Tensor:
         """Return the unit class centres."""
         if self.free_centres_KD is not None:
-            return nn.functional.normalize(self.free_centres_KD, dim=1)
+            return nn.functional.normalize(self.free_centres_KD.to(dtype), dim=1)
         assert self.centre_head is not None
-        return nn.functional.normalize(self.centre_head(self.class_weights_KF), dim=1)
+        return nn.functional.normalize(self.centre_head(self.class_weights_KF).to(dtype), dim=1)
 
     def loss(self, batch: Batch) -> Tensor:
         """Return alpha * cross-entropy + beta * contrast."""
@@ -144,7 +145,7 @@ class BCL(Contrastive):
             torch.cat((batch.columns_MD, column_codes_MK), 1),
             self_offset=batch.first_row,
         )
-        centre_products_AK = batch.anchors_AD @ self.centres_KD().to(dtype).T
+        centre_products_AK = batch.anchors_AD @ self.centres_KD(dtype).T
         lse_A = add_columns(lse_A, centre_products_AK / self.temperature, log_weights_AK)
         products_BV, counts_B1 = same_class_products(batch, member_PK)
         products_BV = products_BV + at_class(centre_products_AK, labels_A).view_as(products_BV)

@@ -78,6 +78,9 @@ def build_objective(
     context = dict(zip(_CONTEXT, values, strict=True))
     weights = {"ce_weight": ce_weight, "instance_weight": instance_weight, "prototype_weight": prototype_weight}
     _check_settings(name, settings, {**context, **weights})
+    for key in ("feature_dim", "projection_dim"):
+        if isinstance(size := context[key], int) and size < 1:
+            raise ValueError(f"{key} {size} is no dimension; give at least 1")
     constructor: Callable[..., Objective] = METHODS[name].objective
     accepted = inspect.signature(constructor).parameters
     objective = constructor(**{k: v for k, v in context.items() if k in accepted}, **settings)
@@ -114,7 +117,7 @@ def _check_kind(key: str, value: object, parameter: inspect.Parameter) -> None:
     hint = "" if default in (None, inspect.Parameter.empty) else f"; the default is {default}"
     entries = [value]
     if isinstance(value, Iterable) and not isinstance(value, str):
-        if not re.search("Sequence|Iterable", annotation):
+        if isinstance(value, Mapping) or not re.search("Sequence|Iterable", annotation):
             raise ValueError(f"{key} {value} is not a single value{hint}")
         entries = list(value)
     for entry in entries:
@@ -123,9 +126,10 @@ def _check_kind(key: str, value: object, parameter: inspect.Parameter) -> None:
         if "bool" in annotation:
             fits, kind = isinstance(number, bool), "true or false"
         elif "float" in annotation:
-            fits, kind = isinstance(number, int | float) and math.isfinite(number), "a finite number"
+            real = isinstance(number, int | float) and not isinstance(number, bool)
+            fits, kind = real and math.isfinite(number), "a finite number"
         elif "int" in annotation:
-            fits, kind = isinstance(number, int), "a whole number"
+            fits, kind = isinstance(number, int) and not isinstance(number, bool), "a whole number"
         else:
             fits, kind = "str" not in annotation or isinstance(number, str), "a word"
         if not fits:

@@ -128,7 +128,7 @@ class FocalLoss(CrossEntropy):
             ValueError: for a negative gamma, or missing class counts.
         """
         super().__init__(num_classes=num_classes, feature_dim=feature_dim, seed=seed)
-        if gamma < 0:
+        if not gamma >= 0:
             raise ValueError(f"gamma {gamma} is negative; the published value is 2")
         self.gamma = gamma
         weights_K = torch.ones(num_classes, dtype=torch.float64)

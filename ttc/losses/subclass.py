@@ -71,7 +71,7 @@ class SBC(SupCon):
             raise ValueError(f"tau2 {tau2!r} does not exist; choose paper or code")
         if second_term not in ("rank", "ccl"):
             raise ValueError(f"second_term {second_term!r} does not exist; choose rank or ccl")
-        if every < 1 or warmup_epochs < 0 or min_cluster_size < 1 or weight < 0:
+        if every < 1 or warmup_epochs < 0 or min_cluster_size < 1 or not weight >= 0:
             raise ValueError(
                 f"every {every} and min_cluster_size {min_cluster_size} must be at least 1, "
                 f"warmup_epochs {warmup_epochs} and weight {weight} at least 0"

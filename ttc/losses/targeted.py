@@ -118,7 +118,7 @@ class TSC(KCL):
         super().__init__(
             num_classes=num_classes, temperature=temperature, base_temperature=base_temperature, k=k, seed=seed
         )
-        if target_weight < 0:
+        if not target_weight >= 0:
             raise ValueError(f"target_weight {target_weight} is negative; give 0 to leave the targets out")
         if matching not in ("fixed", "ema"):
             raise ValueError(f"matching {matching!r} does not exist; choose fixed or ema")
@@ -126,6 +126,8 @@ class TSC(KCL):
             raise ValueError(f"matching_momentum {matching_momentum} is not within 0..1; the usual value is 0.9")
         if matching == "ema" and num_classes > 7:
             raise ValueError(f"matching ema tries all assignments, too many for {num_classes} classes; use fixed")
+        if kcl_epochs < 0:
+            raise ValueError(f"kcl_epochs {kcl_epochs} is negative; give 0 to use the targets from the start")
         self.target_weight = target_weight
         self.matching_momentum = matching_momentum
         self.kcl_epochs = kcl_epochs

@@ -47,13 +47,20 @@ def learning_rate(step: int, *, peak: float, steps: int, warmup_steps: int) -> f
     A function of the step alone, so that a resumed run needs no scheduler state.
 
     Args:
-        step: 0 .. steps - 1.
+        step: 0 .. steps; at `steps` the run has ended.
         peak: the highest rate, reached at the end of the warm-up.
         steps: steps of the whole run.
-        warmup_steps: steps of the warm-up, < steps.
+        warmup_steps: steps of the warm-up, 0 .. steps.
+
+    Raises:
+        ValueError: step or warm-up lie outside the run.
 
     Source: the schedule of Mildenberger et al., CVPR 2025, per step instead of per epoch.
     """
+    if not 0 <= step <= steps:
+        raise ValueError(f"step {step} is outside the run of {steps} steps; give 0 to {steps}")
+    if not 0 <= warmup_steps <= steps:
+        raise ValueError(f"warmup_steps {warmup_steps} do not fit into the run of {steps} steps; give 0 to {steps}")
     if step < warmup_steps:
         return peak * (0.1 + 0.9 * step / warmup_steps)
     progress = (step - warmup_steps) / max(1, steps - warmup_steps)

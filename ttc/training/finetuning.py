@@ -167,4 +167,6 @@ def two_phase_rate(step: int, *, peak: float, linear_steps: int, steps: int, war
     """
     if step < linear_steps:
         return learning_rate(step, peak=peak, steps=linear_steps, warmup_steps=0)
-    return learning_rate(step - linear_steps, peak=peak, steps=steps - linear_steps, warmup_steps=warmup_steps)
+    # A phase that ends within its warm-up follows the rise of a longer one.
+    rest = max(steps - linear_steps, warmup_steps)
+    return learning_rate(step - linear_steps, peak=peak, steps=rest, warmup_steps=warmup_steps)

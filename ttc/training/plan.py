@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ttc.batches.samplers import BatchSampler, share_of_poor_batches
+from ttc.losses import METHODS
 
 ENOUGH_MINORITY = 1 / 8
 """Share of a batch: below about 32 rare images of 256 the supervised losses collapsed in the first trial runs."""
@@ -83,6 +84,12 @@ def plan_lines(
         f"{epochs} epochs of {steps} steps = {epochs * steps:,} steps, {epochs * steps * batch:,} samples seen",
         f"memory per process about {memory / 2**20:,.0f} MiB for weights, optimizer and activations",
     ]
+    if method in METHODS and not METHODS[method].streamed:
+        rows, columns = views * (batch // world_size), views * batch
+        lines.append(
+            f"{method} forms pair matrices: {rows} x {columns} rows, {4 * rows * columns / 2**20:,.2f} MiB each;"
+            " a loss keeps several"
+        )
     if len(weights) > 1:
         lines.insert(1, "loss = " + " + ".join(f"{weight:g} {name}" for name, weight in weights.items()))
     if 0 < epochs <= warmup_epochs:
