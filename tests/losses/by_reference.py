@@ -35,9 +35,9 @@ def supmin(o: Objective, z: Tensor, y: Tensor, *_: object) -> Tensor:
 def drawn(o: Objective, z: Tensor, y: Tensor) -> Tensor:
     """Return the rows that each anchor draws, bool [N, N], which have to be of its class and of other images."""
     index, valid = o.draw(Batch(z.detach(), y, z.detach(), y))
-    _, _, _, own_views, same_class = reference.pairs(z, y)
+    _, _, _, other_views, same_class = reference.pairs(z, y)
     chosen = torch.zeros_like(same_class, dtype=torch.int64).scatter_add_(1, index, valid.long())
-    available = same_class & ~own_views
+    available = same_class & ~other_views
     assert not bool((chosen > available.long()).any()), "a row was drawn twice, or is no candidate"
     assert torch.equal(chosen.sum(1), available.sum(1).clamp(max=o.k))
     return chosen.bool()

@@ -127,16 +127,16 @@ def test_collapse_value(method: str) -> None:
 
 
 def test_methods_with_a_known_collapse_value() -> None:
-    def known(objective: Objective) -> bool:
+    def has_value(objective: Objective) -> bool:
         return objective.collapse_value(4) is not None
 
     built = {
         m: build_objective(m, minority_class=1, class_counts=[9, 1], feature_dim=FEATURES, projection_dim=DIM)
         for m in METHODS
     }
-    assert {m for m, o in built.items() if known(o)} == {"simclr", "supcon", "supmin", "kcl", "sbc"}
-    assert known(build_objective("supcon", instance_weight=0.5))
-    assert not known(build_objective("supcon", prototype_weight=0.5))
+    assert {m for m, o in built.items() if has_value(o)} == {"simclr", "supcon", "supmin", "kcl", "sbc"}
+    assert has_value(build_objective("supcon", instance_weight=0.5))
+    assert not has_value(build_objective("supcon", prototype_weight=0.5))
 
 
 @pytest.mark.parametrize("num_classes", [2, 3, 5])

@@ -43,40 +43,6 @@ def test_refused_batches(z: Tensor, labels: Tensor, message: str) -> None:
         build_objective("supcon")(z, labels)
 
 
-@pytest.mark.parametrize(
-    ("name", "settings", "message"),
-    [
-        ("supmax", {}, "'supmax' does not exist; choose one of simclr"),
-        ("supmin", {}, "give minority_class"),
-        ("supmin", {"minority_class": 2}, r"\[2\] is not within 0..1"),
-        ("supmin", {"minority_class": 1, "ratio_supervised_majority": 1.5}, "1.5 is not a share"),
-        ("supcon", {"margin": 1.0}, "no setting margin; it knows: temperature, base_temperature"),
-        ("ce", {"temperature": 0.1}, "no setting temperature; it knows: none"),
-        ("simclr", {"temperature": 0.0}, "temperature 0.0 is not a positive number"),
-        ("supproto", {"margin": [1.0, 2.0, 3.0]}, "3 values for 2 classes"),
-        ("supproto", {"num_classes": 9, "projection_dim": 8}, "projection_dim 8 is less than the 9 classes"),
-        ("kcl", {"k": 0}, "k 0"),
-        ("tsc", {"matching": "best"}, "'best' does not exist"),
-        ("weighted-ce", {}, "give class_counts"),
-        ("weighted-ce", {"class_counts": [3, 0]}, r"\[3, 0\]"),
-        ("bcl", {"class_counts": [3, 1]}, "give feature_dim"),
-        ("bcl", {"centres": "mean"}, "'mean' does not exist"),
-        ("paco", {"class_counts": [3, 1], "alpha": 0.0, "beta": 0.0}, "leave no target"),
-        ("paco", {"class_counts": [3, 1], "momentum": 2.0}, "momentum 2.0"),
-        ("sbc", {"tau2": "both"}, "'both' does not exist"),
-        ("focal", {"gamma": -1.0, "class_counts": [3, 1]}, "gamma -1.0"),
-        ("simclr", {"num_classes": 1}, "num_classes 1"),
-        ("supcon", {"instance_weight": 1.2}, "instance_weight 1.2 is not a share"),
-        ("supcon", {"ce_weight": -1.0}, "ce_weight -1.0 is negative"),
-        ("supcon", {"ce_weight": 1.0}, "give feature_dim"),
-        ("ce", {"instance_weight": 0.5}, "contrastive methods only"),
-    ],
-)
-def test_refused_settings(name: str, settings: dict[str, object], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        build_objective(name, **settings)
-
-
 @pytest.mark.parametrize("name", ["bcl", "paco", "sbc"])
 def test_missing_inputs_and_views(name: str) -> None:
     objective = ready(name)
@@ -155,10 +121,3 @@ def test_anchors_without_positives_count_as_zero(name: str) -> None:
     assert float(objective.terms["no_positive_fraction"]) == 1
     assert z.grad is not None
     assert float(z.grad.abs().max()) == 0
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_registry_tells_source_and_settings(name: str) -> None:
-    assert METHODS[name].source
-    assert "num_classes" not in settings_of(name)
-    assert ("temperature" in settings_of(name)) == (METHODS[name].objective.space == "projection")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import pytest
 import torch
@@ -47,6 +48,53 @@ def test_every_streamed_method_has_a_reference() -> None:
 def test_agrees_with_the_reference(method: str, views: int, seed: int, kind: str) -> None:
     objective = ready(method, seed=seed)
     check(objective, inputs_for(objective, 5, kind, seed, views))
+
+
+def double_loop(logits: list[list[float]], positives: list[set[int]], columns: list[set[int]]) -> float:
+    """Return the mean of the anchors' losses, with Python's numbers only."""
+    total = 0.0
+    for x, positive, column in zip(logits, positives, columns, strict=True):
+        lse = math.log(sum(math.exp(x[k]) for k in column))
+        total += sum(lse - x[j] for j in positive) / len(positive)
+    return total / len(logits)
+
+
+@pytest.mark.parametrize("views", [2, 3])
+@pytest.mark.parametrize("method", ["supmin", "supproto", "sbc"])
+def test_three_classes_against_a_double_loop(method: str, views: int) -> None:
+    """The published code, whose numbers prove the reference elsewhere, has two classes."""
+    objective = ready(method, num_classes=3, **({"margin": 0.1} if method == "supproto" else {}))
+    inputs = inputs_for(objective, 9, "mixed", 8, views)
+    z, y = inputs.z.detach().flatten(0, 1), inputs.labels.repeat_interleave(views).tolist()
+    rows = range(len(y))
+    cosines = (z @ z.T).tolist()
+    columns = [{j for j in rows if j != i} for i in rows]
+    other_views = [{j for j in columns[i] if j // views == i // views} for i in rows]
+    same_class = [{j for j in columns[i] if y[j] == y[i]} for i in rows]
+    logits = [[c / objective.temperature for c in row] for row in cosines]
+    if method == "supmin":
+        expected = double_loop(logits, [same_class[i] if y[i] == 1 else other_views[i] for i in rows], columns)
+    elif method == "supproto":
+        to_prototypes = (z @ objective.prototypes_KD.T).tolist()
+        pulled = [
+            to_prototypes[i][y[i]] <= max(p for c, p in enumerate(to_prototypes[i]) if c != y[i]) + 0.1 for i in rows
+        ]
+        assert 0 < sum(pulled) < len(y)
+        logits = [row + [p / objective.temperature for p in to_prototypes[i]] for i, row in enumerate(logits)]
+        positives = [other_views[i] | ({len(y) + y[i]} if pulled[i] else set()) for i in rows]
+        expected = double_loop(logits, positives, columns)
+    else:
+        sub_class_of = dict(zip(objective.known_ids_N.tolist(), objective.sub_classes_N.tolist(), strict=True))
+        u = [sub_class_of[i] for i in inputs.sample_ids.repeat_interleave(views).tolist()]
+        inside = [{j for j in columns[i] if u[j] == u[i]} for i in rows]
+        tau2 = objective.class_temperatures_K.tolist()
+        between = double_loop(
+            [[c / tau2[y[i]] for c in cosines[i]] for i in rows],
+            [other_views[i] | (same_class[i] - inside[i]) for i in rows],
+            [other_views[i] | (columns[i] - inside[i]) for i in rows],
+        )
+        expected = objective.factor * double_loop(logits, inside, columns) + objective.weight * between
+    assert float(inputs.call(objective).detach()) == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize("samples", [1, 6])

@@ -1,10 +1,11 @@
-"""Every setting of every method: values of another kind are refused by name."""
+"""Every setting of every method: what is accepted, and what is refused with a message that names it."""
 
 from __future__ import annotations
 
 import inspect
 import math
 
+import numpy as np
 import pytest
 from loss_cases import DIM, FEATURES
 
@@ -32,8 +33,6 @@ def test_a_value_of_another_kind_is_refused_by_name(method: str, name: str, valu
 
 @pytest.mark.parametrize("method", METHODS)
 def test_defaults_and_numbers_of_numpy_are_accepted(method: str) -> None:
-    import numpy as np
-
     defaults = settings_of(method)
     numbers = {k: np.asarray(v)[()] for k, v in defaults.items() if isinstance(v, int | float)}
     built(method, **defaults)
@@ -57,3 +56,44 @@ def test_defaults_and_numbers_of_numpy_are_accepted(method: str) -> None:
 def test_kinds_and_ranges(method: str, settings: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         built(method, **settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("supmax", {}, "'supmax' does not exist; choose one of simclr"),
+        ("supmin", {}, "give minority_class"),
+        ("supmin", {"minority_class": 2}, r"\[2\] is not within 0..1"),
+        ("supmin", {"minority_class": 1, "ratio_supervised_majority": 1.5}, "1.5 is not a share"),
+        ("supcon", {"margin": 1.0}, "no setting margin; it knows: temperature, base_temperature"),
+        ("ce", {"temperature": 0.1}, "no setting temperature; it knows: none"),
+        ("simclr", {"temperature": 0.0}, "temperature 0.0 is not a positive number"),
+        ("supproto", {"margin": [1.0, 2.0, 3.0]}, "3 values for 2 classes"),
+        ("supproto", {"num_classes": 9, "projection_dim": 8}, "projection_dim 8 is less than the 9 classes"),
+        ("kcl", {"k": 0}, "k 0"),
+        ("tsc", {"matching": "best"}, "'best' does not exist"),
+        ("weighted-ce", {}, "give class_counts"),
+        ("weighted-ce", {"class_counts": [3, 0]}, r"\[3, 0\]"),
+        ("bcl", {"class_counts": [3, 1]}, "give feature_dim"),
+        ("bcl", {"centres": "mean"}, "'mean' does not exist"),
+        ("paco", {"class_counts": [3, 1], "alpha": 0.0, "beta": 0.0}, "leave no target"),
+        ("paco", {"class_counts": [3, 1], "momentum": 2.0}, "momentum 2.0"),
+        ("sbc", {"tau2": "both"}, "'both' does not exist"),
+        ("focal", {"gamma": -1.0, "class_counts": [3, 1]}, "gamma -1.0"),
+        ("simclr", {"num_classes": 1}, "num_classes 1"),
+        ("supcon", {"instance_weight": 1.2}, "instance_weight 1.2 is not a share"),
+        ("supcon", {"ce_weight": -1.0}, "ce_weight -1.0 is negative"),
+        ("supcon", {"ce_weight": 1.0}, "give feature_dim"),
+        ("ce", {"instance_weight": 0.5}, "contrastive methods only"),
+    ],
+)
+def test_refused_settings(name: str, settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build_objective(name, **settings)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_registry_tells_source_and_settings(name: str) -> None:
+    assert METHODS[name].source
+    assert "num_classes" not in settings_of(name)
+    assert ("temperature" in settings_of(name)) == (METHODS[name].objective.space == "projection")

@@ -108,11 +108,11 @@ def test_sbc_clusters_by_sample_id() -> None:
     labels = torch.tensor([0] * 24 + [1] * 5)
     ids = 100 + torch.randperm(29, generator=generator)
     objective.on_epoch(2, lambda: (z, labels, ids))
-    found = dict(zip(objective.known_ids_N.tolist(), objective.sub_classes_N.tolist(), strict=True))
-    groups = [{found[int(i)] for i in ids[:24][blob == b]} for b in range(4)]
+    sub_class = dict(zip(objective.known_ids_N.tolist(), objective.sub_classes_N.tolist(), strict=True))
+    groups = [{sub_class[int(i)] for i in ids[:24][blob == b]} for b in range(4)]
     assert sorted(map(len, groups)) == [1, 1, 1, 1]
     assert set().union(*groups) == {0, 1, 2, 3}
-    assert {found[int(i)] for i in ids[24:]} == {4}
+    assert {sub_class[int(i)] for i in ids[24:]} == {4}
     spread = (z[:24] - z[:24].mean(0)).norm(dim=1).mean() / torch.tensor(34.0).log()
     single = (z[24:] - z[24:].mean(0)).norm(dim=1).mean() / torch.tensor(15.0).log()
     expected = 0.1 * (spread / ((spread + single) / 2)).exp()
@@ -148,8 +148,8 @@ def test_added_terms_and_their_values() -> None:
     z, labels = inputs.z.flatten(0, 1), inputs.labels.repeat_interleave(2)
     to_prototypes = z @ objective.extra_terms["prototype"].prototypes_KD.T
     logits_AA = (z @ z.T / 0.07).masked_fill(torch.eye(16, dtype=torch.bool), -torch.inf)
-    own, other = to_prototypes[range(16), labels], to_prototypes[range(16), 1 - labels]
-    pull = ((logits_AA.logsumexp(1) - own / 0.07) * (own <= other + 1.0)).mean()
+    of_class, other = to_prototypes[range(16), labels], to_prototypes[range(16), 1 - labels]
+    pull = ((logits_AA.logsumexp(1) - of_class / 0.07) * (of_class <= other + 1.0)).mean()
     torch.testing.assert_close(loss, 0.75 * supmin + 0.25 * simclr + 0.5 * entropy + 2.0 * pull)
     assert set(objective.terms) >= {"objective", "instance", "cross_entropy", "prototype", "no_positive_fraction"}
     assert not objective.terms["prototype"].requires_grad

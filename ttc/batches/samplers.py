@@ -121,9 +121,9 @@ class BatchSampler:
             ranks: number of equal pieces, which divides B; 1 for whole batches.
         """
         share = self.batch_size // ranks
-        mine = slice(rank * share, (rank + 1) * share)
+        piece = slice(rank * share, (rank + 1) * share)
         if self.kind == "balanced":
-            return self._balanced(epoch, mine)
+            return self._balanced(epoch, piece)
         generator = _generator(self.seed, epoch)
         if self.kind == "shuffle":
             order = torch.randperm(len(self.labels), generator=generator)
@@ -134,7 +134,7 @@ class BatchSampler:
         if self.min_minority:
             draws = self._raise_minority(samples, epoch)
         # A copy, because a view would keep the whole order for as long as the epoch lasts.
-        return EpochPlan(samples[:, mine].clone(), draws[:, mine].clone())
+        return EpochPlan(samples[:, piece].clone(), draws[:, piece].clone())
 
     def quota(self, label: int) -> int:
         """Return how many samples of a class a balanced batch has."""
@@ -177,16 +177,16 @@ class BatchSampler:
         size = len(members)
         first_pass, last_pass = first // size, (first + count - 1) // size
         orders = torch.empty(last_pass - first_pass + 1, size, dtype=torch.int64)
-        for row, each in zip(orders, range(first_pass, last_pass + 1), strict=True):
-            torch.randperm(size, generator=_generator(self.seed, label, each, key), out=row)
+        for row, number in zip(orders, range(first_pass, last_pass + 1), strict=True):
+            torch.randperm(size, generator=_generator(self.seed, label, number, key), out=row)
         skip = first - first_pass * size
         numbers = torch.arange(first, first + count).div_(size, rounding_mode="floor")
         return members[orders.flatten()[skip : skip + count]], numbers
 
-    def _balanced(self, epoch: int, mine: slice) -> EpochPlan:
+    def _balanced(self, epoch: int, piece: slice) -> EpochPlan:
         steps = self.steps_per_epoch
         # One shuffle of the columns, so that every rank's piece of the batch has all classes.
-        columns = torch.randperm(self.batch_size, generator=_generator(self.seed, epoch))[mine]
+        columns = torch.randperm(self.batch_size, generator=_generator(self.seed, epoch))[piece]
         samples = torch.empty(steps, len(columns), dtype=torch.int64)
         draws = torch.empty_like(samples)
         first = 0

@@ -28,6 +28,8 @@ class BCL(Contrastive):
 
     View 0 feeds the cross-entropy only, the further views the contrast only.
 
+    Plain form: `reference.bcl`.
+
     Source: Zhu et al., "Balanced Contrastive Learning for Long-Tailed Visual Recognition", CVPR 2022 (L_BCL).
     Note: the published centres come from a network with BatchNorm over the K class weights. With two classes BatchNorm
     sees two rows and its outputs are exact opposites whatever the weights are, so the centres are directly learnable

@@ -74,6 +74,8 @@ def build_objective(
     for key, value in (("temperature", temperature), ("base_temperature", base_temperature)):
         if value is not None:
             settings[key] = value
+    if isinstance(minority_class, Iterable):  # once, should it be an iterator
+        minority_class = tuple(minority_class)
     values = (num_classes, minority_class, class_counts, feature_dim, projection_dim, seed)
     context = dict(zip(_CONTEXT, values, strict=True))
     weights = {"ce_weight": ce_weight, "instance_weight": instance_weight, "prototype_weight": prototype_weight}

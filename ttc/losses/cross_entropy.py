@@ -23,6 +23,8 @@ class CrossEntropy(Objective):
     `z` is the encoder's features [B, V, F], or the logits [B, V, K] if the objective was built without `feature_dim`.
     All views count as samples.
 
+    Plain form: `reference.ce`.
+
     Source: Bishop, "Pattern Recognition and Machine Learning", 2006, equation 4.108.
     """
 
@@ -63,6 +65,8 @@ class CrossEntropy(Objective):
 class WeightedCrossEntropy(CrossEntropy):
     """Cross-entropy with weights inversely proportional to the class frequency, w_c = (1 / n_c) / sum (1 / n).
 
+    Plain form: `reference.weighted_ce`.
+
     Source: King, Zeng, "Logistic Regression in Rare Events Data", Political Analysis 2001 (weighting).
     Note: divided by the sum of the batch's weights, as torch does; over all ranks.
     """
@@ -99,6 +103,8 @@ class WeightedCrossEntropy(CrossEntropy):
 @method("focal", "weighted cross-entropy that fades out for easy images")
 class FocalLoss(CrossEntropy):
     """Cross-entropy that fades out for rows already classified well: mean of w_y (1 - p_y)^gamma * -log p_y.
+
+    Plain form: `reference.focal`.
 
     Source: Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, equation 5.
     Note: with several classes p is the softmax, and the weights are those of weighted cross-entropy.
@@ -150,6 +156,8 @@ class FocalLoss(CrossEntropy):
 @method("logit-adjusted-ce", "cross-entropy of logits shifted by the log prior")
 class LogitAdjustedCrossEntropy(CrossEntropy):
     """Cross-entropy of logits shifted by the log prior; at test time the raw logits are used.
+
+    Plain form: `reference.logit_adjusted_ce`.
 
     Source: Menon et al., "Long-tail learning via logit adjustment", ICLR 2021, equation 10.
     """

@@ -54,7 +54,7 @@ def draw_positives(batch: Batch, k: int, num_classes: int, seed: int, step: int)
     position_P = torch.empty_like(order_P).scatter_(0, order_P, torch.arange(len(order_P), device=order_P.device))
     row_A = batch.first_row + torch.arange(len(labels_A), device=labels_A.device)
     candidates_A = (counts_K[labels_A] - 1) * views
-    own_rank_A = (position_P[row_A // views] - starts_A) * views
+    sample_rank_A = (position_P[row_A // views] - starts_A) * views
     slots_S = torch.arange(k, device=labels_A.device)
     random_AS = uniform_integers(seed, step, row_A[:, None] * k + slots_S)
     rank_AS = torch.full_like(random_AS, -1)
@@ -65,7 +65,7 @@ def draw_positives(batch: Batch, k: int, num_classes: int, seed: int, step: int)
         rank_AS[:, slot] = torch.where(last_A >= 0, torch.where(taken_A, last_A, pick_A), -1)
     valid_AS = rank_AS >= 0
     # The own sample's rows are consecutive ranks of the class: skip them.
-    rank_AS = (rank_AS + views * (rank_AS >= own_rank_A[:, None])).clamp(min=0)
+    rank_AS = (rank_AS + views * (rank_AS >= sample_rank_A[:, None])).clamp(min=0)
     sample_AS = order_P[(starts_A[:, None] + rank_AS // views).clamp(max=len(order_P) - 1)]
     return sample_AS * views + rank_AS % views, valid_AS
 

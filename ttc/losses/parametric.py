@@ -30,6 +30,8 @@ class PaCo(Objective):
 
     View 0 is the query, embedded by the trained network; the further views are keys of its moving average.
 
+    Plain form: `reference.paco`.
+
     Source: Cui et al., "Parametric Contrastive Learning", ICCV 2021 (L_PaCo).
     Note: the queue starts empty and only its valid rows count; the published code starts with random labels and rows
     that are not of unit length. With few classes the published weights leave the classifier almost no share of the

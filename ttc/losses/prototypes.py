@@ -68,9 +68,9 @@ def pulled_anchors(products_AK: Tensor, labels_A: Tensor, margins_K: Tensor) -> 
         bool [A], without gradient.
     """
     products_AK = products_AK.detach()
-    own_prototype_A = at_class(products_AK, labels_A)
+    its_prototype_A = at_class(products_AK, labels_A)
     nearest_other_A = products_AK.scatter(1, labels_A[:, None], -torch.inf).amax(1)
-    return own_prototype_A <= nearest_other_A + margins_K.to(products_AK.dtype)[labels_A]
+    return its_prototype_A <= nearest_other_A + margins_K.to(products_AK.dtype)[labels_A]
 
 
 def pulled_fractions(pulled_A: Tensor, labels_A: Tensor, num_classes: int) -> dict[str, Tensor]:
@@ -84,6 +84,8 @@ def pulled_fractions(pulled_A: Tensor, labels_A: Tensor, num_classes: int) -> di
 @method("supproto", "SimCLR with a fixed prototype per class that pulls badly placed images")
 class SupProto(Contrastive):
     """NT-Xent, and a fixed prototype per class that pulls the rows which are not yet clearly nearest to it.
+
+    Plain form: `reference.supproto`.
 
     Source: Mildenberger et al., "A Tale of Two Classes: Adapting Supervised Contrastive Learning to Binary Imbalanced
     Datasets", CVPR 2025 (SupProto).

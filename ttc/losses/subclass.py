@@ -27,6 +27,8 @@ class SBC(SupCon):
 
     Plain SupCon until the first clustering.
 
+    Plain form: `reference.sbc`.
+
     Source: Hou et al., "Subclass-balancing Contrastive Learning for Long-tailed Recognition", ICCV 2023.
     Note: the second term's temperature of a class is tau * exp(phi / mean phi) as in the paper. The published code
     takes tau * phi / mean phi (tau2="code"), which for two classes puts the majority's temperature below tau.

@@ -23,6 +23,8 @@ from .registry import method
 class KCL(Contrastive):
     """SupCon with at most k positives per anchor beside the other views of its sample.
 
+    Plain form: `reference.kcl`.
+
     Source: Kang et al., "Exploring Balanced Feature Spaces for Representation Learning", ICLR 2021.
     Note: k = 3 instead of KCL's own 6, as in the comparison of Mildenberger et al., CVPR 2025.
     """
@@ -77,6 +79,8 @@ class KCL(Contrastive):
 @method("tsc", "KCL whose classes are also drawn to fixed, evenly spread targets")
 class TSC(KCL):
     """KCL with one fixed target per class, which is a positive of its class and a negative of the others.
+
+    Plain form: `reference.tsc`.
 
     Source: Li et al., "Targeted Supervised Contrastive Learning for Long-Tailed Recognition", CVPR 2022.
     Note: class c keeps target c, and the target counts like one positive, as in the comparison of Mildenberger et al.,
