@@ -128,8 +128,8 @@ def _check_kind(key: str, value: object, parameter: inspect.Parameter) -> None:
         if "bool" in annotation:
             fits, kind = isinstance(number, bool), "true or false"
         elif "float" in annotation:
-            real = isinstance(number, int | float) and not isinstance(number, bool)
-            fits, kind = real and math.isfinite(number), "a finite number"
+            fits = isinstance(number, int | float) and not isinstance(number, bool) and math.isfinite(number)
+            kind = "a finite number"
         elif "int" in annotation:
             fits, kind = isinstance(number, int) and not isinstance(number, bool), "a whole number"
         else:
