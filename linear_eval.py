@@ -36,6 +36,7 @@ from ttc.evaluation.probe import (
     module_digest,
     probe_rows,
     summarise,
+    usual_probes,
 )
 from ttc.flags import settings
 from ttc.flags.parser import Parser
@@ -161,7 +162,6 @@ def main() -> int:
     args = given.namespace()
     if args.folds is not None:
         refuse_idle(parser, args)
-    args.probes = args.probes or (["fraction"] if args.protocol == "paper" else list(PROBES))
 
     # 2. runtime
     world = distributed.start(runtime.pick_device(args.device))
@@ -187,6 +187,9 @@ def main() -> int:
         "test": evaluation_rows(run.dataset, "test", args.class_balance),
     }
     before = module_digest(run.network)
+    if not args.probes and args.folds is None:
+        usual = ["fraction"] if args.protocol == "paper" else PROBES
+        args.probes = usual_probes(run.dataset, usual, fraction=args.probe_fraction)
 
     # 5. features
     learned = {} if args.folds is not None else draw_rows(run.dataset, args)

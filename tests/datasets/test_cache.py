@@ -186,3 +186,11 @@ def test_the_stored_square_is_at_least_the_input(root: Path) -> None:
     assert pixels(load(root, "off", stored_size=20)).shape[-1] == 20
     with pytest.raises(ValueError, match="--stored-size 15 is below the image size 16"):
         load(root, "off", stored_size=15)
+
+
+def test_a_user_without_a_home_is_told_to_name_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 12345)  # who is in no list of users
+    with pytest.raises(ValueError, match="--cache disk: this user has no home folder; name a folder with"):
+        cache.cache_folder(None)

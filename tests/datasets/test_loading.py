@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import os
+import re
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.processes import ROOT
 from ttc.datasets.images import FileImages, TensorImages
 from ttc.datasets.loading import batches, channel_statistics
+from ttc.run.runtime import _explain
 
 
 @pytest.fixture
@@ -42,6 +49,61 @@ def test_a_bad_file_is_one_line_from_any_process(files: FileImages, workers: int
         list(batches(files, [torch.tensor([0, 1]), torch.tensor([2, 3])], num_workers=workers))
     assert "\n" not in str(caught.value)
     assert "--on-bad-image skip" in str(caught.value)
+
+
+class Failing(FileImages):
+    """Fails on one row in its own way."""
+
+    def __getitem__(self, indices: torch.Tensor) -> torch.Tensor:
+        if 3 in indices.tolist():
+            self.fail()
+        return super().__getitem__(indices)
+
+    def fail(self) -> None:
+        raise TypeError("a fault of ours")
+
+
+class Killed(Failing):
+    def fail(self) -> None:
+        os.kill(os.getpid(), signal.SIGBUS)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"), [(Failing, r"TypeError\('a fault of ours'\)"), (Killed, "Bus error|exited unexpectedly")]
+)
+def test_a_worker_that_fails_in_any_way_is_one_line(kind: type[FileImages], reason: str, files: FileImages) -> None:
+    with pytest.raises((ValueError, RuntimeError)) as caught:
+        list(batches(kind(files.paths, 8, 3), torch.arange(10).reshape(5, 2), num_workers=2))
+    line = _explain(caught.value)
+    assert line is not None
+    assert re.search(f"a process that decodes images failed .*({reason}).*; use --num-workers 0", line), line
+    assert "\n" not in line
+
+
+_FULL_MEMORY = """
+mount -t tmpfs -o size=256k tmpfs /dev/shm
+exec {python} -c '
+import torch
+from pathlib import Path
+from tests.processes import ROOT
+from ttc.datasets.images import FileImages
+from ttc.datasets.loading import batches
+from ttc.run import runtime
+paths = sorted(map(str, Path("{folder}").glob("*.png")))
+runtime.run(lambda: len(list(batches(FileImages(paths, 200, 3), torch.arange(8).reshape(2, 4), num_workers=2))))'
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a file system needs root")
+def test_a_container_with_little_shared_memory_ends_in_one_line(files: FileImages) -> None:
+    text = _FULL_MEMORY.format(python=sys.executable, folder=Path(files.paths[0]).parent)
+    done = subprocess.run(
+        ["unshare", "-m", "bash", "-c", text], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 1
+    assert "no room in the shared memory /dev/shm" in done.stderr.splitlines()[-1]
+    assert "--num-workers 0" in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize("workers", [0, 2])

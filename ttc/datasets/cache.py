@@ -38,7 +38,10 @@ def cache_folder(flag: str | None) -> Path:
     """Return the folder of all caches: `--cache-folder`, or ttc in the user's cache folder."""
     if flag is not None:
         return Path(flag)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ttc"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ttc"
+    except RuntimeError:
+        raise ValueError("--cache disk: this user has no home folder; name a folder with --cache-folder") from None
 
 
 def open_cache(files: FileImages, ids: Sequence[str], mode: str, folder: str | None) -> tuple[CachedImages, BadImages]:

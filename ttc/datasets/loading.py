@@ -5,6 +5,9 @@ Legend: B samples of a batch, C channels, H x W stored pixels.
 
 from __future__ import annotations
 
+import os
+import threading
+import time
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -17,8 +20,11 @@ from ttc.batches.samplers import BatchSampler
 from ttc.datasets.images import FileImages, Images
 from ttc.datasets.table import Dataset
 from ttc.distributed import World
+from ttc.run.runtime import WORKER_FAILED, WORKER_REMEDY
 
 STATISTICS_BATCH = 256
+STATISTICS_BYTES = 2**22
+"""Most bytes of such a batch: of large images few are enough, and several batches wait in shared memory."""
 
 
 class _Decoder(TorchDataset[Tensor | str]):
@@ -27,14 +33,33 @@ class _Decoder(TorchDataset[Tensor | str]):
     An exception raised in a worker would reach the user wrapped in the worker's traceback.
     """
 
-    def __init__(self, images: FileImages) -> None:
-        self.images = images
+    def __init__(self, images: FileImages, num_workers: int) -> None:
+        self.images, self.num_workers = images, num_workers
 
     def __getitem__(self, indices: list[int]) -> Tensor | str:
         try:
-            return self.images[torch.tensor(indices)]
+            batch = self.images[torch.tensor(indices)]
+            # Here and not by the loader, whose thread would lose an error, and the other side would wait for ever.
+            return batch.share_memory_() if self.num_workers else batch  # type: ignore[no-untyped-call]  # torch does not annotate it
         except ValueError as error:
             return str(error)
+        except Exception as error:
+            if not self.num_workers or os.environ.get("TTC_TRACEBACK"):
+                raise
+            reason = "no room in the shared memory /dev/shm" if "No space left" in str(error) else repr(error)[:200]
+            return f"--num-workers {self.num_workers}: {WORKER_FAILED} ({reason}); {WORKER_REMEDY}"
+
+
+def _end_with_parent(worker: int) -> None:
+    """Let a worker end within seconds when its parent has gone; it may be waiting for someone who reads its batches."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def batches(
@@ -63,13 +88,14 @@ def batches(
             yield batch.pin_memory() if pin_memory and batch.device.type == "cpu" else batch
         return
     loader = DataLoader(
-        _Decoder(images),
+        _Decoder(images, num_workers),
         sampler=(indices.tolist() for indices in index_batches),
         batch_size=None,
         num_workers=num_workers,
         pin_memory=pin_memory,
         # Without a generator of its own the loader draws its workers' seed from the global random state.
         generator=torch.Generator(),
+        worker_init_fn=_end_with_parent,
     )
     for batch in loader:
         if isinstance(batch, str):
@@ -142,7 +168,9 @@ def channel_statistics(
         ValueError: If a channel is constant over all images, which cannot be normalised.
     """
     histogram = torch.zeros(channels, 256, dtype=torch.float64)
-    chunks = (rows[at : at + STATISTICS_BATCH] for at in range(0, len(rows), STATISTICS_BATCH))
+    pixels = images.size**2 if isinstance(images, FileImages) else 1
+    chunk = max(1, min(STATISTICS_BATCH, STATISTICS_BYTES // (channels * pixels)))
+    chunks = (rows[at : at + chunk] for at in range(0, len(rows), chunk))
     for batch in batches(images, chunks, num_workers):
         by_channel = batch.transpose(0, 1).reshape(channels, -1)
         for total, values in zip(histogram, by_channel, strict=True):

@@ -6,6 +6,7 @@ Legend: N samples, F features, K classes.
 from __future__ import annotations
 
 import hashlib
+import logging
 import statistics
 import warnings
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,8 @@ from ttc.datasets.imbalance import hash_order
 
 if TYPE_CHECKING:
     import pandas
+
+log = logging.getLogger("ttc")
 
 PROBES = ("all", "minority", "fraction")
 """all: every training sample. minority: as many of each class as the smallest class has in training. fraction: a share
@@ -40,6 +43,42 @@ def module_digest(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
+FEWEST_PER_CLASS = 10
+"""A probe that would learn from fewer images of each class is left out, unless it is asked for."""
+
+
+def usual_probes(dataset: Dataset, probes: Sequence[str], *, fraction: float) -> list[str]:
+    """Return the probes that learn from enough images of each class; all training images where none does.
+
+    Args:
+        dataset: the data of the run.
+        probes: of PROBES, what is usual.
+        fraction: as for `probe_rows`.
+    """
+    shares = {probe: _share(dataset, probe, fraction)[1] for probe in probes if probe != "all"}
+    for probe, share in shares.items():
+        if share < FEWEST_PER_CLASS:
+            log.warning(
+                "probe %s is left out: it would learn from %d images of each class; --probes %s asks for it all the "
+                "same%s",
+                probe,
+                share,
+                probe,
+                ", and --probe-fraction for more" if probe == "fraction" else "",
+            )
+    return [probe for probe in probes if shares.get(probe, FEWEST_PER_CLASS) >= FEWEST_PER_CLASS] or ["all"]
+
+
+def _share(dataset: Dataset, probe: str, fraction: float) -> tuple[Tensor, int]:
+    """Return the rows that a balanced probe draws from, and how many of each class it takes."""
+    rows = dataset.indices("train")
+    if probe == "fraction":
+        rows = torch.cat([rows, dataset.indices("pool")]).sort().values
+    counts = torch.bincount(dataset.labels[rows], minlength=len(dataset.class_names)).tolist()
+    share = min(counts)
+    return rows, min(share, round(fraction * len(rows) / len(counts))) if probe == "fraction" else share
+
+
 def probe_rows(dataset: Dataset, probe: str, *, fraction: float, seed: int) -> Tensor:
     """Return the rows of the dataset that a probe learns from.
 
@@ -55,17 +94,9 @@ def probe_rows(dataset: Dataset, probe: str, *, fraction: float, seed: int) -> T
     Raises:
         ValueError: the fraction leaves a class without a sample.
     """
-    train = dataset.indices("train")
     if probe == "all":
-        return train
-    rows = train
-    if probe == "fraction":
-        rows = torch.cat([train, dataset.indices("pool")]).sort().values
-    labels = dataset.labels[rows]
-    counts = torch.bincount(labels, minlength=len(dataset.class_names)).tolist()
-    share = min(counts)
-    if probe == "fraction":
-        share = min(share, round(fraction * len(rows) / len(counts)))
+        return dataset.indices("train")
+    rows, share = _share(dataset, probe, fraction)
     if share < 1:
         raise ValueError(f"--probe-fraction {fraction:g} of {len(rows)} samples leaves no sample per class; raise it")
     return balanced_rows(dataset, rows, share, f"probe-{probe}", seed)

@@ -94,7 +94,8 @@ def add_probe(parser: Parser) -> None:
         nargs="+",
         choices=PROBES,
         help="what the probe learns from: all training samples, as many per class as the minority has, or a "
-        "balanced fraction of the pool; the default is all three, and fraction with --protocol paper",
+        "balanced fraction of the pool; the default is all three, and fraction with --protocol paper, but none that "
+        "would learn from fewer than 10 images of each class",
     )
     add(
         "--probe-fraction",

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib.metadata
+import multiprocessing
 import os
 import platform
 import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -29,6 +32,15 @@ EXIT_STOPPED = 75
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 ONE_REQUEST_SECONDS = 2.0
 """Signals that arrive within this time are one request to stop."""
+
+_FULL_BYTES = 2**16
+"""A disk with less room counts as full."""
+
+WORKER_FAILED = "a process that decodes images failed"
+WORKER_REMEDY = (
+    "use --num-workers 0, keep decoded images with --cache ram or disk, or give a container more shared memory "
+    "(docker run --shm-size 2g)"
+)
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -174,11 +186,29 @@ def _explain(error: BaseException) -> str | None:
         return "interrupted"
     if _no_memory(error):
         return f"out of memory; lower --batch-size, --image-size or --num-workers ({text[:200] or 'of the host'})"
+    if isinstance(error, RuntimeError) and "DataLoader worker" in text:
+        reason = re.sub(r"^DataLoader worker \(pid\(?s?\)? ([\d, ]+)\) ?", "", text.split(". ")[0]).rstrip(".")
+        return f"{WORKER_FAILED} ({reason}); {WORKER_REMEDY}"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT) and error.filename is None:
+        return f"{text}: {_full_folder() or 'a disk is full'}; free space there or choose another --output"
     if "InvalidCxxCompiler" in text:  # torch says so in the first step only
         return "--compile found no C++ compiler; install g++, name another in the variable CXX, or leave --compile out"
     if isinstance(error, RuntimeError) and ("gloo" in text or type(error).__name__.startswith("Dist")):
         return "another process of the run has gone or does not answer; the same command continues the run"
     return text if isinstance(error, ValueError | OSError) else None
+
+
+def _full_folder() -> str | None:
+    """Return a folder in use whose disk is full: an error while writing does not say which file it was about."""
+    folders = [Path.cwd(), Path(tempfile.gettempdir())]
+    with contextlib.suppress(OSError):  # no Linux
+        folders[:0] = [link.resolve().parent for link in Path("/proc/self/fd").iterdir()]
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            room = os.statvfs(folder)
+            if room.f_blocks and room.f_bavail * room.f_frsize < _FULL_BYTES:
+                return f"{folder} is full"
+    return None
 
 
 def _first_to_fail(error: BaseException) -> bool:
@@ -202,6 +232,8 @@ def _fail(error: BaseException) -> NoReturn:
         )
     sys.stderr.flush()
     sys.stdout.flush()
+    for child in multiprocessing.active_children():  # one that decodes images may wait for us to take its batches
+        child.kill()
     # Other ranks may be waiting in a collective: leave without the clean-up that would wait for them.
     os._exit(1)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -36,7 +37,7 @@ def read(settings: DatasetSettings) -> Source:
     info = INFO[settings.name]
     size = settings.image_size if settings.image_size in STORED_SIZES else NATIVE_SIZE
     suffix = "" if size == NATIVE_SIZE else f"_{size}"
-    root = Path(settings.data_root or Path.home() / ".medmnist")
+    root = Path(settings.data_root or os.path.expanduser("~/.medmnist"))  # noqa: PTH111  # as it is without a home
     path = root / f"{settings.name}{suffix}.npz"
     if not path.is_file():
         raise ValueError(
