@@ -18,6 +18,7 @@ import argparse
 import itertools
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas
@@ -43,7 +44,7 @@ from ttc.flags.parser import Parser
 from ttc.models.pretrained import embed_shared, load_pretrained, own_classifier
 from ttc.results.metric_tables import format_clinical, format_probes
 from ttc.run import ledger, runtime
-from ttc.run.checkpoint import write_text
+from ttc.run.checkpoint import contents, write_text
 from ttc.run.folder import RunFolder
 from ttc.run.log import log, save_pr_curves, start_logging
 
@@ -100,7 +101,9 @@ def evaluate(
     run, results = evaluation.run, Results()
     for head, layer, build in (("own", "encoder", own_classifier), ("prototype", "projection", prototype_classifier)):
         if head in args.head:
-            found = evaluation.measure(layer, build(run), splits, name=head, bootstrap=args.bootstrap)
+            with contents(Path(args.checkpoint)):
+                predict = build(run)
+            found = evaluation.measure(layer, predict, splits, name=head, bootstrap=args.bootstrap)
             results[head] = {"classifier": {"train_samples": sum(run.description.class_counts), **summarise([found])}}
     for head, layer in itertools.product([each for each in args.head if each in FITTED], args.layers):
         name, prefix = section(head, layer)

@@ -21,6 +21,7 @@ from ttc.datasets.checks.report import contact_sheet, examine
 from ttc.flags.data_settings import dataset_settings
 from ttc.flags.parser import Parser, whole
 from ttc.run import checkpoint, runtime
+from ttc.run.escape import plain
 from ttc.run.log import log, start_logging
 
 SHOWN = 10
@@ -58,7 +59,7 @@ def main() -> int:
         contact_sheet(report.dataset, label, folder / f"class-{label}-{safe}.png")
 
     # 4. tell
-    sys.stdout.write("\n".join([*report.lines, *report.problems[:SHOWN]]) + "\n")
+    sys.stdout.write("".join(f"{plain(line)}\n" for line in [*report.lines, *report.problems[:SHOWN]]))
     log.info("report and contact sheets are in %s", folder)
     if report.problems:
         raise ValueError(f"--dataset {args.dataset} has {len(report.problems)} problems, see {folder}/report.json")

@@ -19,12 +19,15 @@ import pandas
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from ttc.evaluation.predictions import read_predictions_table
 from ttc.flags.parser import Parser, whole
 from ttc.metrics.comparison import compare_scores
 from ttc.metrics.thresholds import RULES, choose_thresholds
 from ttc.run import runtime
 from ttc.run.checkpoint import write_text
+from ttc.run.escape import plain
 from ttc.run.folder import shorten
+from ttc.run.readers import read_positive_class
 
 
 @dataclass(frozen=True)
@@ -80,31 +83,13 @@ def build_parser() -> Parser:
 def predictions_file(run: str) -> Path:
     """Return the file that a run folder, an evaluation folder or a path names."""
     path = Path(run)
-    if path.is_file():
+    if path.exists() and not path.is_dir():
         return path
     found = [each for each in (path, path / "linear_eval", path / "finetune") if (each / "predictions.csv").is_file()]
     if len(found) != 1:
         what = "no predictions.csv" if not found else "several predictions.csv"
         raise ValueError(f"{run} has {what}; name the evaluation folder, such as {path / 'linear_eval'}")
     return found[0] / "predictions.csv"
-
-
-def read_table(path: Path) -> pandas.DataFrame:
-    """Read a file of predictions.
-
-    Raises:
-        ValueError: it is none.
-    """
-    try:
-        table = pandas.read_csv(path, dtype={"id": str, "group": str}, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read ({error}); evaluate the run again in a new folder") from None
-    needed = {"id", "label", "split"} | ({"score"} if "score_0" not in table else set())
-    if missing := needed - set(table.columns):
-        raise ValueError(
-            f"{path} lacks the column {sorted(missing)[0]}; compare what linear_eval.py or finetune.py wrote"
-        )
-    return table
 
 
 def choose_probe(table: pandas.DataFrame, probe: str | None, path: Path) -> tuple[str, pandas.DataFrame]:
@@ -131,9 +116,10 @@ def load(run: str, probe: str | None, rule: str, positive_class: int | None) -> 
         ValueError: no predictions, several probes to choose from, or samples that occur twice.
     """
     path = predictions_file(run)
-    name, table = choose_probe(read_table(path), probe, path)
+    within = Path(run) if Path(run).is_dir() else None
+    name, table = choose_probe(read_predictions_table(path, within), probe, path)
     result = path.parent / "result.json"
-    stored = json.loads(result.read_text()).get("positive_class", 1) if result.is_file() else 1
+    stored = read_positive_class(result, within) if result.is_file() else 1
     positive = stored if positive_class is None else positive_class
     classes = sum(column.startswith("score_") for column in table.columns) or 2
     if positive >= classes:
@@ -192,7 +178,7 @@ def aligned(first: Predictions, second: Predictions) -> tuple[np.ndarray, list[n
 def as_text(runs: list[Predictions], result: dict[str, Any]) -> str:
     """Lay the comparison out for a terminal of 100 columns."""
     lines = [
-        f"{mark}: {run.path} {run.name}, threshold {run.threshold:.4g}, n = {len(run.test)}"
+        f"{mark}: {run.path} {plain(run.name)}, threshold {run.threshold:.4g}, n = {len(run.test)}"
         for mark, run in zip("AB", runs, strict=True)
     ]
     lines.append(f"{result['n']} test samples: {result['positives']} positive, {result['negatives']} negative")

@@ -16,6 +16,7 @@ sys.path.insert(0, str(ROOT))
 
 from ttc.flags.parser import Parser
 from ttc.run import manifest, runtime
+from ttc.run.escape import plain
 from ttc.run.manifest import STATES, Cell, Status
 
 
@@ -37,7 +38,7 @@ def build_parser() -> Parser:
 def table(found: list[tuple[Cell, Status]], width: int = 100) -> list[str]:
     """Lay the runs out for a terminal."""
     columns = [("run", "state", "step", "note")]
-    columns += [(cell.name, status.state, status.step, status.detail) for cell, status in found]
+    columns += [(cell.name, status.state, status.step, plain(status.detail, 4 * width)) for cell, status in found]
     first, second, third = (max(len(row[column]) for row in columns) for column in range(3))
     lines = [f"{name:<{first}}  {state:<{second}}  {step:<{third}}  {note}" for name, state, step, note in columns]
     return [line.rstrip() if len(line) <= width else line[: width - 3] + "..." for line in lines]

@@ -8,14 +8,13 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import numpy as np
-
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from ttc.flags.parser import Parser
 from ttc.results.embedding_figures import save_comparison_figure
 from ttc.run import runtime
 from ttc.run.log import log, start_logging
+from ttc.run.npz import read_embeddings
 
 
 def build_parser() -> Parser:
@@ -38,12 +37,12 @@ def main() -> int:
         path = run / "metrics" / "embeddings.npz"
         if not path.is_file():
             raise ValueError(f"{path} is missing; run compute_metrics.py on {run}/checkpoints/last.pt first")
-        with np.load(path, allow_pickle=False) as file:
-            class_names = file["class_names"].tolist()
-            if file["embeddings"].shape[1] < 2:
-                log.warning("%s is left out: no unit of its network is active, so it has no embeddings", run)
-                continue
-            runs.append((run.name, file["embeddings"], file["labels"], file.get("prototypes")))
+        saved = read_embeddings(path, run)
+        class_names = saved.class_names
+        if saved.embeddings.shape[1] < 2:
+            log.warning("%s is left out: no unit of its network is active, so it has no embeddings", run)
+            continue
+        runs.append((run.name, saved.embeddings, saved.labels, saved.prototypes))
     if not runs:
         raise ValueError("no run has embeddings to draw; train with a lower --lr")
     save_comparison_figure(Path(args.output), runs, class_names)

@@ -32,7 +32,7 @@ from ttc.models.description import Description
 from ttc.models.networks import PretrainNetwork
 from ttc.models.pretrained import build_stored, load_network
 from ttc.run import runtime
-from ttc.run.checkpoint import State, write_text
+from ttc.run.checkpoint import State, contents, write_text
 from ttc.run.log import log, start_logging
 
 
@@ -165,7 +165,8 @@ def main() -> int:
     positive, probe = settings.positive_class(None, description), "own"
     within = None if args.head not in (None, "own") else run
     if args.head == "own":
-        predictions, head = run / "predictions.csv", own_head(network, description, state)
+        with contents(Path(args.checkpoint)):
+            predictions, head = run / "predictions.csv", own_head(network, description, state)
     else:
         path = Path(args.head) if args.head else run / "linear_eval" / "heads.pt"
         predictions = path.with_name("predictions.csv")
@@ -191,7 +192,10 @@ def main() -> int:
 
     # 4. predictions
     features, _ = encode(network, description, images, args.num_workers)
-    table = as_csv(ids, rows, head(features), names, positive, limit)
+    scores = head(features)
+    if not np.isfinite(scores).all():
+        raise ValueError(f"--checkpoint {args.checkpoint}: some scores are no finite numbers; use another checkpoint")
+    table = as_csv(ids, rows, scores, names, positive, limit)
     if args.output == "-":
         sys.stdout.write(table)
     else:

@@ -21,9 +21,10 @@ from ttc.flags.parser import Parser
 from ttc.results import collect, sweep_figures
 from ttc.results.html_report import html_report
 from ttc.results.tables import COLUMNS, build_table
-from ttc.run import roles, runtime
+from ttc.run import files, roles, runtime
 from ttc.run.checkpoint import write_text
 from ttc.run.log import log, start_logging
+from ttc.run.readers import read_environment
 
 
 def build_parser() -> Parser:
@@ -64,7 +65,7 @@ def settings(runs: Sequence[collect.Run]) -> dict[str, str]:
 def plan_of(run: Path) -> str:
     """Return what a run said before it began: the lines of its log up to the first epoch."""
     path = run / "log.txt"
-    lines = path.read_text().splitlines() if path.is_file() else []
+    lines = files.read_bytes(path, run).decode(errors="replace").splitlines() if path.is_file() else []
     # Each line begins with date, time and level.
     said = [line.split(" ", 3)[-1] for line in lines]
     end = next((number for number, line in enumerate(said) if line.startswith(("epoch", "finished"))), len(said))
@@ -77,10 +78,12 @@ def facts(runs: Sequence[collect.Run], lines: pandas.DataFrame) -> dict[str, str
     for run in runs:
         path = run.path / "env.json"
         if path.is_file():
-            record = json.loads(path.read_text())
+            record = read_environment(path, run.path)
             for name in ("python", "torch", "torchvision", "platform", "device"):
                 found.setdefault(name, []).append(str(record[name]))
-            commit = f"{record['git']['commit']}{' with uncommitted changes' if record['git']['dirty'] else ''}"
+            git = record["git"]
+            assert isinstance(git, dict)
+            commit = f"{git['commit']}{' with uncommitted changes' if git['dirty'] else ''}"
             found.setdefault("trained by commit", []).append(commit)
     found["evaluated by commit"] = [commit for commit in lines["commit"] if commit] or ["unknown"]
     return {name: ", ".join(dict.fromkeys(values)) for name, values in found.items()}

@@ -33,12 +33,12 @@ SECONDS = 120
 
 
 @contextmanager
-def time_limit() -> Iterator[None]:
+def time_limit(seconds: int = SECONDS) -> Iterator[None]:
     def give_up(number: int, frame: object) -> None:
-        raise AssertionError(f"no end within {SECONDS} s")
+        raise AssertionError(f"no end within {seconds} s")
 
     signal.signal(signal.SIGALRM, give_up)
-    signal.alarm(SECONDS)
+    signal.alarm(seconds)
     try:
         yield
     finally:

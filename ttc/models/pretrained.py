@@ -106,6 +106,8 @@ def load_network(
         network.encoder.load_state_dict(state["encoder"])
         if network.projection is not None:
             network.projection.load_state_dict(state["projection"])
+    if not all(tensor.isfinite().all() for tensor in network.state_dict().values()):
+        raise ValueError(f"checkpoint {path} has weights that are no finite numbers; use an earlier one of the run")
     network.requires_grad_(False).eval().to(device)
     return network, description, state
 

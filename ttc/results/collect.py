@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 
 import pandas
 
 from ttc.results import ledger_lines
-from ttc.run import ledger, roles
+from ttc.run import ledger, readers, roles
+from ttc.run.escape import plain
 from ttc.run.folder import shorten
+from ttc.run.readers import Source
 from ttc.run.roles import Role
 
 
@@ -67,21 +69,12 @@ def read_run(path: Path) -> tuple[Run, list[Path]]:
     results, evaluations, missing = {}, {}, []
     for step, name in STEPS.items():
         if (path / step / name).is_file():
-            results[step] = _read_json(path / step / name)
-            evaluations[step] = ledger.given_arguments(_read_json(path / step / "args.json"))
+            results[step] = readers.read_result(path / step / name, path)
+            evaluations[step] = ledger.given_arguments(readers.read_arguments(path / step / "args.json", path))
         elif step not in OPTIONAL:
             missing.append(path / step / name)
-    return Run(path, ledger.given_arguments(_read_json(path / "args.json")), evaluations, results), missing
-
-
-def _read_json(path: Path) -> dict[str, dict[str, object]]:
-    try:
-        found: dict[str, dict[str, object]] = json.loads(path.read_text())
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read ({error.strerror}); run that step again in a new folder") from None
-    except ValueError:
-        raise ValueError(f"{path} is damaged; run that step again in a new folder") from None
-    return found
+    training = ledger.given_arguments(readers.read_training(path / "args.json", path))
+    return Run(path, training, evaluations, results), missing
 
 
 def lines_of(
@@ -159,9 +152,9 @@ def _measured(run: Run) -> dict[str, Mapping[str, object]]:
     measured: dict[str, Mapping[str, object]] = {}
     for step, result in run.results.items():
         # Results of an earlier version have no ledger yet.
-        measures = result["measures"] if "measures" in result else ledger.measures(result)
+        file, stored = Source(run.path / step / STEPS[step]), result.get("measures")
+        measures = stored if isinstance(stored, dict) else file.using(partial(ledger.measures, result))
         record = result.get("record")
-        assert isinstance(measures, dict)
         git = record["git"] if isinstance(record, dict) else {}
         dirty = git.get("dirty")
         source = {
@@ -171,7 +164,8 @@ def _measured(run: Run) -> dict[str, Mapping[str, object]]:
         }
         for metric, measure in measures.items():
             name = f"{step}/{metric}" if step in OPTIONAL else metric
-            measured[name] = {**measure, "split": measure["split"] or "", **source}
+            numbers = {part: measure[part] for part in ("value", "low", "high", "n")}
+            measured[name] = {**numbers, "split": measure["split"] or "", **source}
     return measured
 
 
@@ -192,7 +186,7 @@ def _group_name(training: Mapping[str, object]) -> str:
         name += f" {':'.join(f'{100 * ratio:g}' for ratio in ratios)}"
     if training["train_samples"] is not None:
         name += f", {training['train_samples']} images"
-    return name
+    return plain(name)
 
 
 def _row_name(training: Mapping[str, object]) -> str:
@@ -202,7 +196,7 @@ def _row_name(training: Mapping[str, object]) -> str:
         name += f" {training['batch_sampler']}"
     if training["min_minority_per_batch"]:
         name += f" >={training['min_minority_per_batch']}"
-    return name
+    return plain(name)
 
 
 def _distinguish(names: Sequence[str], runs: Sequence[Run], flags: frozenset[str]) -> list[str]:
@@ -222,7 +216,8 @@ def _distinguish(names: Sequence[str], runs: Sequence[Run], flags: frozenset[str
 
 
 def _text(value: object) -> str:
-    return "/".join(map(str, value)) if isinstance(value, list) else "default" if value is None else str(value)
+    text = "/".join(map(str, value)) if isinstance(value, list) else "default" if value is None else str(value)
+    return plain(text)
 
 
 def _refuse_other_settings(runs: Sequence[Run], groups: Sequence[str], compared: frozenset[str]) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from html import escape
 
 from ttc.results.sweep_figures import Figure
 from ttc.results.tables import Table, legend
+from ttc.run.escape import html, html_lines
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; margin: 2rem auto; max-width: 78rem;
@@ -43,21 +43,21 @@ def html_report(
     for figure in figures:
         data = base64.b64encode(figure.path.read_bytes()).decode()
         pictures.append(
-            f"<h2>{escape(figure.title)}</h2>\n<figure><img alt='{escape(figure.title)}' "
-            f"src='data:image/png;base64,{data}'>\n<figcaption>{escape(figure.caption)}</figcaption></figure>"
+            f"<h2>{html(figure.title)}</h2>\n<figure><img alt='{html(figure.title)}' "
+            f"src='data:image/png;base64,{data}'>\n<figcaption>{html(figure.caption)}</figcaption></figure>"
         )
-    blocks = [f"<h2>{escape(name)}</h2>\n<pre>{escape(text)}</pre>" for name, text in texts.items()]
-    entries = "".join(f"<tr><td>{escape(name)}</td><td>{escape(value)}</td></tr>\n" for name, value in facts.items())
+    blocks = [f"<h2>{html(name)}</h2>\n<pre>{html_lines(text)}</pre>" for name, text in texts.items()]
+    entries = "".join(f"<tr><td>{html(name)}</td><td>{html(value)}</td></tr>\n" for name, value in facts.items())
     return "\n".join(
         [
             "<!doctype html>",
             "<html lang='en'><head><meta charset='utf-8'>",
             "<meta name='viewport' content='width=device-width, initial-scale=1'>",
-            f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>",
-            f"<h1>{escape(title)}</h1>",
+            f"<title>{html(title)}</title><style>{_STYLE}</style></head><body>",
+            f"<h1>{html(title)}</h1>",
             "<h2>Results</h2>",
             _results(table),
-            f"<p class='small'>{escape(legend(table))}</p>",
+            f"<p class='small'>{html(legend(table))}</p>",
             *pictures,
             *blocks,
             "<h2>How it was made</h2>",
@@ -70,11 +70,11 @@ def html_report(
 
 def _results(table: Table) -> str:
     """Lay out the results, the best of each group in bold."""
-    names = ["run", "seeds", *(f"{escape(column.group)}<br>{escape(column.head)}" for column in table.columns)]
+    names = ["run", "seeds", *(f"{html(column.group)}<br>{html(column.head)}" for column in table.columns)]
     lines = ["<div class='wide'><table><tr>" + "".join(f"<th>{name}</th>" for name in names) + "</tr>"]
     for group, rows in table.sections(table.cells(" ± ", "<b>{}</b>".format)):
         if group is not None:
-            lines.append(f"<tr class='group'><td colspan='{len(names)}'>{escape(group)}</td></tr>")
+            lines.append(f"<tr class='group'><td colspan='{len(names)}'>{html(group)}</td></tr>")
         for run, *texts in rows:
-            lines.append("<tr>" + "".join(f"<td>{text}</td>" for text in (escape(run), *texts)) + "</tr>")
+            lines.append("<tr>" + "".join(f"<td>{text}</td>" for text in (html(run), *texts)) + "</tr>")
     return "\n".join([*lines, "</table></div>"])

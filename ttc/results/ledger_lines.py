@@ -6,10 +6,12 @@ A ledger is a DataFrame with the columns of COLUMNS: texts are never missing, an
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pandas
+
+from ttc.run.readers import Source, numbers, read_table, wholes
 
 COLUMNS = {
     "group": "str",
@@ -129,31 +131,18 @@ def from_csv(path: Path) -> pandas.DataFrame:
     Raises:
         ValueError: not such a file, or lines that must not share a table.
     """
+    source = Source(path, "pass a ledger that --output wrote", what="--from-csv")
+    cells = read_table(source, list(COLUMNS))
+    if not cells["folder"]:
+        source.refuse("holds no lines")
+    converted: dict[str, Sequence[object]] = {"seed": wholes(source, cells["seed"], "seed")}
+    # To the last digit, which the parsers of some pandas versions round.
+    converted |= {name: numbers(source, cells[name], name, empty=math.nan) for name in _EXACT}
+    counted = numbers(source, cells["n"], "n", 0, 2**53, empty=math.nan)
+    converted["n"] = [pandas.NA if math.isnan(count) else int(count) for count in counted]
+    lines = pandas.DataFrame({name: converted.get(name, cells[name]) for name in COLUMNS}).astype(COLUMNS)
     try:
-        lines = pandas.read_csv(
-            path,
-            usecols=lambda name: name in COLUMNS,
-            dtype={name: kind for name, kind in COLUMNS.items() if name not in _EXACT},
-            converters=dict.fromkeys(_EXACT, _number),
-            index_col=False,
-            keep_default_na=False,
-            na_values={"n": [""]},
-        )
-        if missing := [name for name in COLUMNS if name not in lines]:
-            raise ValueError(f"no column {missing[0]}")
-        if lines.empty:
-            raise ValueError("no lines")
-    except OSError as error:
-        raise ValueError(f"--from-csv {path} cannot be read ({error.strerror}); pass a ledger file") from None
-    except (ValueError, TypeError) as error:
-        raise ValueError(
-            f"--from-csv {path} is no ledger ({' '.join(str(error).split())}); pass a file that --output wrote"
-        ) from None
-    lines = lines[list(COLUMNS)]
-    check(lines)
+        check(lines)
+    except ValueError as error:
+        raise ValueError(f"--from-csv {path}: {error}") from None
     return lines
-
-
-def _number(text: str) -> float:
-    """Read a number to its last digit, which the parsers of some pandas versions round."""
-    return float(text) if text else math.nan

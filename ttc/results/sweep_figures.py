@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,11 +14,13 @@ import pandas
 from ttc.evaluation.predictions import Predictions, read_predictions
 from ttc.results import curve_figures, embedding_figures
 from ttc.results.collect import Run, places_of
-from ttc.results.figure_style import without_common_words
+from ttc.results.figure_style import drawing, without_common_words
 from ttc.results.scatter_figure import save_scatter_figure
+from ttc.run.escape import plain
 from ttc.run.folder import logged_curve
 from ttc.run.log import log
-from ttc.run.npz import array_names, read_arrays
+from ttc.run.npz import read_embeddings
+from ttc.run.readers import read_positive_class
 
 SCATTERED = ("projection/SAA/macro", "projection/CAC/macro", "encoder/{probe}/balanced_accuracy")
 """Metrics that the scatter needs in the ledger."""
@@ -42,6 +44,10 @@ class Figure:
     path: Path
     title: str
     caption: str
+
+
+Planned = list[tuple[Figure, Callable[[], None]]]
+"""Figures, each with what draws it."""
 
 
 @dataclass(frozen=True)
@@ -78,10 +84,13 @@ def draw(
     folder.mkdir(parents=True, exist_ok=True)
     made: list[Figure] = []
     for kind in kinds:
-        found = KINDS[kind](members, lines, folder, probe)
-        if not found:
+        planned = KINDS[kind](members, lines, folder, probe)
+        if not planned:
             log.warning("figure %s is left out: no run has what it needs", kind)
-        made += found
+        for figure, save in planned:
+            with drawing(figure.path):
+                save()
+                made.append(figure)
     return made
 
 
@@ -95,7 +104,7 @@ def _rows(members: Sequence[Member]) -> dict[str, list[Member]]:
 
 
 def _name(row: str, group: str, several: bool) -> str:
-    return f"{row}\n{group}" if several else row
+    return f"{plain(row)}\n{plain(group)}" if several else plain(row)
 
 
 def _laid_out(members: Sequence[Member], found: Mapping[str, T]) -> tuple[dict[str, T | None], int]:
@@ -116,10 +125,9 @@ def _laid_out(members: Sequence[Member], found: Mapping[str, T]) -> tuple[dict[s
 
 def _existing(member: Member, *names: str) -> Path | None:
     path = member.path.joinpath(*names)
-    if path.is_file():
-        return path
-    log.warning("%s is missing; the run is left out of a figure", path)
-    return None
+    if not path.is_file():
+        log.warning("%s is missing; the run is left out of a figure", path)
+    return path if path.is_file() else None
 
 
 def _predictions(members: Sequence[Member], probe: str) -> dict[str, list[Predictions]]:
@@ -128,14 +136,14 @@ def _predictions(members: Sequence[Member], probe: str) -> dict[str, list[Predic
         for member in row:
             path = _existing(member, "linear_eval", "predictions.csv")
             if path is not None:
-                result = json.loads((path.parent / "result.json").read_text())
-                found = read_predictions(path, probe, result["positive_class"])
+                positive = read_positive_class(path.parent / "result.json", member.path)
+                found = read_predictions(path, probe, positive, within=member.path)
                 if found is not None:
                     out.setdefault(name, []).append(found)
     return out
 
 
-def _discrimination(members: Sequence[Member], lines: pandas.DataFrame, folder: Path, probe: str) -> list[Figure]:
+def _discrimination(members: Sequence[Member], lines: pandas.DataFrame, folder: Path, probe: str) -> Planned:
     rows = _predictions(members, probe)
     if not rows:
         return []
@@ -144,7 +152,7 @@ def _discrimination(members: Sequence[Member], lines: pandas.DataFrame, folder: 
     reading = "Blue: mean over seeds with the 95 % band of the bootstrap; grey: the other rows; dotted: chance."
     if any(one.groups is not None for each in rows.values() for one in each):
         reading += " The bootstrap draws whole groups."
-    made = []
+    made: Planned = []
     for number, (kind, title, axes, chance) in enumerate(
         (
             ("roc", "ROC", ("false-positive rate", "true-positive rate"), None),
@@ -153,25 +161,26 @@ def _discrimination(members: Sequence[Member], lines: pandas.DataFrame, folder: 
     ):
         path = folder / f"{kind}.png"
         each, columns = _laid_out(members, {name: pair[number] for name, pair in bands.items()})
-        curve_figures.save_band_figure(path, each, x_label=axes[0], y_label=axes[1], chance=chance, columns=columns)
-        made.append(Figure(path, f"{title}, probe {probe}", f"Test samples, first draw of the probe. {reading}"))
+        figure = Figure(path, f"{title}, probe {probe}", f"Test samples, first draw of the probe. {reading}")
+        save = partial(
+            curve_figures.save_band_figure, path, each, x_label=axes[0], y_label=axes[1], chance=chance, columns=columns
+        )
+        made.append((figure, save))
     return made
 
 
-def _reliability(members: Sequence[Member], lines: pandas.DataFrame, folder: Path, probe: str) -> list[Figure]:
+def _reliability(members: Sequence[Member], lines: pandas.DataFrame, folder: Path, probe: str) -> Planned:
     rows = _predictions(members, probe)
     if not rows:
         return []
     each, columns = _laid_out(members, rows)
-    curve_figures.save_reliability_figure(folder / "reliability.png", each, columns=columns)
-    caption = (
-        "Ten bins of equally many test samples, 95 % intervals; on the dotted line, probabilities can be believed."
-    )
-    return [Figure(folder / "reliability.png", f"Reliability, probe {probe}", caption)]
+    caption = "Ten bins of equally many test samples, 95 % intervals; what lies on the dotted line can be believed."
+    figure = Figure(folder / "reliability.png", f"Reliability, probe {probe}", caption)
+    return [(figure, partial(curve_figures.save_reliability_figure, figure.path, each, columns=columns))]
 
 
-def _training(members: Sequence[Member], lines: pandas.DataFrame, folder: Path, probe: str) -> list[Figure]:
-    made = []
+def _training(members: Sequence[Member], lines: pandas.DataFrame, folder: Path, probe: str) -> Planned:
+    made: Planned = []
     for key, name, label, caption in (
         ("train/loss_over_collapse", "training_loss", "loss / collapse value",
          "Training loss divided by its value when all embeddings are equal: at 1 the run has collapsed."),
@@ -187,24 +196,26 @@ def _training(members: Sequence[Member], lines: pandas.DataFrame, folder: Path, 
                     rows.setdefault(row, []).append(([x for x, _ in points], [y for _, y in points]))
         if rows:
             each, columns = _laid_out(members, rows)
-            curve_figures.save_training_figure(folder / f"{name}.png", each, label, columns=columns)
             caption += " Blue: the seeds of the row; grey: the other rows."
-            made.append(Figure(folder / f"{name}.png", f"Training: {label}", caption))
+            figure = Figure(folder / f"{name}.png", f"Training: {label}", caption)
+            made.append(
+                (figure, partial(curve_figures.save_training_figure, figure.path, each, label, columns=columns))
+            )
     return made
 
 
-def _embeddings(panel: str) -> Callable[[Sequence[Member], pandas.DataFrame, Path, str], list[Figure]]:
-    def make(members: Sequence[Member], lines: pandas.DataFrame, folder: Path, probe: str) -> list[Figure]:
+def _embeddings(panel: str) -> Callable[[Sequence[Member], pandas.DataFrame, Path, str], Planned]:
+    def make(members: Sequence[Member], lines: pandas.DataFrame, folder: Path, probe: str) -> Planned:
         grid, names = embedding_grid(members)
         if not names:
             return []
         path = folder / f"embeddings_{panel}.png"
-        embedding_figures.save_grid_figure(path, grid, names, panel=panel)
         how = {
             "circle": "Directions in the plane of the class axis; each class has its own ring, a collapse is a dot.",
             "tsne": "t-SNE keeps neighbours, not distances: a collapsed run looks like a cloud here, not a point.",
         }[panel]
-        return [Figure(path, f"Embeddings of the test images ({panel})", f"{how} The lowest seed of each row.")]
+        figure = Figure(path, f"Embeddings of the test images ({panel})", f"{how} The lowest seed of each row.")
+        return [(figure, partial(embedding_figures.save_grid_figure, path, grid, names, panel=panel))]
 
     return make
 
@@ -240,15 +251,14 @@ def _embedded(member: Member) -> tuple[embedding_figures.Embedded | None, list[s
     path = _existing(member, "metrics", "embeddings.npz")
     if path is None:
         return None, []
-    embeddings, labels, class_names = read_arrays(path, ["embeddings", "labels", "class_names"])
-    if embeddings.shape[1] < 2:
+    saved = read_embeddings(path, member.path)
+    if saved.embeddings.shape[1] < 2:
         log.warning("%s is left out: no unit of its network is active, so it has no embeddings", member.path)
         return None, []
-    prototypes = read_arrays(path, ["prototypes"])[0] if "prototypes" in array_names(path) else None
-    return (member.row, embeddings, labels, prototypes), class_names.tolist()
+    return (member.row, saved.embeddings, saved.labels, saved.prototypes), saved.class_names
 
 
-def _scatter(members: Sequence[Member], lines: pandas.DataFrame, folder: Path, probe: str) -> list[Figure]:
+def _scatter(members: Sequence[Member], lines: pandas.DataFrame, folder: Path, probe: str) -> Planned:
     metrics = [metric.format(probe=probe) for metric in SCATTERED]
     wide = lines[lines["metric"].isin(metrics)].pivot(index=["group", "run", "seed"], columns="metric", values="value")
     complete = wide.reindex(columns=metrics).dropna()
@@ -261,12 +271,12 @@ def _scatter(members: Sequence[Member], lines: pandas.DataFrame, folder: Path, p
     if not rows:
         return []
     labels = ("SAA, mean of the classes, %", "CAC, mean of the classes, %", f"balanced accuracy, probe {probe}, %")
-    save_scatter_figure(folder / "scatter.png", rows, labels)
     caption = "Does the arrangement of the embeddings tell the accuracy of a probe? One mark per run."
-    return [Figure(folder / "scatter.png", "Accuracy against SAA and CAC", caption)]
+    figure = Figure(folder / "scatter.png", "Accuracy against SAA and CAC", caption)
+    return [(figure, partial(save_scatter_figure, figure.path, rows, labels))]
 
 
-KINDS: Mapping[str, Callable[[Sequence[Member], pandas.DataFrame, Path, str], list[Figure]]] = {
+KINDS: Mapping[str, Callable[[Sequence[Member], pandas.DataFrame, Path, str], Planned]] = {
     "circle": _embeddings("circle"),
     "scatter": _scatter,
     "curves": _discrimination,

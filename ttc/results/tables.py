@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pandas
 
+from ttc.run import files
 from ttc.run.checkpoint import write_text
+from ttc.run.escape import latex, markdown, plain
 
 WIDTH = 100
 """Columns of a terminal."""
@@ -176,7 +178,7 @@ def _best(columns: Sequence[Column], mean: pandas.DataFrame) -> pandas.DataFrame
 def as_text(table: Table) -> str:
     """Lay the table out for a terminal of 100 columns; columns that do not fit, and their meaning, continue below."""
     cells = table.cells()
-    name_width = max(len(run) for _, run in cells.index) + 1
+    name_width = max(len(plain(run)) for _, run in cells.index) + 1
     widths = [max(6, cells[title].str.len().max() + 1) for title in cells]
     parts: list[list[int]] = [[]]
     for number in range(len(widths)):
@@ -191,10 +193,10 @@ def as_text(table: Table) -> str:
         heads = "".join(f"{table.columns[number].head:>{widths[number]}}" for number in part)
         lines.append(f"{'run':<{name_width}}{'n':>3}{heads}")
         for group, rows in table.sections(cells):
-            lines += [] if group is None else [f"-- {group}"]
+            lines += [] if group is None else [f"-- {plain(group)}"]
             for run, seeds, *texts in rows:
                 shown_cells = "".join(f"{texts[number]:>{widths[number]}}" for number in part)
-                lines.append(f"{run:<{name_width}}{seeds:>3}{shown_cells}")
+                lines.append(f"{plain(run):<{name_width}}{seeds:>3}{shown_cells}")
     meaning = textwrap.wrap(f"{_meanings(table)}. Mean+-standard deviation over n seeds.", WIDTH)
     return "\n".join(line.rstrip() for line in [*lines, *meaning]) + "\n"
 
@@ -205,8 +207,8 @@ def as_markdown(table: Table) -> str:
     heads = ["run", "seeds", *cells]
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for group, rows in table.sections(cells):
-        lines += [] if group is None else [f"| *{group}* " + "| " * (len(heads) - 1) + "|"]
-        lines += ["| " + " | ".join(row) + " |" for row in rows]
+        lines += [] if group is None else [f"| *{markdown(group)}* " + "| " * (len(heads) - 1) + "|"]
+        lines += ["| " + " | ".join([markdown(run), *texts]) + " |" for run, *texts in rows]
     return "\n".join([*lines, "", legend(table), ""])
 
 
@@ -226,19 +228,14 @@ def as_latex(table: Table) -> str:
         r"% needs \usepackage{booktabs}",
         rf"\begin{{tabular}}{{lr{'r' * len(table.columns)}}}",
         r"\toprule",
-        " & ".join(["run", "$n$", *(_tex(title) for title in cells)]) + r" \\",
+        " & ".join(["run", "$n$", *(latex(title) for title in cells)]) + r" \\",
     ]
     for group, rows in table.sections(cells):
         lines.append(r"\midrule")
         if group is not None:
-            lines.append(rf"\multicolumn{{{len(table.columns) + 2}}}{{l}}{{\emph{{{_tex(group)}}}}} \\")
-        lines += [" & ".join([_tex(run), *texts]) + r" \\" for run, *texts in rows]
+            lines.append(rf"\multicolumn{{{len(table.columns) + 2}}}{{l}}{{\emph{{{latex(group)}}}}} \\")
+        lines += [" & ".join([latex(run), *texts]) + r" \\" for run, *texts in rows]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
-
-
-def _tex(text: str) -> str:
-    escaped = "".join(rf"\{letter}" if letter in r"&%$#_{}" else letter for letter in text)
-    return escaped.replace(">=", r"$\geq$")
 
 
 def as_csv(table: Table) -> str:
@@ -257,7 +254,7 @@ def replace_block(path: Path, block: str, text: str) -> None:
         ValueError: the file has no such block, or several.
     """
     try:
-        before, rest = path.read_text().split(f"<!-- {block}: begin -->")
+        before, rest = files.read_bytes(path).decode().split(f"<!-- {block}: begin -->")
         _, after = rest.split(f"<!-- {block}: end -->")
     except (OSError, ValueError):
         raise ValueError(f"--readme {path} has no single block {block!r}; add its begin and end comments") from None

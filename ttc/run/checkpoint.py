@@ -126,7 +126,7 @@ def load(path: Path, *kinds: str, within: Path | None = None) -> State:
         raise ValueError(f"checkpoint {path} has format {found!r}, not {FORMAT!r}; pass one that pretrain.py wrote")
     if state.get("kind") not in kinds:
         wanted = " or ".join(map(repr, kinds))
-        raise ValueError(f"checkpoint {path} is of kind {state['kind']!r}, not {wanted}; pass one of that kind")
+        raise ValueError(f"checkpoint {path} is of kind {state.get('kind')!r}, not {wanted}; pass one of that kind")
     return state
 
 

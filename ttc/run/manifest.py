@@ -20,6 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import TypedDict
 
 from ttc.run import checkpoint, files, readers
+from ttc.run.escape import plain
 
 RESULT_FILES = {
     "pretrain": "result.json",
@@ -126,10 +127,11 @@ def read_manifest(path: Path) -> list[Cell]:
     steps = header[2:]
     if header[:2] != ["name", "folder"] or not steps or steps[0] != "pretrain" or len(set(steps)) != len(steps):
         raise ValueError(
-            f"{path}: the first line must be name,folder,pretrain and further steps, not {','.join(header)}"
+            f"{path}: the first line must be name,folder,pretrain and further steps, not "
+            f"{plain(','.join(header), 80)}; {source.remedy}"
         )
     if unknown := set(steps) - RESULT_FILES.keys():
-        raise ValueError(f"{path}: column {min(unknown)} is no step; use {', '.join(RESULT_FILES)}")
+        raise ValueError(f"{path}: column {plain(min(unknown), 80)} is no step; use {', '.join(RESULT_FILES)}")
     cells = [_cell(f"{path}:{line}", header, row) for line, row in rows[1:]]
     for attribute in ("name", "folder"):
         values = [getattr(cell, attribute) for cell in cells]

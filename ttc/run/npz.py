@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import zipfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -49,3 +50,53 @@ def read_arrays(path: Path, names: Sequence[str], within: Path | None = None) ->
             return [file[name] for name in names]
     except Exception as error:  # damaged archives raise a dozen unrelated types
         raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
+
+
+@dataclass(frozen=True)
+class SavedEmbeddings:
+    """What compute_metrics.py keeps of a run for figures.
+
+    Attributes:
+        embeddings: [V, N, D] floating-point, finite.
+        labels: [N] whole numbers 0 .. K - 1.
+        class_names: K names.
+        prototypes: [K, D] floating-point, or None.
+    """
+
+    embeddings: NDArray[np.generic]
+    labels: NDArray[np.generic]
+    class_names: list[str]
+    prototypes: NDArray[np.generic] | None
+
+
+def read_embeddings(path: Path, within: Path) -> SavedEmbeddings:
+    """Read an embeddings.npz of a run.
+
+    Args:
+        path: the file.
+        within: the run folder.
+
+    Raises:
+        ValueError: it is damaged, or its arrays do not fit each other; one line with the path and what to do.
+    """
+    try:
+        embeddings, labels, names = read_arrays(path, ["embeddings", "labels", "class_names"], within)
+        stored = "prototypes" in array_names(path, within)
+        prototypes = read_arrays(path, ["prototypes"], within)[0] if stored else None
+        floats = [embeddings] if prototypes is None else [embeddings, prototypes]
+        if labels.dtype.kind not in "iu" or names.dtype.kind != "U" or any(each.dtype.kind != "f" for each in floats):
+            raise ValueError("its arrays are of other types")
+        dimensions, classes = embeddings.shape[-1:], names.shape
+        if embeddings.ndim != 3 or labels.shape != embeddings.shape[1:2] or len(classes) != 1:
+            raise ValueError(f"embeddings {embeddings.shape} and labels {labels.shape} do not fit each other")
+        if prototypes is not None and (prototypes.shape[1:] != dimensions or len(prototypes) < len(names)):
+            raise ValueError(f"prototypes {prototypes.shape} do not fit the embeddings {embeddings.shape}")
+        if labels.size and not 0 <= int(labels.min()) <= int(labels.max()) < len(names):
+            raise ValueError(f"labels go beyond the {len(names)} classes")
+        if not all(np.isfinite(each).all() for each in floats):
+            raise ValueError("not all numbers are finite")
+        if not embeddings.any(axis=2).all():
+            raise ValueError("a sample has the embedding 0, which has no direction")
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}); run compute_metrics.py again in a new folder") from None
+    return SavedEmbeddings(embeddings, labels, names.tolist(), prototypes)

@@ -120,6 +120,12 @@ _KIND_NAMES = {
 }  # fmt: skip
 
 
+_NAMING = {
+    **dict.fromkeys(("dataset", "method", "batch_sampler"), TEXT), "seed": WHOLE, "epochs": WHOLE,
+    "min_minority_per_batch": WHOLE_OR_NONE, "train_samples": WHOLE_OR_NONE, "class_ratios": (list, _NONE),
+}  # fmt: skip
+
+
 def _name(value: object) -> str:
     return _KIND_NAMES.get(type(value), type(value).__name__)
 
@@ -161,6 +167,18 @@ def read_arguments(path: Path, within: Path | None = None, remedy: str = AGAIN) 
         if "value" not in source.mapping(entry, name):
             source.refuse("is damaged: it is missing", f"{name}/value")
     return entries  # type: ignore[return-value]  # each entry was looked at
+
+
+def read_training(path: Path, within: Path | None = None) -> dict[str, Object]:
+    """Read the args.json of a pretraining, with the flags after which tables name their rows."""
+    entries, source = read_arguments(path, within), Source(path, within=within)
+    values = {name: entry["value"] for name, entry in entries.items()}
+    for name, kinds in _NAMING.items():
+        source.part(values, name, kinds)
+    ratios = values["class_ratios"]
+    if isinstance(ratios, list) and not all(isinstance(ratio, int | float) for ratio in ratios):
+        source.refuse("is damaged: no list of numbers", "class_ratios")
+    return entries
 
 
 def read_result(path: Path, within: Path | None = None) -> Object:
@@ -248,10 +266,18 @@ def read_table(source: Source, needed: Sequence[str] = ()) -> dict[str, list[str
 
 
 def numbers(
-    source: Source, cells: Sequence[str], column: str, least: float = -math.inf, most: float = math.inf
+    source: Source,
+    cells: Sequence[str],
+    column: str,
+    least: float = -math.inf,
+    most: float = math.inf,
+    empty: float | None = None,
 ) -> list[float]:
-    """Return the finite numbers, from `least` to `most`, that the cells of a column hold."""
-    return [_cell(source, cell, f"{column} in row {row}", _real, least, most) for row, cell in enumerate(cells, 1)]
+    """Return the finite numbers, from `least` to `most`, that the cells of a column hold; `empty` for an empty one."""
+    return [
+        empty if empty is not None and not cell else _cell(source, cell, f"{column} in row {row}", _real, least, most)
+        for row, cell in enumerate(cells, 1)
+    ]
 
 
 def wholes(
