@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import math
 import os
-import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
+from ttc.flags import recipes
 from ttc.run.roles import Declared, Role
 
 Namespace: TypeAlias = argparse.Namespace
@@ -131,34 +131,12 @@ class Parser(_Declaring, argparse.ArgumentParser):
                 sources[flags[flag]] = source
         return Given(values, sources)
 
-    def expand(self, argv: Sequence[str]) -> list[tuple[str, str]]:
+    def expand(self, argv: Sequence[str]) -> list[recipes.Placed]:
         """Return the words with the recipes replaced by what they hold, each with where it came from."""
-        return self._expand(argv, "command line", Path.cwd(), ())
-
-    def _expand(
-        self, words: Sequence[str], source: str, folder: Path, opened: tuple[Path, ...]
-    ) -> list[tuple[str, str]]:
-        out: list[tuple[str, str]] = []
-        for word in words:
-            if not word.startswith("@"):
-                out.append((word, source))
-                continue
-            path = (folder / word[1:]).resolve()
-            if path in opened:
-                self.error(f"{source}: {word} includes itself; remove the line")
-            try:
-                lines = path.read_text(encoding="utf-8-sig").splitlines()
-            except (OSError, UnicodeDecodeError) as error:
-                reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-                self.error(f"{source}: recipe {word} cannot be read ({reason}); name an existing .args file")
-            for number, line in enumerate(lines, 1):
-                place = f"{path.name}:{number}"
-                try:
-                    inner = shlex.split(line, comments=True)
-                except ValueError as error:
-                    self.error(f"{place}: {str(error).lower()}; close the quotation")
-                out += self._expand(inner, place, path.parent, (*opened, path))
-        return out
+        try:
+            return recipes.expand(argv, Path.cwd())
+        except (ValueError, OSError) as error:
+            self.error(str(error))
 
     def refuse(self, message: str) -> NoReturn:
         """End with exit code 2 and one line, of the first process only, for values that contradict each other."""
