@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,16 +23,6 @@ LONGER = (*LONG, "--epochs", 500)
 """Trains for more than the half minute in which SLURM looks once for jobs whose time ends."""
 SHORT = ("--method", "ce", "--epochs", 1)
 EVALUATIONS = "--layers encoder --probes minority --probe-seeds 1 --bootstrap 0,--peu-draws 0 --max-samples 100"
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    made = Cluster()
-    try:
-        made.start()
-        yield made
-    finally:
-        made.stop()
 
 
 def train(words: tuple[object, ...], folder: Path, patience: float = PATIENCE) -> Path:

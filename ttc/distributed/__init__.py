@@ -18,6 +18,7 @@ from ttc.distributed.collectives import (
     sum_with_gradient,
 )
 from ttc.distributed.group import World, count_failure, rank, start, stop, wait, world_size
+from ttc.distributed.launch import task as launched_task
 
 __all__ = [
     "DistributedDataParallel",
@@ -34,6 +35,7 @@ __all__ = [
     "gather_json",
     "gather_uneven",
     "gather_with_gradient",
+    "launched_task",
     "mean",
     "pool_of",
     "rank",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import signal
 import time
 import uuid
 from collections.abc import Callable
@@ -13,6 +14,8 @@ import torch
 import torch.distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
+
+from ttc.distributed import launch
 
 _count: Callable[[str, int], int] | None = None
 """Adds to a counter that the processes of a run share; torchrun's agent keeps it, so that it outlives a rank."""
@@ -36,29 +39,61 @@ class World:
 
 
 def start(device: torch.device, timeout_minutes: float = 30.0) -> World:
-    """Join the process group that torchrun describes in the environment, if there is one.
+    """Join the process group that torchrun or srun describe in the environment, if there is one.
 
     Args:
-        device: this process's device; a CUDA device without an index becomes `cuda:LOCAL_RANK`.
+        device: this process's device; a CUDA device without an index becomes `cuda:LOCAL_RANK`, or the only
+            one that SLURM lets this process see.
         timeout_minutes: how long a collective waits for the other ranks before the run fails.
 
     Returns:
-        The process's place; rank 0 of 1 without torchrun.
+        The process's place; rank 0 of 1 if it was started alone.
     """
     global _count, _cpu_group
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    rank = int(os.environ.get("RANK", "0"))
-    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    task = launch.task()
+    rank, size, local_rank = task.rank, task.size, task.local_rank
     if device.type == "cuda":
-        device = torch.device("cuda", local_rank if device.index is None else device.index)
+        only = task.slurm and torch.cuda.device_count() == 1
+        device = torch.device("cuda", device.index if device.index is not None else 0 if only else local_rank)
         torch.cuda.set_device(device)
     if size > 1 and not dist.is_initialized():
+        if task.slurm:
+            names = {"RANK": rank, "WORLD_SIZE": size, "LOCAL_RANK": local_rank}
+            os.environ.update({name: str(value) for name, value in names.items()} | launch.meeting_point(os.environ))
+            os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "True"  # no process of the run keeps the store itself
+            if rank == 0:
+                _keep_store(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
         patience, backend = datetime.timedelta(minutes=timeout_minutes), "nccl" if device.type == "cuda" else "gloo"
         store = _own_keys(next(rendezvous("env://", timeout=patience))[0], rank, size, patience)
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=patience)
         group = dist.new_group(backend="gloo", timeout=patience)
         _count, _cpu_group = store.add, group if isinstance(group, dist.ProcessGroup) else None
     return World(rank, size, local_rank, device)
+
+
+def _keep_store(address: str, port: int) -> None:
+    """Keep the store in a process of its own, as torchrun's agent does: it outlives the ranks that fail.
+
+    So whoever fails because another rank has failed can still ask, and stays silent.
+    """
+    parent = os.getpid()
+    if os.fork():
+        return
+    try:
+        os.setsid()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):  # meant for the ranks
+            signal.signal(number, signal.SIG_IGN)
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        for stream in range(3):  # whoever reads the run's output waits for all that could write to it
+            os.dup2(nowhere, stream)
+        os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+        store = dist.TCPStore(address, port, is_master=True, wait_for_workers=False)
+        while os.getppid() == parent:
+            time.sleep(0.2)
+        time.sleep(10)  # for those that the end of rank 0 ends
+        del store
+    finally:
+        os._exit(0)
 
 
 def _own_keys(store: Store, rank: int, size: int, patience: datetime.timedelta) -> Store:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
+from ttc.distributed import launched_task
 from ttc.flags import recipes
 from ttc.run.roles import Declared, Role
 
@@ -141,7 +141,7 @@ class Parser(_Declaring, argparse.ArgumentParser):
     def refuse(self, message: str) -> NoReturn:
         """End with exit code 2 and one line, of the first process only, for values that contradict each other."""
         line = " ".join(f"{self.prog}: error: {message}".split())
-        self.exit(2, f"{line}\n" if os.environ.get("RANK", "0") == "0" else None)
+        self.exit(2, f"{line}\n" if launched_task().rank == 0 else None)
 
     def error(self, message: str) -> NoReturn:
         """End with exit code 2, one line and the way to the help."""

@@ -226,7 +226,8 @@ def _first_to_fail(error: BaseException) -> bool:
 def _fail(error: BaseException) -> NoReturn:
     line = None if os.environ.get("TTC_TRACEBACK") else _explain(error)
     if _first_to_fail(error):
-        rank = f" (rank {os.environ['RANK']})" if int(os.environ.get("WORLD_SIZE", "1")) > 1 else ""
+        task = distributed.launched_task()
+        rank = f" (rank {task.rank})" if task.size > 1 else ""
         sys.stderr.write(
             "".join(traceback.format_exception(error)) if line is None else escape.plain(f"error{rank}: {line}") + "\n"
         )
