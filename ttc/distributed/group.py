@@ -87,7 +87,7 @@ def _keep_store(address: str, port: int) -> None:
         for stream in range(3):  # whoever reads the run's output waits for all that could write to it
             os.dup2(nowhere, stream)
         os.closerange(3, os.sysconf("SC_OPEN_MAX"))
-        store = dist.TCPStore(address, port, is_master=True, wait_for_workers=False)
+        store = dist.TCPStore(address, port, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]
         while os.getppid() == parent:
             time.sleep(0.2)
         time.sleep(10)  # for those that the end of rank 0 ends

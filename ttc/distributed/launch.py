@@ -28,9 +28,11 @@ class Task:
 def task(environment: Mapping[str, str] = os.environ) -> Task:
     """Return who this process is; torchrun's variables come before SLURM's, since torchrun may run in a SLURM job."""
     if "RANK" in environment or "WORLD_SIZE" in environment:
-        return Task(*(int(environment.get(name, alone)) for name, alone in _TORCHRUN))
+        rank, size, local_rank = (int(environment.get(name, alone)) for name, alone in _TORCHRUN)
+        return Task(rank, size, local_rank)
     if _in_srun_step(environment):
-        return Task(*(int(environment[f"SLURM_{name}"]) for name in ("PROCID", "NTASKS", "LOCALID")), slurm=True)
+        rank, size, local_rank = (int(environment[f"SLURM_{name}"]) for name in ("PROCID", "NTASKS", "LOCALID"))
+        return Task(rank, size, local_rank, slurm=True)
     return Task()
 
 
