@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 Groups = Sequence[Sequence[str]]
@@ -97,6 +98,17 @@ def join_names(group: Sequence[str], labels: Mapping[str, str]) -> str:
     """Name a class after its labels: "0,1,2", or article names joined by "/"."""
     named = any(labels[label] != label for label in group)
     return ("/" if named else ",").join(labels[label] for label in group)
+
+
+def sorted_labels(labels: Iterable[str]) -> list[str]:
+    """Sort by value when every label is a number, else as text: "2" before "10", "B" before "a"."""
+    try:
+        values = {label: float(label) for label in labels}
+    except ValueError:
+        return sorted(labels)
+    if not all(map(math.isfinite, values.values())):
+        return sorted(labels)
+    return sorted(labels, key=lambda label: (values[label], label))
 
 
 def describe_labels(labels: Mapping[str, str], limit: int = 12) -> str:

@@ -55,6 +55,7 @@ READERS: dict[str, str] = {
     "ukbb-cardiac": "ukbb_cardiac",
     "imagefolder": "imagefolder",
     "csv": "csv_table",
+    "arrays": "arrays",
 }
 DATASETS = tuple(READERS)
 FILE_IMAGE_SIZE = 224

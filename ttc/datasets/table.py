@@ -87,7 +87,8 @@ class DatasetSettings:
         if not 1 <= self.split_rule <= NEWEST_RULE:
             raise ValueError(f"--split-rule {self.split_rule} is unknown; use 1 to {NEWEST_RULE}")
         for name in ("path", "group", "split", "id"):
-            if self.name != "csv" and getattr(self, f"{name}_column") is not None:
+            tables = ("csv",) if name == "path" else ("csv", "arrays")
+            if self.name not in tables and getattr(self, f"{name}_column") is not None:
                 raise ValueError(f"--{name}-column is for tables; --dataset {self.name} has none, leave it out")
         sizes = (("--image-size", self.image_size), ("--stored-size", self.stored_size))
         for flag, value in (("--train-samples", self.train_samples), *sizes):

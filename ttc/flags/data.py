@@ -26,7 +26,8 @@ def add_data(parser: Parser) -> None:
         "--data-root",
         role=Role.WHERE,
         metavar="PATH",
-        help="folder of the dataset (for csv: the table itself); change it when the data are not in the default place",
+        help="folder of the dataset (for csv and arrays: the file itself); change it when the data are not in the "
+        "default place",
     )
     add(
         "--classes",
@@ -47,12 +48,6 @@ def add_data(parser: Parser) -> None:
         role=Role.GROUPED,
         metavar="LABEL",
         help="the one source label or name that forms class 1 of a multi-class set; short for --positive-classes",
-    )
-    add(
-        "--label-column",
-        role=Role.RESULT,
-        metavar="NAME",
-        help="column of the label in the table of csv or ukbb-cardiac, if it is not called label",
     )
     _add_columns(add)
     add(
@@ -75,6 +70,12 @@ def add_data(parser: Parser) -> None:
 
 
 def _add_columns(add: Callable[..., object]) -> None:
+    add(
+        "--label-column",
+        role=Role.RESULT,
+        metavar="NAME",
+        help="column of the label in the table of csv or ukbb-cardiac, if it is not called label",
+    )
     for kind, what in (
         ("path", "column of the file"),
         ("group", "column of the patient or site, which is never divided between splits"),

@@ -15,9 +15,12 @@ from ttc.run import files
 
 
 def array_names(path: Path, within: Path | None = None) -> set[str]:
-    """Return the names of the arrays in an .npz file that `read_arrays` could open."""
-    with files.open_binary(path, within) as stream, zipfile.ZipFile(stream) as archive:
-        return {name.removesuffix(".npy") for name in archive.namelist()}
+    """Return the names of the arrays in an .npz file that `read_arrays` could open; ValueError where it is none."""
+    try:
+        with files.open_binary(path, within) as stream, zipfile.ZipFile(stream) as archive:
+            return {name.removesuffix(".npy") for name in archive.namelist()}
+    except zipfile.BadZipFile as error:
+        raise ValueError(str(error)) from None
 
 
 def read_arrays(path: Path, names: Sequence[str], within: Path | None = None) -> list[NDArray[np.generic]]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from ttc.datasets.checks.listing import refuse_all_missing
-from ttc.datasets.classes import group_labels
+from ttc.datasets.classes import group_labels, sorted_labels
 from ttc.datasets.splits import SPLIT_OF, missing_parts
 from ttc.datasets.table import SPLITS, DatasetSettings, Source
 from ttc.run.csv_file import Table, read_table
@@ -95,14 +94,3 @@ def _splits(table: Table, cells: Sequence[str]) -> list[str]:
             raise ValueError(f"{table.where(row)}: unknown split {cell!r}; use {', '.join(SPLITS)}")
         splits.append(split)
     return splits
-
-
-def sorted_labels(labels: set[str]) -> list[str]:
-    """Sort by value when every label is a number, else as text: "2" before "10", "B" before "a"."""
-    try:
-        values = {label: float(label) for label in labels}
-    except ValueError:
-        return sorted(labels)
-    if not all(map(math.isfinite, values.values())):
-        return sorted(labels)
-    return sorted(labels, key=lambda label: (values[label], label))
