@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import free_port
+from tests.processes import environment_of_this_python, free_port
 
 NODES = ("n1", "n2")
 PATIENCE = 600.0
@@ -88,7 +88,8 @@ class Cluster:
         self.configuration.write_text(
             CONFIGURATION.format(folder=self.folder, controller_port=free_port(), nodes=nodes)
         )
-        self.environment = {**os.environ, "SLURM_CONF": str(self.configuration)}
+        # Jobs run on the interpreter of the tests, and install nothing.
+        self.environment = environment_of_this_python(self.folder / "venv") | {"SLURM_CONF": str(self.configuration)}
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self) -> None:
