@@ -17,3 +17,5 @@ def test_probes_of_few_images_are_left_out_and_named(caplog: pytest.LogCaptureFi
         assert usual_probes(dataset, PROBES, fraction=0.01) == ["all", "minority"]
     assert "probe fraction is left out: it would learn from 6 images of each class; --probes fraction" in caplog.text
     assert usual_probes(dataset, ["fraction"], fraction=0.01) == ["all"]
+    earlier = load_dataset(DatasetSettings("digits", class_ratios=(0.97, 0.03), split_rule=1))
+    assert usual_probes(earlier, PROBES, fraction=0.01) == list(PROBES)

@@ -55,9 +55,11 @@ def usual_probes(dataset: Dataset, probes: Sequence[str], *, fraction: float) ->
         probes: of PROBES, what is usual.
         fraction: as for `probe_rows`.
     """
+    # A run of an earlier version is evaluated as it was, whatever that is worth.
+    fewest = FEWEST_PER_CLASS if dataset.settings.split_rule > 1 else 1
     shares = {probe: _share(dataset, probe, fraction)[1] for probe in probes if probe != "all"}
     for probe, share in shares.items():
-        if share < FEWEST_PER_CLASS:
+        if share < fewest:
             log.warning(
                 "probe %s is left out: it would learn from %d images of each class; --probes %s asks for it all the "
                 "same%s",
@@ -66,7 +68,7 @@ def usual_probes(dataset: Dataset, probes: Sequence[str], *, fraction: float) ->
                 probe,
                 ", and --probe-fraction for more" if probe == "fraction" else "",
             )
-    return [probe for probe in probes if shares.get(probe, FEWEST_PER_CLASS) >= FEWEST_PER_CLASS] or ["all"]
+    return [probe for probe in probes if shares.get(probe, fewest) >= fewest] or ["all"]
 
 
 def _share(dataset: Dataset, probe: str, fraction: float) -> tuple[Tensor, int]:
