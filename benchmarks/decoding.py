@@ -67,7 +67,7 @@ def measure(paths: list[str], size: int, repeats: int, folder: Path) -> dict[str
     for _ in range(repeats):
         for way, read in ways.items():
             times[way].append(timing.seconds(read, torch.device("cpu")))
-    return {way: len(paths) / statistics.median(each) for way, each in times.items()}
+    return {way: len(paths) / statistics.median(seconds) for way, seconds in times.items()}
 
 
 def build_parser() -> Parser:

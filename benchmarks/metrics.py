@@ -78,10 +78,10 @@ def full_matrix_metrics(embeddings: torch.Tensor, labels: torch.Tensor) -> list[
     classes = labels.repeat(views)
     sample = torch.arange(samples, device=rows.device).repeat(views)
     distance = (2 - 2 * rows @ rows.T).clamp_min(0).sqrt()
-    own = ~torch.eye(len(rows), dtype=torch.bool, device=rows.device)
-    same_sample = (sample[:, None] == sample[None, :]) & own
-    same_class = (classes[:, None] == classes[None, :]) & own
-    order = distance.masked_fill(~own, float("inf")).argsort(dim=1)
+    others = ~torch.eye(len(rows), dtype=torch.bool, device=rows.device)
+    same_sample = (sample[:, None] == sample[None, :]) & others
+    same_class = (classes[:, None] == classes[None, :]) & others
+    order = distance.masked_fill(~others, float("inf")).argsort(dim=1)
     neighbours = max(1, int(RADIUS * len(rows)))
     share = same_class.gather(1, order[:, :neighbours]).float().mean(dim=1)
     nearest = same_sample.gather(1, order[:, :1]).float()
@@ -126,8 +126,8 @@ def sklearn_neighbours(rows: torch.Tensor, classes: torch.Tensor) -> float:
     from sklearn.neighbors import NearestNeighbors
 
     search = NearestNeighbors(n_neighbors=max(1, int(RADIUS * len(rows))), algorithm="brute").fit(rows.cpu().numpy())
-    index, own = torch.from_numpy(search.kneighbors(return_distance=False)), classes.cpu()
-    return float((own[index] == own[:, None]).double().mean())
+    index, class_of = torch.from_numpy(search.kneighbors(return_distance=False)), classes.cpu()
+    return float((class_of[index] == class_of[:, None]).double().mean())
 
 
 def sklearn_uniformity(rows: torch.Tensor) -> float:

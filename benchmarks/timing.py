@@ -139,13 +139,13 @@ def _rank(
 
 def installed_peers(names: Iterable[str]) -> list[str]:
     """Return which packages can be imported, and log a line for each of the others."""
-    found = []
+    installed = []
     for name in names:
         if importlib.util.find_spec(name):
-            found.append(name)
+            installed.append(name)
         else:
             log.info("skipped: %s is not installed", name)
-    return found
+    return installed
 
 
 def machine(device: torch.device) -> str:
@@ -158,8 +158,8 @@ def machine(device: torch.device) -> str:
         fields = dict(line.split(":", 1) for line in info.read_text().splitlines() if ":" in line)
         values = {name.strip(): value.strip() for name, value in fields.items()}
         model, flags = values.get("model name", model), values.get("flags", "")
-    known = [flag for flag in _BF16_FLAGS if flag in flags.split()]
-    bf16 = f"bfloat16 by {known[0]}" if known else "no bfloat16 instructions"
+    instructions = [flag for flag in _BF16_FLAGS if flag in flags.split()]
+    bf16 = f"bfloat16 by {instructions[0]}" if instructions else "no bfloat16 instructions"
     cores, threads = os.cpu_count(), torch.get_num_threads()
     return (
         f"{model}, {cores} cores, {threads} thread{'s' if threads > 1 else ''} used, {bf16}, torch {torch.__version__}"

@@ -77,7 +77,7 @@ def build_parser() -> Parser:
     add(
         "--steps",
         nargs="+",
-        choices=[name for name, each in VARIANTS.items() if each.pipeline == "ttc" and not each.compiled],
+        choices=[name for name, variant in VARIANTS.items() if variant.pipeline == "ttc" and not variant.compiled],
         metavar="STEP",
         help="only these of this project's steps, for example 'ttc bf16', beside the reference",
     )
@@ -223,7 +223,7 @@ def measure_ranks(options: argparse.Namespace) -> list[dict[str, str]]:
     rows: list[dict[str, str]] = []
     rate = 0.0
     for ranks in options.ranks:
-        found = timing.on_ranks(ranks, one_rank, options)
+        measured = timing.on_ranks(ranks, one_rank, options)
         model = costs.step_cost(
             batch=options.batch_size,
             views=VIEWS,
@@ -233,7 +233,7 @@ def measure_ranks(options: argparse.Namespace) -> list[dict[str, str]]:
             parameters=sum(p.numel() for p in network.parameters()),
             batchnorm_channels=costs.count_batchnorm_channels(network),
         )
-        slowest = max(found, key=lambda each: each["cpu_seconds"])
+        slowest = max(measured, key=lambda rank: rank["cpu_seconds"])
         rate = rate or model.flops / slowest["cpu_seconds"]
         row = {"encoder": options.encoder, "batch": str(options.batch_size), "ranks": str(ranks)}
         row |= {"gflop_model": f"{model.flops / 1e9:.2f}", "gflop_counted": f"{slowest['flops'] / 1e9:.2f}"}
@@ -255,7 +255,7 @@ def main() -> int:
         rows = measure_ranks(options)
     else:
         peers = options.peers and len(timing.installed_peers(["kornia", "pytorch_metric_learning"])) == 2
-        usual = [name for name, each in VARIANTS.items() if name not in (REFERENCE, PEERS) and not each.compiled]
+        usual = [name for name, variant in VARIANTS.items() if name not in (REFERENCE, PEERS) and not variant.compiled]
         names = options.steps or usual
         compiled = [f"{name} compiled" for name in names if options.compile and f"{name} compiled" in VARIANTS]
         rows = measure_variants([REFERENCE, *names, *compiled, *([PEERS] if peers else [])], options)

@@ -101,7 +101,7 @@ A = N / W, D dimensions, P parameters, f FLOP of one image's forward pass.
 
 def read_tables(folder: Path) -> dict[str, list[Table]]:
     """Read all tables, by benchmark."""
-    found = {}
+    by_benchmark = {}
     for name in SECTIONS:
         tables = []
         for path in sorted(folder.glob(f"{name}*.csv")):
@@ -109,8 +109,8 @@ def read_tables(folder: Path) -> dict[str, list[Table]]:
                 tables.append(list(csv.DictReader(file)))
         if not tables:
             raise ValueError(f"{folder}/{name}.csv is missing; run python benchmarks/*.py --output first")
-        found[name] = tables
-    return found
+        by_benchmark[name] = tables
+    return by_benchmark
 
 
 def markdown(rows: Table) -> list[str]:

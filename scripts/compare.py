@@ -85,11 +85,13 @@ def predictions_file(run: str) -> Path:
     path = Path(run)
     if path.exists() and not path.is_dir():
         return path
-    found = [each for each in (path, path / "linear_eval", path / "finetune") if (each / "predictions.csv").is_file()]
-    if len(found) != 1:
-        what = "no predictions.csv" if not found else "several predictions.csv"
+    folders = [
+        folder for folder in (path, path / "linear_eval", path / "finetune") if (folder / "predictions.csv").is_file()
+    ]
+    if len(folders) != 1:
+        what = "no predictions.csv" if not folders else "several predictions.csv"
         raise ValueError(f"{run} has {what}; name the evaluation folder, such as {path / 'linear_eval'}")
-    return found[0] / "predictions.csv"
+    return folders[0] / "predictions.csv"
 
 
 def choose_probe(table: pandas.DataFrame, probe: str | None, path: Path) -> tuple[str, pandas.DataFrame]:
@@ -132,8 +134,8 @@ def load(run: str, probe: str | None, rule: str, positive_class: int | None) -> 
     test, val = table[table["split"] == "test"], table[table["split"] == "val"]
     if test.empty or test.index.has_duplicates:
         raise ValueError(f"{path} must hold every test sample once; evaluate the run again in a new folder")
-    known = ((val["label"] == positive).to_numpy(), val["score"].to_numpy(float)) if len(val) else None
-    threshold = choose_thresholds(known)[rule]
+    validation = ((val["label"] == positive).to_numpy(), val["score"].to_numpy(float)) if len(val) else None
+    threshold = choose_thresholds(validation)[rule]
     if threshold is None:
         raise ValueError(f"--threshold {rule}: the validation predictions of {path} allow none; use half")
     return Predictions(path, name, test, threshold, positive, classes)
@@ -171,7 +173,7 @@ def aligned(first: Predictions, second: Predictions) -> tuple[np.ndarray, list[n
     if positive.all() or not positive.any():
         raise ValueError(f"{first.path} has test samples of one class only; a comparison needs both")
     groups = first.test["group"].tolist()
-    scores = [each["score"].to_numpy(float) for each in (first.test, other)]
+    scores = [predictions["score"].to_numpy(float) for predictions in (first.test, other)]
     return positive, scores, groups if any(groups) else None
 
 
@@ -215,7 +217,7 @@ def main() -> int:
         for run, probe in zip(args.runs, [probes[0], probes[-1]], strict=True)
     ]
     positive, scores, groups = aligned(*runs)
-    decisions = [each >= run.threshold for each, run in zip(scores, runs, strict=True)]
+    decisions = [score >= run.threshold for score, run in zip(scores, runs, strict=True)]
     result: dict[str, Any] = {
         "runs": [str(run.path) for run in runs],
         "probes": [run.name for run in runs],

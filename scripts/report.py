@@ -53,11 +53,11 @@ def settings(runs: Sequence[collect.Run]) -> dict[str, str]:
         for name in dict.fromkeys(name for run in runs for name in run.training)
         if roles.makes_run(name)
     }
-    shared = [f"--{name.replace('_', '-')} {found[0]}" for name, found in values.items() if len(set(found)) == 1]
+    shared = [f"--{name.replace('_', '-')} {given[0]}" for name, given in values.items() if len(set(given)) == 1]
     varied = [
-        f"--{name.replace('_', '-')}: {', '.join(dict.fromkeys(found))}"
-        for name, found in values.items()
-        if len(set(found)) > 1
+        f"--{name.replace('_', '-')}: {', '.join(dict.fromkeys(given))}"
+        for name, given in values.items()
+        if len(set(given)) > 1
     ]
     return {"Settings that differ": "\n".join(varied) or "none", "Settings that all runs share": "\n".join(shared)}
 
@@ -74,19 +74,19 @@ def plan_of(run: Path) -> str:
 
 def facts(runs: Sequence[collect.Run], lines: pandas.DataFrame) -> dict[str, str]:
     """Return versions, devices and commits; several where the runs differ."""
-    found: dict[str, list[str]] = {"runs": [str(len(runs))]}
+    facts_by_name: dict[str, list[str]] = {"runs": [str(len(runs))]}
     for run in runs:
         path = run.path / "env.json"
         if path.is_file():
             record = read_environment(path, run.path)
             for name in ("python", "torch", "torchvision", "platform", "device"):
-                found.setdefault(name, []).append(str(record[name]))
+                facts_by_name.setdefault(name, []).append(str(record[name]))
             git = record["git"]
             assert isinstance(git, dict)
             commit = f"{git['commit']}{' with uncommitted changes' if git['dirty'] else ''}"
-            found.setdefault("trained by commit", []).append(commit)
-    found["evaluated by commit"] = [commit for commit in lines["commit"] if commit] or ["unknown"]
-    return {name: ", ".join(dict.fromkeys(values)) for name, values in found.items()}
+            facts_by_name.setdefault("trained by commit", []).append(commit)
+    facts_by_name["evaluated by commit"] = [commit for commit in lines["commit"] if commit] or ["unknown"]
+    return {name: ", ".join(dict.fromkeys(values)) for name, values in facts_by_name.items()}
 
 
 def main() -> int:

@@ -190,12 +190,12 @@ def main() -> int:
     # 4. run
     launch = [sys.executable] if args.launch is None else shlex.split(args.launch)
     scripts = ["pretrain"] if args.dry_run else [step for cell in cells for step in cell.steps]
-    prepared = warm.WarmStarter(ROOT, scripts)
+    warm.prepare(scripts)
     # Threads, which an import may start where it may have several, do not survive a fork.
     alone = os.environ.get("OMP_NUM_THREADS") == "1"
     runner = Runner(
         results=results,
-        start=prepared.start if alone and args.launch is None else launcher(launch),
+        start=warm.WarmProcess if alone and args.launch is None else launcher(launch),
         launch=launch,
         more=more,
         expand=lambda words: [word for word, _ in parser.expand(words)],
@@ -210,22 +210,21 @@ def main() -> int:
         for future in as_completed(futures):
             name = futures[future].name
             try:
-                found = future.result()
+                status = future.result()
             except (ValueError, OSError) as error:
-                found = Status("failed", "", str(error))
-            ended[name] = found
-            log.info("%s", f"[{len(ended)}/{len(cells)}] {name}: {found.state} {found.step} {found.detail}".rstrip())
-    prepared.close()
+                status = Status("failed", "", str(error))
+            ended[name] = status
+            log.info("%s", f"[{len(ended)}/{len(cells)}] {name}: {status.state} {status.step} {status.detail}".rstrip())
 
     # 5. result
-    bad = {name: found for name, found in ended.items() if found.state != "done"}
+    bad = {name: status for name, status in ended.items() if status.state != "done"}
     if bad:
         log.error("not done: %d of %d", len(bad), len(cells))
-        for name, found in bad.items():
-            log.error("  %s", f"{name}: {found.state} {found.step} {found.detail}".rstrip())
+        for name, status in bad.items():
+            log.error("  %s", f"{name}: {status.state} {status.step} {status.detail}".rstrip())
     if stop.signal_name is not None and bad:
         return runtime.EXIT_STOPPED
-    stopped = bad and all(found.state == "stopped" for found in bad.values())
+    stopped = bad and all(status.state == "stopped" for status in bad.values())
     return runtime.EXIT_STOPPED if stopped else 1 if bad else 0
 
 

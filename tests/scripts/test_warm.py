@@ -1,4 +1,7 @@
-"""Scripts started from a process with their imports behind it: as when called alone, but at once."""
+"""Scripts started from a fork server with their imports behind them: as when called alone, but at once.
+
+What starts scripts is an interpreter of its own here, as it is for users: the fork server of the tests is another.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
 
-from scripts.warm import WarmProcess, WarmStarter
+from scripts import warm
 from tests.processes import ROOT
 from tests.smoke.runs import assert_same_weights, metrics
 from ttc.run import manifest
@@ -26,16 +29,16 @@ MEASURE = ["compute_metrics.py", "--max-samples", "60", "--peu-draws", "2"]
 LIGHT = ("ttc", "PIL", "encodings", "tensorboard", "torch", "pandas", "matplotlib", "sklearn", "scipy", "google")
 
 
-@pytest.fixture(scope="module")
-def starter() -> Iterator[WarmStarter]:
-    made = WarmStarter(ROOT, STEPS)
-    yield made
-    made.close()
+def call(case: str, folder: Path) -> None:
+    """Run a function of this module in an interpreter of its own; it must end well."""
+    program = f"import pathlib; from tests.scripts import test_warm as t; t.{case}(pathlib.Path({str(folder)!r}))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
-def run_warm(starter: WarmStarter, words: list[str], log: Path) -> int:
+def run_warm(words: list[str], log: Path) -> int:
     with log.open("a") as file:
-        return starter.start(words, file).wait(300)
+        return warm.WarmProcess(words, file).wait(300)
 
 
 def steps_of(folder: Path) -> list[list[str]]:
@@ -47,38 +50,41 @@ def without(values: dict[str, object], *names: str) -> dict[str, object]:
     return {name: value for name, value in values.items() if name not in names}
 
 
-def test_it_does_what_the_script_called_alone_does(starter: WarmStarter, tmp_path: Path) -> None:
+def run_all_steps(folder: Path) -> None:
+    warm.prepare(STEPS)
+    for words in steps_of(folder / "warm"):
+        assert run_warm(words, folder / "log") == 0, (folder / "log").read_text()
+    assert run_warm(["pretrain.py", "--classes", "3", "11", "--output", str(folder / "run")], folder / "bad") == 1
+    assert (folder / "bad").read_text().splitlines()[-1].startswith("error: --classes")
+    assert run_warm(["pretrain.py", "--unheard-of"], folder / "bad") == 2
+    assert "--unheard-of" in (folder / "bad").read_text().splitlines()[-1]
+
+
+def test_it_does_what_the_script_called_alone_does(tmp_path: Path) -> None:
     for words in steps_of(tmp_path / "alone"):
         done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-    for words in steps_of(tmp_path / "warm"):
-        assert run_warm(starter, words, tmp_path / "log") == 0, (tmp_path / "log").read_text()
-    alone, warm = tmp_path / "alone", tmp_path / "warm"
-    assert_same_weights(alone, warm)
-    assert metrics(alone) == metrics(warm)
-    predictions = [(run / "linear_eval" / "predictions.csv").read_bytes() for run in (alone, warm)]
+    call("run_all_steps", tmp_path)
+    alone, forked = tmp_path / "alone", tmp_path / "warm"
+    assert_same_weights(alone, forked)
+    assert metrics(alone) == metrics(forked)
+    predictions = [(run / "linear_eval" / "predictions.csv").read_bytes() for run in (alone, forked)]
     assert predictions[0] == predictions[1]
     for name in ("linear_eval/result.json", "metrics/metrics.json"):
-        first, second = (json.loads((run / name).read_text()) for run in (alone, warm))
+        first, second = (json.loads((run / name).read_text()) for run in (alone, forked))
         assert without(first, "ledger") == without(second, "ledger"), name
-    assert json.loads((warm / "env.json").read_text())["command"] == steps_of(warm)[0]
-    assert len(starter.idle) == 1, "one process has started all steps"
+    assert json.loads((forked / "env.json").read_text())["command"] == steps_of(forked)[0]
+    sizes = [sorted(file.stat().st_size for file in run.rglob("events.out*")) for run in (alone, forked)]
+    assert sizes[0], "there is a TensorBoard log"
+    assert [round(size, -2) for size in sizes[0]] == [round(size, -2) for size in sizes[1]], "all of it was written"
 
 
-def test_exit_codes_and_the_last_line_arrive(starter: WarmStarter, tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    assert run_warm(starter, ["pretrain.py", "--classes", "3", "11", "--output", str(tmp_path / "run")], log) == 1
-    assert log.read_text().splitlines()[-1].startswith("error: --classes")
-    assert run_warm(starter, ["pretrain.py", "--unheard-of"], log) == 2
-    assert "--unheard-of" in log.read_text().splitlines()[-1]
-
-
-def begin(starter: WarmStarter, folder: Path) -> WarmProcess:
+def begin(folder: Path) -> warm.WarmProcess:
     """Start a long run whose log is locked by nobody but itself, and wait until it trains."""
     file = manifest.lock(folder / "log")
     assert file is not None
     with file:
-        process = starter.start(["pretrain.py", "--epochs", "20000", "--output", str(folder / "run")], file)
+        process = warm.WarmProcess(["pretrain.py", "--epochs", "20000", "--output", str(folder / "run")], file)
     give_up = time.monotonic() + 300
     while not (folder / "run" / "metrics.jsonl").exists():
         assert time.monotonic() < give_up
@@ -87,39 +93,63 @@ def begin(starter: WarmStarter, folder: Path) -> WarmProcess:
     return process
 
 
-def test_the_script_holds_the_lock_of_its_log_and_stops_on_request(starter: WarmStarter, tmp_path: Path) -> None:
-    process = begin(starter, tmp_path)
-    assert manifest.lock(tmp_path / "log") is None
+def stop_and_kill(folder: Path) -> None:
+    warm.prepare(["pretrain"])
+    process = begin(folder)
+    server, script = forkserver._forkserver._forkserver_pid, process._process.pid
+    assert server is not None
+    assert script is not None
+    assert manifest.lock(folder / "log") is None, "the script holds the lock"
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        os.kill(server, number)  # is for the script; the one that starts it stays
     process.send_signal(signal.SIGUSR1)
     assert process.wait(300) == 75
-    assert "stopped by SIGUSR1" in (tmp_path / "log").read_text()
-    file = manifest.lock(tmp_path / "log")
+    assert "stopped by SIGUSR1" in (folder / "log").read_text()
+    file = manifest.lock(folder / "log")
     assert file is not None, "the process that starts scripts holds no lock of theirs"
     file.close()
 
-
-def test_a_script_and_a_starter_that_are_killed_are_told(tmp_path: Path) -> None:
-    starter = WarmStarter(ROOT, ["pretrain"])
-    process = begin(starter, tmp_path)
+    (folder / "run" / "metrics.jsonl").rename(folder / "run" / "old")
+    process = begin(folder)
+    assert forkserver._forkserver._forkserver_pid == server, "one process has started all scripts"
     process.send_signal(signal.SIGKILL)
     assert process.wait(300) == -signal.SIGKILL
     process.send_signal(signal.SIGKILL)  # to nobody: the number may be another process's by now
 
-    process = begin(starter, tmp_path)
-    script = process._pid
+    (folder / "run" / "metrics.jsonl").rename(folder / "run" / "older")
+    process = begin(folder)
+    script = process._process.pid
     assert script is not None
-    os.kill(process._server._process.pid, signal.SIGTERM)  # is for the script; the one that starts it stays
-    os.kill(process._server._process.pid, signal.SIGKILL)
-    assert process.wait(300) == -signal.SIGKILL
+    os.kill(server, signal.SIGKILL)
+    assert process.wait(300) == 255
     os.kill(script, signal.SIGKILL)
-    assert starter.idle == []
+
+
+def test_signals_and_locks_are_the_scripts(tmp_path: Path) -> None:
+    call("stop_and_kill", tmp_path)
+
+
+def start_and_leave(folder: Path) -> None:
+    warm.prepare(["pretrain"])
+    assert run_warm(["pretrain.py", "--unheard-of"], folder / "log") == 2
+    (folder / "server").write_text(str(forkserver._forkserver._forkserver_pid))
+
+
+def test_the_server_ends_with_the_one_that_started_it(tmp_path: Path) -> None:
+    call("start_and_leave", tmp_path)
+    place = Path("/proc") / (tmp_path / "server").read_text()
+    give_up = time.monotonic() + 60
+    while place.exists() and (place / "stat").read_text().rpartition(")")[2].split()[0] != "Z":
+        assert time.monotonic() < give_up
+        time.sleep(0.05)
 
 
 def test_nothing_heavy_is_left_to_import(tmp_path: Path) -> None:
     program = f"""
-import contextlib, runpy, sys
+import contextlib, importlib, runpy, sys
 from scripts import warm
-warm.load({STEPS!r})
+for name in warm.preloaded({STEPS!r}):
+    importlib.import_module(name)
 before = set(sys.modules)
 for words in {steps_of(tmp_path / "run")!r}:
     sys.argv = words

@@ -138,7 +138,7 @@ def format_clinical(results: Results, prevalences: Sequence[float]) -> list[str]
 
 def _units(results: Results) -> str:
     """Say what the intervals take as independent where it is not the single sample."""
-    for summary in (each for probes in results.values() for each in probes.values()):
+    for summary in (summary for probes in results.values() for summary in probes.values()):
         made = summary.get("intervals")
         if isinstance(made, Mapping) and made["draws"] and made["resampled"] == "groups":
             return f" over {made['units']} groups{', rough' if made['units'] < _FEW_GROUPS else ''}"
@@ -152,10 +152,10 @@ def _rows(
     lines = [f"{'layer':<15}{'probe':<11}{'n':>6}" + "".join(f"{head:>{width}}" for head in names.values())]
     for section, probes in results.items():
         for probe, summary in probes.items():
-            found: object = summary
+            entry: object = summary
             for step in path:
-                found = found.get(step) if isinstance(found, Mapping) else None
-            metrics = found if isinstance(found, Mapping) else {}
+                entry = entry.get(step) if isinstance(entry, Mapping) else None
+            metrics = entry if isinstance(entry, Mapping) else {}
             cells = "".join(f"{_percent(metrics.get(name), intervals):>{width}}" for name in names)
             lines.append(f"{section:<15}{probe:<11}{summary['train_samples']:>6}{cells}")
     return lines

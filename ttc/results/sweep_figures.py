@@ -107,20 +107,20 @@ def _name(row: str, group: str, several: bool) -> str:
     return f"{plain(row)}\n{plain(group)}" if several else plain(row)
 
 
-def _laid_out(members: Sequence[Member], found: Mapping[str, T]) -> tuple[dict[str, T | None], int]:
+def _laid_out(members: Sequence[Member], by_row: Mapping[str, T]) -> tuple[dict[str, T | None], int]:
     """Return what was found for the rows in the order of the panels, None where there is no run, and panels in a line.
 
     Several groups make a grid: one row of the table below the other, or, where there are too many, beside each other.
     """
     groups, rows = (list(dict.fromkeys(getattr(member, part) for member in members)) for part in ("group", "row"))
-    rows = [row for row in rows if any(_name(row, group, len(groups) > 1) in found for group in groups)]
+    rows = [row for row in rows if any(_name(row, group, len(groups) > 1) in by_row for group in groups)]
     if len(groups) == 1:
-        return dict(found), 5
+        return dict(by_row), 5
     if len(rows) <= max(_WIDE, len(groups)):
         names, columns = [_name(row, group, True) for group in groups for row in rows], len(rows)
     else:
         names, columns = [_name(row, group, True) for row in rows for group in groups], len(groups)
-    return {name: found.get(name) for name in names}, columns
+    return {name: by_row.get(name) for name in names}, columns
 
 
 def _existing(member: Member, *names: str) -> Path | None:
@@ -137,9 +137,9 @@ def _predictions(members: Sequence[Member], probe: str) -> dict[str, list[Predic
             path = _existing(member, "linear_eval", "predictions.csv")
             if path is not None:
                 positive = read_positive_class(path.parent / "result.json", member.path)
-                found = read_predictions(path, probe, positive, within=member.path)
-                if found is not None:
-                    out.setdefault(name, []).append(found)
+                predictions = read_predictions(path, probe, positive, within=member.path)
+                if predictions is not None:
+                    out.setdefault(name, []).append(predictions)
     return out
 
 
@@ -148,9 +148,9 @@ def _discrimination(members: Sequence[Member], lines: pandas.DataFrame, folder: 
     if not rows:
         return []
     bands = {name: curve_figures.roc_and_pr(predictions) for name, predictions in rows.items()}
-    prevalence = float(np.mean([one.labels_N.mean() for each in rows.values() for one in each]))
+    prevalence = float(np.mean([one.labels_N.mean() for runs in rows.values() for one in runs]))
     reading = "Blue: mean over seeds with the 95 % band of the bootstrap; grey: the other rows; dotted: chance."
-    if any(one.groups is not None for each in rows.values() for one in each):
+    if any(one.groups is not None for runs in rows.values() for one in runs):
         reading += " The bootstrap draws whole groups."
     made: Planned = []
     for number, (kind, title, axes, chance) in enumerate(
@@ -160,10 +160,10 @@ def _discrimination(members: Sequence[Member], lines: pandas.DataFrame, folder: 
         )
     ):
         path = folder / f"{kind}.png"
-        each, columns = _laid_out(members, {name: pair[number] for name, pair in bands.items()})
+        grid, columns = _laid_out(members, {name: pair[number] for name, pair in bands.items()})
         figure = Figure(path, f"{title}, probe {probe}", f"Test samples, first draw of the probe. {reading}")
         save = partial(
-            curve_figures.save_band_figure, path, each, x_label=axes[0], y_label=axes[1], chance=chance, columns=columns
+            curve_figures.save_band_figure, path, grid, x_label=axes[0], y_label=axes[1], chance=chance, columns=columns
         )
         made.append((figure, save))
     return made
@@ -173,10 +173,10 @@ def _reliability(members: Sequence[Member], lines: pandas.DataFrame, folder: Pat
     rows = _predictions(members, probe)
     if not rows:
         return []
-    each, columns = _laid_out(members, rows)
+    grid, columns = _laid_out(members, rows)
     caption = "Ten bins of equally many test samples, 95 % intervals; what lies on the dotted line can be believed."
     figure = Figure(folder / "reliability.png", f"Reliability, probe {probe}", caption)
-    return [(figure, partial(curve_figures.save_reliability_figure, figure.path, each, columns=columns))]
+    return [(figure, partial(curve_figures.save_reliability_figure, figure.path, grid, columns=columns))]
 
 
 def _training(members: Sequence[Member], lines: pandas.DataFrame, folder: Path, probe: str) -> Planned:
@@ -188,18 +188,18 @@ def _training(members: Sequence[Member], lines: pandas.DataFrame, folder: Path, 
          "Mean cosine of the embeddings of a fixed validation subset: 1 is a single point."),
     ):  # fmt: skip
         rows: dict[str, list[tuple[list[float], list[float]]]] = {}
-        for row, own in _rows(members).items():
-            for member in own:
+        for row, runs in _rows(members).items():
+            for member in runs:
                 path = member.path / "metrics.jsonl"
                 points = logged_curve(path, key) if path.is_file() else []
                 if points:
                     rows.setdefault(row, []).append(([x for x, _ in points], [y for _, y in points]))
         if rows:
-            each, columns = _laid_out(members, rows)
+            grid, columns = _laid_out(members, rows)
             caption += " Blue: the seeds of the row; grey: the other rows."
             figure = Figure(folder / f"{name}.png", f"Training: {label}", caption)
             made.append(
-                (figure, partial(curve_figures.save_training_figure, figure.path, each, label, columns=columns))
+                (figure, partial(curve_figures.save_training_figure, figure.path, grid, label, columns=columns))
             )
     return made
 
@@ -234,12 +234,12 @@ def embedding_grid(
     for group in dict.fromkeys(member.group for member in members):
         line: list[embedding_figures.Embedded | None] = []
         for row in rows:
-            own = [member for member in members if (member.group, member.row) == (group, row)]
-            found, its_names = _embedded(min(own, key=lambda member: member.seed)) if own else (None, [])
+            runs = [member for member in members if (member.group, member.row) == (group, row)]
+            embedded, its_names = _embedded(min(runs, key=lambda member: member.seed)) if runs else (None, [])
             if its_names and names and its_names != names:
-                raise ValueError(f"{own[0].path} has the classes {its_names}, other runs {names}; draw them separately")
+                raise ValueError(f"{runs[0].path} has the classes {its_names}, others {names}; draw them separately")
             names = names or its_names
-            line.append(found)
+            line.append(embedded)
         if any(line):
             grid.append((group, line))
     filled = [place for place in range(len(rows)) if any(line[place] is not None for _, line in grid)]
@@ -293,8 +293,8 @@ def kinds(text: str) -> list[str]:
     Raises:
         ValueError: an unknown name.
     """
-    found = text.split(",")
-    for name in found:
+    names = text.split(",")
+    for name in names:
         if name not in KINDS:
             raise ValueError(f"--figures {name} is unknown; choose from {', '.join(KINDS)}")
-    return found
+    return names

@@ -94,26 +94,26 @@ def measures(result: Mapping[str, object]) -> dict[str, Measure]:
         result: of `pretrain.py`, `compute_metrics.py`, or of a script with "probes": classifiers by layer and name,
             in which a metric is a mapping with "value" or "mean", and "n" counts the samples.
     """
-    found: dict[str, Measure] = {}
+    named: dict[str, Measure] = {}
     split = str(result.get("split") or "test")
     if result["kind"] == "pretrain":
-        found |= {
+        named |= {
             name: _measure(value, "val" if name.startswith("watch/") else "train", None)
             for name, value in result.items()
             if "/" in name
         }
         for name in ("collapse_value", "seconds"):
-            found[f"train/{name}"] = _measure(result[name], "train", None)
+            named[f"train/{name}"] = _measure(result[name], "train", None)
     elif result["kind"] == "metrics":
         own_split = str(result["split"]) if "split" in result else None
         for space, values in result.items():
             if isinstance(values, Mapping) and "SAA" in values:
                 minority = result["minority_class"]
-                found |= {f"{space}/{name}": each for name, each in _of_embeddings(values, minority, own_split)}
+                named |= {f"{space}/{name}": measure for name, measure in _of_embeddings(values, minority, own_split)}
     for layer, probes in _mappings(result.get("probes")):
         for probe, summary in _mappings(probes):
-            found |= {f"{layer}/{probe}/{name}": each for name, each in _of_classifier(summary, split)}
-    return found
+            named |= {f"{layer}/{probe}/{name}": measure for name, measure in _of_classifier(summary, split)}
+    return named
 
 
 def _of_classifier(summary: Mapping[str, object], split: str) -> Iterator[tuple[str, Measure]]:
@@ -124,7 +124,7 @@ def _of_classifier(summary: Mapping[str, object], split: str) -> Iterator[tuple[
             yield name, _measure(value, split, summary.get("n"), entry.get("low"), entry.get("high"))
         else:
             inner = _of_classifier({"n": summary.get("n"), **entry}, "val" if name == "validation" else split)
-            yield from ((f"{name}/{deeper}", each) for deeper, each in inner)
+            yield from ((f"{name}/{deeper}", measure) for deeper, measure in inner)
 
 
 def _of_embeddings(metrics: Mapping[str, object], minority: object, split: str | None) -> Iterator[tuple[str, Measure]]:
@@ -142,7 +142,7 @@ def _of_embeddings(metrics: Mapping[str, object], minority: object, split: str |
 
 
 def _measure(value: object, split: str | None, n: object, low: object = None, high: object = None) -> Measure:
-    numbers = [float(each) if isinstance(each, int | float) else None for each in (value, low, high)]
+    numbers = [float(number) if isinstance(number, int | float) else None for number in (value, low, high)]
     return Measure(value=numbers[0], low=numbers[1], high=numbers[2], split=split, n=n if isinstance(n, int) else None)
 
 
