@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -191,7 +192,26 @@ def test_every_flag_has_help_and_the_help_can_be_shown(script: str) -> None:
             assert "_" not in flag
     text = made.format_help()
     assert "Example: python" in text
-    assert "(default: None)" not in text
+    assert not re.search(r"\(default: (None|False|[\['])", text)
+
+
+def test_defaults_are_shown_as_they_are_typed() -> None:
+    made = Parser("Test.", "python test.py")
+    for flag, default in (
+        ("--words", ["a", "b"]),
+        ("--rate", 1e-4),
+        ("--count", 0),
+        ("--share", 0.0),
+        ("--percent", "50%"),
+        ("--list", []),
+        ("--text", None),
+        ("--switch", False),
+    ):
+        made.add_argument(flag, default=default, help="x", metavar="X")
+    lines = [line.split() for line in made.format_help().splitlines() if line.startswith("  --")]
+    assert [" ".join(line[3:]) for line in lines] == [
+        "(default: a b)", "(default: 0.0001)", "(default: 0)", "(default: 0)", "(default: 50%)", "", "", "",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("recipe", sorted((ROOT / "scripts" / "recipes").glob("*.args")), ids=lambda path: path.name)

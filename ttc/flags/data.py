@@ -26,7 +26,7 @@ def add_data(parser: Parser) -> None:
         "--data-root",
         role=Role.WHERE,
         metavar="PATH",
-        help="folder of the dataset (for csv and arrays: the file itself); change it when the data are not in the "
+        help="folder of the data set (for csv and arrays, the file itself); set it when the data are not in the "
         "default place",
     )
     add(
@@ -34,20 +34,22 @@ def add_data(parser: Parser) -> None:
         role=Role.GROUPED,
         nargs="+",
         metavar="LABELS",
-        help="one word per class, in label order: source labels or names joined by commas, such as 0,1,2 3,4; "
-        "labels not named are left out",
+        help="one word per class, in label order: source labels or names joined by commas, such as 0,1,2 3,4; set "
+        "it to choose or merge classes; labels not named are left out",
     )
     add(
         "--positive-classes",
         role=Role.GROUPED,
         metavar="LABELS",
-        help="source labels or names joined by commas that form class 1 of a multi-class set; the rest is class 0",
+        help="source labels or names, joined by commas, that form class 1; set it to turn a data set with several "
+        "classes into a binary one; the rest is class 0",
     )
     add(
         "--one-vs-rest",
         role=Role.GROUPED,
         metavar="LABEL",
-        help="the one source label or name that forms class 1 of a multi-class set; short for --positive-classes",
+        help="the one source label or name that forms class 1 of a data set with several classes; short for "
+        "--positive-classes",
     )
     _add_columns(add)
     add(
@@ -56,15 +58,17 @@ def add_data(parser: Parser) -> None:
         nargs="+",
         type=real(0, 1, above=True),
         metavar="SHARE",
-        help="share of each class in training, summing to 1; the total stays the same for every ratio; "
-        "the default is the data as they are, but 0.97 0.03 for digits, which has no rare class",
+        help="share of each class in the training split, summing to 1; set it to study imbalance: the total number"
+        " of images is the same for every ratio; by default the data are used as they are, except for digits,"
+        " which has no rare class (0.97 0.03)",
     )
     add(
         "--train-samples",
         role=Role.GROUPED,
         type=whole(1),
         metavar="N",
-        help="most training samples in all; lower it for a quick trial or for a total common to several datasets",
+        help="upper limit on the number of training samples; lower it for a quick trial, or to compare data sets "
+        "at the same size",
     )
     _add_image_flags(add)
 
@@ -106,38 +110,39 @@ def _add_image_flags(add: Callable[..., object]) -> None:
         nargs="+",
         type=whole(0),
         metavar="LABEL",
-        help="label of the rare class, only needed where classes are equally large, otherwise it is counted; "
-        "several labels with three or more classes",
+        help="label of the minority class; needed only where no class is the smallest; several labels with three "
+        "or more classes",
     )
     add(
         "--image-size",
         role=Role.GROUPED,
         type=whole(4),
         metavar="PX",
-        help="side of the views; smaller is faster; the default is the data's own size, 224 for image files",
+        help="side length of the images that the network sees; smaller is faster; the default is the data's own "
+        "size, 224 for image files",
     )
     add(
         "--stored-size",
         role=Role.RESULT,
         type=whole(4),
         metavar="PX",
-        help="side of the square that image files are decoded to, before crops; the default is 1.15 times the image "
-        "size; raise it when small crops look blurred",
+        help="side length to which image files are decoded, before random crops; the default is 1.15 times the "
+        "image size; raise it when small crops look blurred",
     )
     add(
         "--on-bad-image",
         role=Role.RESULT,
         choices=("stop", "skip"),
         default="stop",
-        help="what to do with an unreadable image: end the run, or leave it out and list it "
-        "(all files are then read once first)",
+        help="what to do with an unreadable image: stop, or skip it and list it (all files are then read once "
+        "before training)",
     )
     add(
         "--cache",
         role=Role.WHERE,
         choices=("off", "ram", "disk"),
         default="off",
-        help="where decoded image files are kept: ram for this run, disk for this and later runs; worth it when "
+        help="where decoded image files are kept: in ram for this run, or on disk for later runs too; use it when "
         "decoding holds up training; the pixels are the same",
     )
     add(
@@ -157,8 +162,8 @@ def add_augmentation(parser: Parser) -> None:
         "--augmentation",
         role=Role.RESULT,
         choices=tuple(PRESETS),
-        help="preset of random changes; the default is digits for digits, cardiac for ukbb-cardiac, medical for grey "
-        "images, else natural",
+        help="preset of random augmentations; change it when the default does not suit your images: digits for "
+        "digits, cardiac for ukbb-cardiac, medical for other grey images, otherwise natural",
     )
     add(
         "--crop-scale",
@@ -166,7 +171,8 @@ def add_augmentation(parser: Parser) -> None:
         nargs=2,
         type=real(0, 1, above=True),
         metavar=("MIN", "MAX"),
-        help="share of the image's area that a random crop keeps; raise MIN when the finding sits at the border",
+        help="smallest and largest fraction of the image area that a random crop keeps; raise MIN when the finding"
+        " may lie near the border",
     )
     add(
         "--minority-cutmix",
@@ -174,7 +180,8 @@ def add_augmentation(parser: Parser) -> None:
         type=real(0, 1),
         default=0.0,
         metavar="AREA",
-        help="largest share of a rare image that a patch of a common one covers; 0.4 helps below some 100 rare images",
+        help="largest fraction of a minority image that CutMix replaces by a patch of a majority image; 0.4 helps "
+        "with fewer than about 100 minority images",
     )
     add(
         "--jitter-strength",
@@ -182,5 +189,6 @@ def add_augmentation(parser: Parser) -> None:
         type=real(0),
         default=1.0,
         metavar="X",
-        help="factor on all colour changes of the preset, grayscale included; 0 where grey values carry the diagnosis",
+        help="multiplies all colour augmentations of the preset, including grayscale; use 0 where grey values "
+        "carry the diagnosis",
     )

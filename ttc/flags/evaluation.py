@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ttc.evaluation.probe import PROBES
 from ttc.flags.parser import Parser, real, whole
 from ttc.run.roles import Role
@@ -17,7 +19,12 @@ def add_checkpoint(parser: Parser, *, required: bool) -> None:
         metavar="FILE",
         help="checkpoint of pretrain.py; it names data, splits, normalisation and architecture",
     )
-    add("--data-root", role=Role.WHERE, metavar="PATH", help="where the data lie now, if they have moved since the run")
+    add(
+        "--data-root",
+        role=Role.WHERE,
+        metavar="PATH",
+        help="where the data are now; set it if they have moved since the run",
+    )
 
 
 def add_evaluation_set(parser: Parser) -> None:
@@ -27,7 +34,8 @@ def add_evaluation_set(parser: Parser) -> None:
         role=Role.RESULT,
         choices=("natural", "balanced"),
         default="natural",
-        help="evaluate the whole split, or equally many samples of each class (as the paper does for iNaturalist)",
+        help="evaluate the whole split, or equally many samples of each class; use balanced to compare with the "
+        "paper's results on iNaturalist",
     )
 
 
@@ -50,31 +58,33 @@ def add_heads(parser: Parser) -> None:
         nargs="+",
         choices=("linear", "knn", "prototype", "own"),
         default=["linear"],
-        help="what is tested: a linear probe, the nearest neighbours, the nearest prototype (supproto's own "
-        "prediction), or the classifier that the method itself trained (ce family, bcl, paco)",
+        help="what is evaluated: a linear probe, the nearest neighbours, the nearest prototype (supproto's own "
+        "prediction), or the classifier that the method itself trained (own: ce family, bcl, paco)",
     )
     add(
         "--neighbours",
         role=Role.RESULT,
         type=whole(1),
         metavar="K",
-        help="how many nearest samples, by cosine, vote with --head knn: 20, or all where there are fewer, if not "
-        "given; take fewer for small or rare classes",
+        help="number of nearest samples, by cosine similarity, that vote with --head knn; the default is 20, or "
+        "all where there are fewer; use fewer for small or rare classes",
     )
     add(
         "--neighbour-votes",
         role=Role.RESULT,
         choices=("similarity", "equal"),
         default="similarity",
-        help="a neighbour's vote counts exp(cosine / 0.07), or one; equal votes give many tied scores",
+        help="a neighbour's vote counts exp(cosine / 0.07), or one; use equal to compare with plain kNN, which has"
+        " many tied scores",
     )
     add(
         "--folds",
         role=Role.RESULT,
         type=whole(3),
         metavar="K",
-        help="for small sets, cross-validate the probe, no group in two folds: on validation and test together (and on "
-        "train if the encoder is untrained); in turn one fold tests, one chooses, the others teach",
+        help="number of folds to cross-validate the probe with, for small data sets; validation and test samples "
+        "(and training samples if the encoder is untrained) are divided, never within a group; each fold is "
+        "tested once, another selects, the others train",
     )
 
 
@@ -86,16 +96,16 @@ def add_probe(parser: Parser) -> None:
         role=Role.RESULT,
         choices=("logistic", "paper"),
         default="logistic",
-        help="logistic regression on features extracted once, or the paper's linear layer (Adam, augmented views)",
+        help="logistic regression on features extracted once, or the paper's protocol (linear layer, Adam, "
+        "augmented views); use paper to compare with its tables",
     )
     add(
         "--probes",
         role=Role.RUN,
         nargs="+",
         choices=PROBES,
-        help="what the probe learns from: all training samples, as many per class as the minority has, or a "
-        "balanced fraction of the pool; the default is all three, and fraction with --protocol paper, but none that "
-        "would learn from fewer than 10 images of each class",
+        help="training samples of the probe: all, as many per class as the minority has, or a balanced fraction of"
+        " the pool; choose one to save time; the default is all three, and fraction with --protocol paper",
     )
     add(
         "--probe-fraction",
@@ -103,7 +113,7 @@ def add_probe(parser: Parser) -> None:
         type=real(0, 1, above=True),
         default=0.01,
         metavar="F",
-        help="share of the pool for the fraction probe; raise it for small datasets",
+        help="fraction of the pool that the fraction probe learns from; raise it for small data sets",
     )
     add(
         "--probe-seeds",
@@ -111,7 +121,7 @@ def add_probe(parser: Parser) -> None:
         type=whole(1),
         default=5,
         metavar="N",
-        help="draws of the balanced subsets; more give a steadier mean",
+        help="number of balanced subsets that the probe is repeated on; more give a more stable mean",
     )
     add(
         "--layers",
@@ -119,7 +129,8 @@ def add_probe(parser: Parser) -> None:
         nargs="+",
         choices=("encoder", "projection"),
         default=["encoder", "projection"],
-        help="which output is probed, the first one for predictions.csv; the encoder's is the usual one to report",
+        help="which features are probed, the first ones for predictions.csv; results are usually reported for the "
+        "encoder",
     )
 
 
@@ -131,7 +142,7 @@ def add_clinical(parser: Parser) -> None:
         role=Role.RESULT,
         type=whole(0),
         metavar="LABEL",
-        help="class that AUROC, AUPRC, F1 and sensitivity are about; the default is the minority",
+        help="label of the class that AUROC, AUPRC, F1 and sensitivity refer to; the default is the minority",
     )
     add(
         "--bootstrap",
@@ -139,7 +150,7 @@ def add_clinical(parser: Parser) -> None:
         type=whole(0),
         default=2000,
         metavar="DRAWS",
-        help="draws for the 95 %% intervals; 0 leaves them out",
+        help="number of bootstrap samples for the 95 %% confidence intervals; lower it to save time, 0 leaves them out",
     )
     add(
         "--deploy-prevalence",
@@ -147,8 +158,8 @@ def add_clinical(parser: Parser) -> None:
         nargs="+",
         type=real(0, 0.999999, above=True),
         metavar="P",
-        help="share of the positive class where the model is to be used, for PPV, NPV and AUPRC there; give it when "
-        "the test split is richer in positives than practice",
+        help="prevalence of the positive class where the model will be used, for PPV, NPV and AUPRC there; set it "
+        "when the test split has more positives than practice",
     )
 
 
@@ -159,14 +170,15 @@ def add_metrics(parser: Parser) -> None:
         "--embeddings",
         role=Role.WHERE,
         metavar="FILE.npz",
-        help="instead of a checkpoint: arrays embeddings [V, N, D] (V >= 2 views) and labels [N], from any encoder",
+        help="evaluate the arrays embeddings [V, N, D] (V >= 2 views) and labels [N] of this file, from any "
+        "encoder, instead of a checkpoint",
     )
     add(
         "--split",
         role=Role.RESULT,
         choices=("train", "val", "test"),
         default="test",
-        help="which samples are embedded; train shows what the loss saw",
+        help="which samples are embedded; use train to see what the loss saw",
     )
     add(
         "--views",
@@ -174,7 +186,7 @@ def add_metrics(parser: Parser) -> None:
         type=whole(2),
         default=5,
         metavar="V",
-        help="augmented views per sample; 5 as in the paper, and SAA depends on it",
+        help="augmented views per sample; 5 as in the paper; keep it when you compare, since SAA depends on it",
     )
     add(
         "--max-samples",
@@ -182,7 +194,8 @@ def add_metrics(parser: Parser) -> None:
         type=whole(2),
         default=2000,
         metavar="N",
-        help="most samples, drawn with the split's class shares; SAA falls as it grows, so keep it when you compare",
+        help="largest number of samples, drawn with the class proportions of the split; keep it when you compare, "
+        "since SAA falls as it grows",
     )
     add(
         "--radius",
@@ -190,7 +203,8 @@ def add_metrics(parser: Parser) -> None:
         type=real(0, 1, above=True),
         default=0.05,
         metavar="R",
-        help="share of all rows that counts as the neighbourhood for CAC; 0.05 as in the paper",
+        help="fraction of all embeddings that counts as the neighbourhood for CAC; 0.05 as in the paper; raise it "
+        "for very few samples",
     )
     add(
         "--peu-draws",
@@ -198,20 +212,25 @@ def add_metrics(parser: Parser) -> None:
         type=whole(0),
         default=5,
         metavar="N",
-        help="draws of random points for PEU, by far the slowest metric; 0 leaves it out",
+        help="number of random point sets for PEU, by far the slowest metric; lower it to save time, 0 leaves PEU out",
     )
+    _add_pictures(add)
+
+
+def _add_pictures(add: Callable[..., object]) -> None:
     add(
         "--scatter",
         role=Role.RUN,
         choices=("pca", "tsne", "none"),
         default="pca",
-        help="the figure's flat picture; tsne shows clusters but takes a minute; none draws no figure, for sweeps",
+        help="two-dimensional projection in the figure: tsne shows clusters but takes a minute, none draws no "
+        "figure, for sweeps",
     )
     add(
         "--projector",
         role=Role.RUN,
         action="store_true",
-        help="also write embeddings with image sprites for TensorBoard's projector",
+        help="also write the embeddings with thumbnails for TensorBoard's projector, to look at single images",
     )
 
 

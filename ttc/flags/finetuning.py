@@ -25,7 +25,8 @@ def add_finetuning(parser: Parser) -> None:
         type=whole(1),
         default=30,
         metavar="E",
-        help="most passes over the training samples, the linear phase included; the same for --from-scratch",
+        help="largest number of passes over the training samples, including the linear phase; use the same number "
+        "for --from-scratch",
     )
     add_optimizer(add)
     add(
@@ -48,20 +49,22 @@ def _add_network(parser: Parser) -> None:
         "--from-scratch",
         role=Role.RESULT,
         action="store_true",
-        help="the baseline: the same network, data and budget, but random weights instead of the checkpoint's",
+        help="train the same network on the same data for as long, but from random weights: the baseline of "
+        "fine-tuning",
     )
     add(
         "--freeze-encoder",
         role=Role.RESULT,
         action="store_true",
-        help="train the head alone; parameters and BatchNorm statistics of the encoder stay, which is verified",
+        help="train the head alone; use it with very few images; the encoder's weights and BatchNorm statistics "
+        "stay, which is verified",
     )
     add(
         "--freeze-until",
         role=Role.RESULT,
         metavar="LAYER",
-        help="keep the encoder's layers from the first up to and including this one, such as layer2 of a ResNet or "
-        "layers.3 of a convnet; helps with few images",
+        help="freeze the encoder's layers up to and including this one, such as layer2 of a ResNet or layers.3 of "
+        "a convnet; helps with few images",
     )
     add(
         "--linear-epochs",
@@ -69,8 +72,7 @@ def _add_network(parser: Parser) -> None:
         type=whole(0),
         default=0,
         metavar="E",
-        help="linear-then-full: in the first E epochs only the head learns, so that a random head does not spoil the "
-        "encoder",
+        help="train only the head in the first E epochs, so that a random head does not damage the encoder",
     )
 
 
@@ -80,8 +82,8 @@ def _add_objective(parser: Parser) -> None:
         "--loss",
         role=Role.RESULT,
         choices=LOSSES,
-        help="what the classifier minimises; the default is weighted-ce, and ce with --batch-sampler balanced, where "
-        "the batches already correct for the imbalance",
+        help="loss of the classifier; the default is weighted-ce, or ce with --batch-sampler balanced, whose "
+        "batches already correct the imbalance",
     )
     add(
         "--class-weights",
@@ -89,7 +91,8 @@ def _add_objective(parser: Parser) -> None:
         nargs="+",
         type=real(0, above=True),
         metavar="W",
-        help="weight of each class, in label order, instead of the inverse class frequency; for weighted-ce and focal",
+        help="weight of each class, in label order, instead of the inverse class frequency; set it when errors of "
+        "one class cost more; for weighted-ce and focal",
     )
 
 
@@ -100,7 +103,7 @@ def _add_selection(parser: Parser) -> None:
         role=Role.RESULT,
         choices=SELECTORS,
         default="auroc",
-        help="validation metric whose best epoch is kept; loss (cross-entropy) where probabilities matter",
+        help="validation metric that selects the epoch; use loss (cross-entropy) where probabilities matter",
     )
     add(
         "--patience",
@@ -108,7 +111,8 @@ def _add_selection(parser: Parser) -> None:
         type=whole(0),
         default=10,
         metavar="E",
-        help="stop when so many epochs after the linear phase brought no better one; 0 trains all --epochs",
+        help="stop after this many epochs without improvement, counted after the linear phase; 0 trains for all "
+        "--epochs",
     )
 
 

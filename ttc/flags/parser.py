@@ -17,11 +17,16 @@ Namespace: TypeAlias = argparse.Namespace
 """The values of a command line as attributes."""
 
 
-class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows every default except None, which means that the value is derived from other things."""
+class _HelpFormatter(argparse.HelpFormatter):
+    """Shows defaults as a user would type them; none where a flag is off or its value follows from other things."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default is None else super()._get_help_string(action)
+        default = action.default
+        if default is None or default is False or default == [] or default == argparse.SUPPRESS:
+            return action.help
+        words = default if isinstance(default, list) else [default]
+        typed = " ".join(f"{word:g}" if isinstance(word, float) else str(word) for word in words)
+        return f"{action.help} (default: {typed.replace('%', '%%')})"
 
 
 @dataclass(frozen=True)

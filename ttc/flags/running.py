@@ -15,7 +15,7 @@ def add_runtime(parser: Parser, *, precision: bool = True) -> None:
         role=Role.WHERE,
         default="auto",
         metavar="NAME",
-        help="auto takes CUDA where there is one; cpu for small encoders and exact resumes",
+        help="auto uses CUDA if there is any; use cpu for small encoders and for bit-exact resuming",
     )
     if precision:
         add(
@@ -23,13 +23,14 @@ def add_runtime(parser: Parser, *, precision: bool = True) -> None:
             role=Role.RESULT,
             choices=("fp32", "bf16", "fp16"),
             default="fp32",
-            help="number format of the encoder; bf16 is faster on recent hardware; the loss is always float32",
+            help="floating-point format of the encoder; bf16 is faster on recent GPUs; the loss is always computed in "
+            "float32",
         )
         add(
             "--compile",
             role=Role.RESULT,
             action="store_true",
-            help="compile the network with torch.compile; worth its start-up time in long runs only",
+            help="compile the network with torch.compile; only long runs gain more than its start-up time",
         )
     add(
         "--num-workers",
@@ -37,7 +38,8 @@ def add_runtime(parser: Parser, *, precision: bool = True) -> None:
         type=whole(0),
         default=2,
         metavar="N",
-        help="processes that decode image files, per device; results do not depend on it",
+        help="processes per device that decode image files; use more when the GPU waits for images; results do not"
+        " depend on it",
     )
     add(
         "--seed",
@@ -45,7 +47,8 @@ def add_runtime(parser: Parser, *, precision: bool = True) -> None:
         type=whole(0, 2**32 - 1),
         default=0,
         metavar="S",
-        help="of splits, draws, weights, order and views; run several for mean and deviation",
+        help="random seed for splits, subsets, initial weights, order and augmentation; run several seeds to "
+        "report mean and standard deviation",
     )
 
 
@@ -59,8 +62,8 @@ def add_monitoring(parser: Parser) -> None:
         type=whole(0),
         default=5,
         metavar="E",
-        help="how often SAA, CAC, effective rank, mean cosines and a linear probe of a fixed subset are watched; "
-        "0 never",
+        help="how often SAA, CAC, effective rank, mean cosines and a linear probe are measured on a fixed subset; "
+        "raise it when this slows down training, 0 turns it off",
     )
     add(
         "--stop-on-collapse",
@@ -72,8 +75,8 @@ def add_monitoring(parser: Parser) -> None:
         before=0,
         counted=True,
         metavar="WATCHES",
-        help="end the run when so many watches in a row find a collapse (3 if no number is given); it saves time "
-        "in sweeps, and the result says so",
+        help="stop the run when this many measurements in a row find a collapse (3 if no number is given); saves "
+        "time in sweeps, and the result records it",
     )
 
 
@@ -87,7 +90,8 @@ def add_output(parser: Parser, default: str = "runs/DATASET-METHOD-seedS") -> No
         role=Role.WHERE,
         default="auto",
         metavar="auto|never|FILE",
-        help="auto continues the same run where it stopped; FILE continues from that checkpoint",
+        help="auto: continue the same run where it stopped; never: refuse a folder that holds a run; FILE: "
+        "continue from that checkpoint",
     )
     add(
         "--save-every-epochs",
@@ -95,7 +99,7 @@ def add_output(parser: Parser, default: str = "runs/DATASET-METHOD-seedS") -> No
         type=whole(1),
         default=10,
         metavar="E",
-        help="keep a checkpoint every E epochs; last.pt is written after every epoch",
+        help="keep a checkpoint every E epochs, to look back at; last.pt is written after every epoch",
     )
     add(
         "--log-every-steps",
@@ -103,14 +107,15 @@ def add_output(parser: Parser, default: str = "runs/DATASET-METHOD-seedS") -> No
         type=whole(1),
         default=10,
         metavar="N",
-        help="steps between two lines of metrics.jsonl; each costs a wait for the device",
+        help="steps between two lines of metrics.jsonl; raise it for short steps, since each line waits for the device",
     )
     add(
         "--stop-after-minutes",
         role=Role.WHERE,
         type=real(0, above=True),
         metavar="MIN",
-        help="stop after this time with a checkpoint and exit code 75; set it below the time limit of a cluster job",
+        help="save a checkpoint and stop after this time, with exit code 75; set it below the time limit of a "
+        "cluster job",
     )
     add(
         "--timeout-minutes",
@@ -118,11 +123,11 @@ def add_output(parser: Parser, default: str = "runs/DATASET-METHOD-seedS") -> No
         type=real(0, above=True),
         default=30.0,
         metavar="MIN",
-        help="how long a process waits for the others before the run fails; lower it to notice a lost host sooner",
+        help="how long a process waits for the others before the run fails; lower it to notice a lost node sooner",
     )
     add(
         "--dry-run",
         role=Role.WHERE,
         action="store_true",
-        help="load everything, print the plan, check the command, and stop; writes nothing",
+        help="load everything, print the plan, check the command and stop; use it before a long run; writes nothing",
     )

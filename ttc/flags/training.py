@@ -26,7 +26,8 @@ def add_model(parser: Parser) -> None:
         role=Role.RESULT,
         choices=("auto", "imagenet", "small"),
         default="auto",
-        help="first layers of a ResNet; auto takes the small one up to 64 px",
+        help="first layers of a ResNet; auto uses the small stem up to 64 px; set it when the two must be compared"
+        " at one size",
     )
     add(
         "--projection-dim",
@@ -34,19 +35,21 @@ def add_model(parser: Parser) -> None:
         type=whole(2),
         default=128,
         metavar="D",
-        help="length of the embeddings that the contrastive loss compares",
+        help="dimension of the projection that the contrastive loss compares; the usual value is 128, small data "
+        "rarely gain from more",
     )
     add(
         "--projection-batchnorm",
         role=Role.RESULT,
         action="store_true",
-        help="BatchNorm in the projection head, as in SimCLR; the paper's head has none",
+        help="BatchNorm in the projection head, as in SimCLR; use it to reproduce such results, the paper's head "
+        "has none",
     )
     add(
         "--weights",
         role=Role.RESULT,
         metavar="FILE|imagenet",
-        help="weights to start from; leave it out to train from scratch, as in the paper",
+        help="initial weights of the encoder; leave it out to train from scratch, as in the paper",
     )
 
 
@@ -59,29 +62,32 @@ def add_method(parser: Parser) -> None:
         role=Role.COMPARED,
         choices=tuple(METHODS),
         default="supmin",
-        help="what is trained; supcon collapses on rare classes, supmin and supproto are the paper's cures, "
-        "simclr ignores labels, the ce family trains a classifier",
+        help="objective to train with: supcon collapses on rare classes, supmin and supproto are the paper's "
+        "remedies, simclr ignores labels, the ce family trains a classifier",
     )
     add(
         "--temperature",
         role=Role.COMPARED,
         type=real(0, above=True),
         metavar="T",
-        help="scale of the cosines; lower looks at harder negatives; the default is the method's own, mostly 0.07",
+        help="temperature of the cosine similarities; lower values put more weight on hard negatives; the default "
+        "is the method's own, mostly 0.07",
     )
     add(
         "--base-temperature",
         role=Role.COMPARED,
         type=real(0, above=True),
         metavar="T",
-        help="the loss is multiplied by temperature / base temperature; the default is no factor",
+        help="scales the loss by temperature / base temperature, as in the reference code of SupCon; set it to "
+        "reproduce such results; the default is no scaling",
     )
     add(
         "--ratio-supervised-majority",
         role=Role.COMPARED,
         type=real(0, 1),
         metavar="R",
-        help="supmin: share of the majority that gets class positives; 0 is supmin, 1 is supcon",
+        help="supmin: fraction of the majority samples that get positives of their class; 0 is supmin, 1 is "
+        "supcon; values between interpolate",
     )
     add(
         "--margin",
@@ -89,7 +95,8 @@ def add_method(parser: Parser) -> None:
         nargs="+",
         type=real(-4, 4),
         metavar="EPS",
-        help="supproto: a row is pulled until its own prototype leads by this margin; one value, or one per class",
+        help="supproto: margin by which a sample's own prototype must lead before the attraction stops; one value,"
+        " or one per class; raise it for the class that is confused more",
     )
     _add_combinations(add)
 
@@ -101,7 +108,8 @@ def _add_combinations(add: Callable[..., object]) -> None:
         type=real(0),
         default=0.0,
         metavar="W",
-        help="weight of a cross-entropy term on a linear head over the features; 1 for one-stage training",
+        help="weight of an added cross-entropy loss on a linear classifier; use 1 to train encoder and classifier "
+        "in one stage",
     )
     add(
         "--instance-weight",
@@ -109,7 +117,7 @@ def _add_combinations(add: Callable[..., object]) -> None:
         type=real(0, 1),
         default=0.0,
         metavar="W",
-        help="share of instance discrimination (NT-Xent) mixed into a supervised objective; it counteracts a collapse",
+        help="weight of instance discrimination (NT-Xent) mixed into a supervised objective; raise it against collapse",
     )
     add(
         "--prototype-weight",
@@ -117,7 +125,7 @@ def _add_combinations(add: Callable[..., object]) -> None:
         type=real(0),
         default=0.0,
         metavar="W",
-        help="supmin: weight of supproto's pull towards fixed prototypes",
+        help="supmin: weight of supproto's attraction to fixed prototypes; raise it when the classes do not separate",
     )
     add(
         "--method-settings",
@@ -125,7 +133,8 @@ def _add_combinations(add: Callable[..., object]) -> None:
         nargs="+",
         default=[],
         metavar="NAME=VALUE",
-        help="further settings of the method, such as gamma=2 for focal or k=6 for kcl; docs/methods.md lists them",
+        help="further settings of the method, such as gamma=2 for focal or k=6 for kcl; set them to reproduce a "
+        "paper; docs/methods.md lists them",
     )
 
 
@@ -139,8 +148,8 @@ def add_optimisation(parser: Parser) -> None:
         type=whole(0),
         default=30,
         metavar="E",
-        help="passes over the training samples; the balanced sampler takes as many steps; "
-        "0 leaves the encoder untrained, the baseline of every comparison",
+        help="passes over the training samples (the balanced sampler takes as many steps); 0 leaves the encoder "
+        "untrained, the baseline of every comparison",
     )
     add_optimizer(add)
 
@@ -153,7 +162,7 @@ def add_batches(add: Callable[..., object]) -> None:
         type=whole(1),
         default=128,
         metavar="B",
-        help="samples of the GLOBAL batch, over all devices; larger batches hold more rare images",
+        help="samples of the global batch, over all devices; raise it when batches hold too few minority samples",
     )
     add(
         "--micro-batch-size",
@@ -169,9 +178,9 @@ def add_batches(add: Callable[..., object]) -> None:
         role=Role.COMPARED,
         choices=SAMPLERS,
         default="shuffle",
-        help="who meets whom: shuffle, stratified (class shares in every batch) or balanced "
-        "(equal classes, rare images repeat); balanced helps every supervised method on rare classes; methods that "
-        "weigh by class frequency use the frequency in the batches",
+        help="how batches are composed: shuffle, stratified (class proportions in every batch) or balanced (equal "
+        "class sizes, minority images repeat); balanced helps every supervised method on rare classes; "
+        "methods that weight by class frequency use the frequency in the batches",
     )
     add(
         "--min-minority-per-batch",
@@ -179,7 +188,8 @@ def add_batches(add: Callable[..., object]) -> None:
         type=whole(0),
         default=0,
         metavar="K",
-        help="least rare images in a batch; repeats them only as much as needed",
+        help="minimum number of minority samples in a batch; they are repeated only as often as needed; raise it "
+        "when the plan warns of too few",
     )
 
 
@@ -190,7 +200,7 @@ def add_optimizer(add: Callable[..., object]) -> None:
         role=Role.RESULT,
         choices=("sgd", "adam", "adamw"),
         default="sgd",
-        help="sgd with momentum 0.9 as in the paper; adamw for networks without BatchNorm",
+        help="sgd with momentum 0.9, as in the paper; use adamw for networks without BatchNorm",
     )
     add(
         "--lr",
@@ -198,7 +208,7 @@ def add_optimizer(add: Callable[..., object]) -> None:
         type=real(0, above=True),
         default=0.25,
         metavar="LR",
-        help="peak learning rate; lower it when a supervised loss sticks at its collapse value",
+        help="peak learning rate; lower it when a supervised loss stays at its collapse value",
     )
     add(
         "--weight-decay",
@@ -206,7 +216,7 @@ def add_optimizer(add: Callable[..., object]) -> None:
         type=real(0),
         default=1e-4,
         metavar="WD",
-        help="pull of the weights towards 0; raise it for small data",
+        help="L2 penalty on the weights; raise it for small data sets",
     )
     add(
         "--warmup-epochs",
@@ -214,12 +224,12 @@ def add_optimizer(add: Callable[..., object]) -> None:
         type=real(0),
         default=2,
         metavar="E",
-        help="epochs in which the learning rate rises from a tenth; lengthen it for large batches",
+        help="epochs over which the learning rate rises from a tenth of its peak; use more for large batches",
     )
     add(
         "--clip-gradient-norm",
         role=Role.RESULT,
         type=real(0, above=True),
         metavar="NORM",
-        help="largest norm of the gradient; use it when the loss jumps",
+        help="largest norm of the gradient, which is scaled down to it; use it when the loss has spikes",
     )
