@@ -25,13 +25,13 @@ from ttc.datasets import TrainingBatches
 from ttc.evaluation.probe import module_digest
 from ttc.flags import settings, setup
 from ttc.flags.parser import Parser
-from ttc.models.optim import set_learning_rate, step_optimizer
+from ttc.models.optim import build_layered_optimizer, set_learning_rate, step_optimizer
 from ttc.models.pretrained import Pretrained, load_pretrained
 from ttc.run import runtime
 from ttc.run.folder import RunFolder
 from ttc.training.early_stopping import Selection, write_result
 from ttc.training.embedder import embed_views
-from ttc.training.finetuning import KIND, FinetuneNetwork, build_classifier, build_network, finetune_optimizer
+from ttc.training.finetuning import KIND, FinetuneNetwork, build_classifier, build_network
 from ttc.training.recipe import StepRecipe
 from ttc.training.reporter import Reporter
 from ttc.training.training_state import TrainingState
@@ -116,8 +116,14 @@ def build_state(
     return TrainingState(
         network=network,
         objective=objective,
-        optimizer=finetune_optimizer(
-            args.optimizer, network, objective, lr=args.lr, encoder_lr=args.encoder_lr, weight_decay=args.weight_decay
+        optimizer=build_layered_optimizer(
+            args.optimizer,
+            network,
+            [objective],
+            lr=args.lr,
+            encoder_lr=args.encoder_lr,
+            layer_decay=1.0,
+            weight_decay=args.weight_decay,
         ),
         scaler=torch.amp.GradScaler(device.type, enabled=args.precision == "fp16"),
         description=replace(

@@ -26,9 +26,11 @@ from ttc.flags.parser import Given, Parser
 from ttc.losses import build_objective
 from ttc.models.batchnorm import synchronise
 from ttc.models.description import Description
-from ttc.models.networks import PretrainNetwork, build_encoder, load_weights
+from ttc.models.encoders import build_encoder
+from ttc.models.networks import PretrainNetwork
 from ttc.models.optim import build_optimizer, set_learning_rate, step_optimizer
 from ttc.models.pretrained import embed_training
+from ttc.models.weights import load_weights
 from ttc.run import runtime
 from ttc.run.folder import RunFolder
 from ttc.run.log import log

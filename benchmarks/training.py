@@ -31,7 +31,8 @@ from ttc.batches.augment import PRESETS, ViewGenerator
 from ttc.flags.parser import Parser, whole
 from ttc.losses import build_objective
 from ttc.models.batchnorm import synchronise
-from ttc.models.networks import EncoderSpec, PretrainNetwork, build_encoder
+from ttc.models.encoders import EncoderSpec, build_encoder
+from ttc.models.networks import PretrainNetwork
 from ttc.models.optim import build_optimizer
 from ttc.run import runtime
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from tests.norms import KINDS
 from ttc.models.batchnorm import GlobalStatistics, synchronise
-from ttc.models.networks import ConvNet
+from ttc.models.encoders.convnet import ConvNet
 
 
 def test_one_process_keeps_torchs_own() -> None:

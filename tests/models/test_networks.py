@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from ttc.models.networks import EncoderSpec, PretrainNetwork, build_encoder, load_weights
+from ttc.models.encoders import EncoderSpec, build_encoder
+from ttc.models.networks import PretrainNetwork
+from ttc.models.weights import load_weights
 from ttc.run import checkpoint
 
 
@@ -67,7 +69,7 @@ def test_resnets_run(name: str, channels: int, size: int, features: int) -> None
     assert out.isfinite().all()
 
 
-@pytest.mark.parametrize("name", ["resnet7", "convnet-w0", "convnet", "convnet-w16x", "vit_b_16"])
+@pytest.mark.parametrize("name", ["resnet7", "convnet-w0", "convnet", "convnet-w16x", "vit_b_17"])
 def test_unknown_encoders_are_named(name: str) -> None:
     with pytest.raises(ValueError, match=f"--encoder {name} is unknown; use convnet-w16 .*resnet50"):
         build_encoder(EncoderSpec(name, 1, 8))

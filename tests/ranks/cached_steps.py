@@ -21,7 +21,8 @@ from ttc.batches.augment import PRESETS, ViewGenerator
 from ttc.batches.cutmix import MinorityCutMix
 from ttc.losses import Objective, build_objective
 from ttc.models.batchnorm import synchronise
-from ttc.models.networks import ConvNet, EncoderSpec, build_encoder
+from ttc.models.encoders import EncoderSpec, build_encoder
+from ttc.models.encoders.convnet import ConvNet
 from ttc.training.embedder import MicroBatchEmbedder, embed_views
 
 Autocast = Callable[[], AbstractContextManager[object]]

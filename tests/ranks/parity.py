@@ -14,7 +14,8 @@ from torch.nn import functional
 from ttc import distributed
 from ttc.losses import METHODS, build_objective
 from ttc.models.batchnorm import synchronise
-from ttc.models.networks import ConvNet, PretrainNetwork
+from ttc.models.encoders.convnet import ConvNet
+from ttc.models.networks import PretrainNetwork
 
 BATCH = 12
 # 3 or 4 rare images on the first rank and one, or none, on the last.

@@ -19,8 +19,9 @@ from tests.processes import run
 from tests.reliability.figures import record
 from tests.reliability.fuzzing import SIZES, try_inputs, verdict
 from tests.reliability.test_fuzz_files import mutated, time_limit
-from ttc.models.networks import EncoderSpec, build_encoder, load_weights
+from ttc.models.encoders import EncoderSpec, build_encoder
 from ttc.models.pretrained import load_pretrained
+from ttc.models.weights import load_weights
 from ttc.run import checkpoint
 
 CPU = torch.device("cpu")

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from ttc.models.networks import EncoderSpec, build_encoder
-from ttc.models.optim import learning_rate, set_learning_rate
-from ttc.training.finetuning import FinetuneNetwork, finetune_optimizer, two_phase_rate
+from ttc.models.encoders import EncoderSpec, build_encoder
+from ttc.models.optim import build_layered_optimizer, learning_rate, set_learning_rate
+from ttc.training.finetuning import FinetuneNetwork, two_phase_rate
 
 
 def rate(step: int, linear_steps: int) -> float:
@@ -29,12 +29,13 @@ def test_each_phase_has_its_own_schedule() -> None:
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
 def test_encoder_and_head_keep_the_ratio_of_their_rates(name: str) -> None:
     network, head = nn.Linear(3, 4), nn.Linear(4, 2)
-    optimizer = finetune_optimizer(name, network, head, lr=0.1, encoder_lr=0.02, weight_decay=0.0)
+    rates_given = {"lr": 0.1, "encoder_lr": 0.02, "layer_decay": 1.0, "weight_decay": 0.0}
+    optimizer = build_layered_optimizer(name, network, [head], **rates_given)
     set_learning_rate(optimizer, 0.05)
     rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
     assert {rates[id(p)] for p in head.parameters()} == {0.05}
     assert [rates[id(p)] for p in network.parameters()] == pytest.approx([0.01, 0.01])
-    again = finetune_optimizer(name, network, head, lr=0.1, encoder_lr=0.02, weight_decay=0.0)
+    again = build_layered_optimizer(name, network, [head], **rates_given)
     again.load_state_dict(optimizer.state_dict())
     assert [group.get("factor") for group in again.param_groups] == [
         group.get("factor") for group in optimizer.param_groups

@@ -13,7 +13,7 @@ from ttc.datasets import Dataset
 from ttc.flags.parser import Given, Parser
 from ttc.losses import settings_of
 from ttc.models.description import Description
-from ttc.models.networks import EncoderSpec
+from ttc.models.encoders import EncoderSpec
 from ttc.run import files
 
 

@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass
 
 from ttc.batches.augment import Augmentation, ViewGenerator
 from ttc.datasets import Dataset, DatasetSettings
-from ttc.models.networks import EncoderSpec, PretrainNetwork, build_encoder
+from ttc.models.encoders import EncoderSpec, build_encoder
+from ttc.models.networks import PretrainNetwork
 
 
 @dataclass(frozen=True)

@@ -1,169 +1,15 @@
-"""Encoders, stems for small images, the projection head, and the network that pretraining trains.
+"""The projection head and the network that pretraining trains, of which the encoder may stand still.
 
 Legend: N images, C channels, H x W pixels, F encoder features, D projection dimensions.
 """
 
 from __future__ import annotations
 
-import re
-from dataclasses import asdict, dataclass
-from pathlib import Path
-
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ttc.run import checkpoint, files
-
-_SMALL_IMAGE = 64
-"""Up to this many pixels a ResNet gets the small-image stem: the other one would shrink 32 px to an 8 x 8 map."""
-
-_TINY_IMAGE = 16
-"""Up to this many pixels the small encoder starts with stride 1, so that an 8-px image keeps a 2 x 2 map."""
-
-
-class ConvNet(nn.Module):
-    """Five 3x3 convolutions with BatchNorm and ReLU and a global mean: a CPU trains it at thousands of images a second.
-
-    Widths are w, 2w, 2w, 4w, 4w with strides s, 1, 2, 1, 2; s is 2, or 1 for images of at most 16 px. With w = 16 it
-    has 70 thousand parameters and 64 features.
-    """
-
-    def __init__(self, width: int, channels: int, image_size: int) -> None:
-        """Build the layers.
-
-        Args:
-            width: channels of the first convolution.
-            channels: channels of the images.
-            image_size: side of the images in px; it sets the first stride.
-        """
-        super().__init__()
-        first = 1 if image_size <= _TINY_IMAGE else 2
-        shape = [(width, first), (2 * width, 1), (2 * width, 2), (4 * width, 1), (4 * width, 2)]
-        layers: list[nn.Module] = []
-        for out, stride in shape:
-            layers += [nn.Conv2d(channels, out, 3, stride, 1, bias=False), nn.BatchNorm2d(out), nn.ReLU(True)]
-            channels = out
-        self.layers = nn.Sequential(*layers)
-        self.feature_dim = channels
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Encode float images [N, C, H, W] into features [N, F]."""
-        out: Tensor = self.layers(images).mean((2, 3))
-        return out
-
-
-@dataclass(frozen=True)
-class EncoderSpec:
-    """All that is needed to build an encoder again; it travels in the checkpoint.
-
-    Attributes:
-        name: "convnet-wN" (N = width, for example convnet-w16) or a ResNet of torchvision ("resnet18",
-            "wide_resnet50_2", ...).
-        channels: channels of the images.
-        image_size: side of the images in px.
-        stem: "imagenet" (7x7 stride 2 and max-pooling), "small" (3x3 stride 1, no pooling) or "auto" (by the image
-            size).
-    """
-
-    name: str
-    channels: int
-    image_size: int
-    stem: str = "auto"
-
-    def as_dict(self) -> dict[str, str | int]:
-        """Return plain values for the checkpoint."""
-        return asdict(self)
-
-
-def build_encoder(spec: EncoderSpec) -> nn.Module:
-    """Build a randomly initialised encoder with an attribute `feature_dim`.
-
-    Raises:
-        ValueError: unknown name.
-    """
-    if match := re.fullmatch(r"convnet-w([1-9]\d{0,3})", spec.name):
-        return ConvNet(int(match[1]), spec.channels, spec.image_size)
-    from torchvision import models
-
-    names = [name for name in models.list_models(models) if "resne" in name]
-    if spec.name not in names:
-        raise ValueError(f"--encoder {spec.name} is unknown; use convnet-w16 (any width) or {', '.join(names)}")
-    network = models.get_model(spec.name, weights=None)
-    small = spec.stem == "small" or (spec.stem == "auto" and spec.image_size <= _SMALL_IMAGE)
-    width = network.conv1.out_channels
-    if small:
-        network.conv1 = nn.Conv2d(spec.channels, width, 3, 1, 1, bias=False)
-        network.maxpool = nn.Identity()
-    elif spec.channels != 3:
-        network.conv1 = nn.Conv2d(spec.channels, width, 7, 2, 3, bias=False)
-    if small or spec.channels != 3:
-        nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
-    network.feature_dim = network.fc.in_features
-    network.fc = nn.Identity()
-    assert isinstance(network, nn.Module)
-    return network
-
-
-def load_weights(encoder: nn.Module, spec: EncoderSpec, source: str) -> None:
-    """Start an encoder from given weights.
-
-    Args:
-        encoder: what `build_encoder(spec)` returned; changed in place.
-        spec: its description.
-        source: "imagenet" (torchvision's default weights of this ResNet) or a file: a checkpoint of pretrain.py, or a
-            state dict as torchvision saves it (its classifier is left out). The first convolution of an RGB network is
-            summed over its channels for one-channel images, which equals repeating the grey channel three times.
-
-    Raises:
-        ValueError: the weights cannot be had or do not fit; the message names the first parameters that differ.
-    """
-    state = _imagenet_weights(spec) if source == "imagenet" else _weights_of_file(Path(source))
-    own = encoder.state_dict()
-    state = {name: value for name, value in state.items() if not name.startswith("fc.")}
-    first = state.get("conv1.weight")
-    if first is not None and spec.channels == 1 and first.ndim == 4 and first.shape[1] == 3:
-        state["conv1.weight"] = first.sum(1, keepdim=True)
-    wrong = [name for name in own if name not in state or state[name].shape != own[name].shape]
-    wrong += [name for name in state if name not in own]
-    if wrong:
-        raise ValueError(
-            f"--weights {source} does not fit --encoder {spec.name} ({len(wrong)} entries differ, first: {wrong[0]}); "
-            f"choose the encoder that the weights belong to, or another --stem"
-        )
-    encoder.load_state_dict(state)
-
-
-def _imagenet_weights(spec: EncoderSpec) -> dict[str, Tensor]:
-    from urllib.error import URLError
-
-    from torchvision import models
-
-    if spec.name.startswith("convnet"):
-        raise ValueError(f"--weights imagenet: there are none for --encoder {spec.name}; use a ResNet")
-    weights = models.get_model_weights(spec.name).DEFAULT
-    try:
-        state: dict[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
-    except (URLError, OSError) as error:
-        raise ValueError(
-            f"--weights imagenet: {weights.url} could not be fetched ({error}); download it elsewhere and pass the file"
-        ) from None
-    return state
-
-
-def _weights_of_file(path: Path) -> dict[str, Tensor]:
-    try:
-        content = files.read_bytes(path, files.run_of(path))
-    except OSError as error:
-        raise ValueError(f"--weights {path} cannot be read ({error.strerror}); pass a .pt file") from None
-    try:
-        state = checkpoint.unpack(content)
-    except ValueError:
-        raise ValueError(f"--weights {path} is no file of plain tensors; pass a state dict saved by torch") from None
-    if isinstance(state, dict) and "encoder" in state:
-        state = state["encoder"]
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"--weights {path} holds no state dict; pass a dict of tensors")
-    return dict(state)
+from ttc.models.layers import stages
+from ttc.run.folder import shorten
 
 
 class PretrainNetwork(nn.Module):
@@ -186,6 +32,8 @@ class PretrainNetwork(nn.Module):
         self.encoder = encoder
         self.feature_dim = int(encoder.feature_dim)  # type: ignore[arg-type]  # every encoder of build_encoder has it
         self.projection: nn.Module | None = None
+        # By name: SyncBatchNorm takes the place of modules.
+        self._frozen: frozenset[str] = frozenset()
         if projection_dim is not None:
             hidden = [nn.BatchNorm1d(self.feature_dim)] if batchnorm else []
             self.projection = nn.Sequential(
@@ -209,3 +57,50 @@ class PretrainNetwork(nn.Module):
             return features, features
         # Unit length in float32: in half precision the rounding alone moves the cosines by a thousandth.
         return features, functional.normalize(self.projection(features).float(), dim=1)
+
+    def freeze(self, layer: str | None) -> None:
+        """Let the encoder stand still, as a whole or from its first layer up to and including a named one.
+
+        What is frozen stays in eval mode too, so that BatchNorm statistics and dropout stand still with it.
+
+        Args:
+            layer: any module of the encoder, or None for the whole encoder.
+
+        Raises:
+            ValueError: there is no such layer, or none is left to learn.
+        """
+        names = [name for name, _ in self.encoder.named_parameters()]
+        end = len(names) if layer is None else _end_of(self.encoder, names, layer)
+        learning = names[end:]
+        for name, parameter in self.encoder.named_parameters():
+            parameter.requires_grad_(name in learning)
+        self._frozen = frozenset(
+            module for module, _ in self.encoder.named_modules()
+            if any(_inside(module, name) for name in names[:end])
+            and not any(_inside(module, name) for name in learning)
+        )  # fmt: skip
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> PretrainNetwork:
+        """Set the mode of all that is not frozen."""
+        super().train(mode)
+        for name, module in self.encoder.named_modules():
+            if name in self._frozen:
+                module.train(False)
+        return self
+
+
+def _inside(module: str, parameter: str) -> bool:
+    return not module or parameter.startswith(f"{module}.")
+
+
+def _end_of(encoder: nn.Module, names: list[str], layer: str) -> int:
+    """Return how many parameters come before the end of a layer."""
+    inside = [place for place, name in enumerate(names) if name.startswith(f"{layer}.")]
+    if not inside or inside[-1] == len(names) - 1:
+        reason = "freezes the whole encoder; use --freeze-encoder, or" if inside else "is no layer with weights;"
+        later = stages(encoder)
+        first = [name for name, part in encoder.named_children() if list(part.parameters())]
+        stem = first[: first.index(later[0].partition(".")[0])]
+        raise ValueError(f"--freeze-until {layer} {reason} choose one of {shorten([*stem, *later[:-1]], 9)}")
+    return inside[-1] + 1

@@ -8,14 +8,19 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
+from ttc.models.layers import layer_numbers
+
+_UNDECAYED = ("token", "pos_embed", "pos_embedding", "relative_position_bias_table", "logit_scale", "layer_scale")
+"""Ends of the names of parameters that AdamW does not decay although some have several dimensions."""
+
 
 def build_optimizer(
     name: str, modules: Iterable[nn.Module], *, lr: float, weight_decay: float, momentum: float = 0.9
 ) -> torch.optim.Optimizer:
     """Build the optimizer over all trainable parameters of `modules`.
 
-    Weights decay; biases and normalisation gains (one-dimensional parameters) do not when the optimizer is AdamW, and
-    do with SGD, as in the experiments of the paper.
+    Weights decay; biases, normalisation gains, tokens and positions do not when the optimizer is AdamW, and do with
+    SGD, as in the experiments of the paper.
 
     Args:
         name: "sgd" (with `momentum`), "adam" or "adamw".
@@ -27,16 +32,68 @@ def build_optimizer(
     Raises:
         ValueError: unknown name.
     """
-    parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
+    return _optimizer(name, _groups(name, modules, weight_decay), lr=lr, weight_decay=weight_decay, momentum=momentum)
+
+
+def build_layered_optimizer(
+    name: str,
+    encoder: nn.Module,
+    others: Iterable[nn.Module],
+    *,
+    lr: float,
+    encoder_lr: float,
+    layer_decay: float,
+    weight_decay: float,
+) -> torch.optim.Optimizer:
+    """Build an optimizer whose encoder learns more slowly than the heads, and its first layers most slowly.
+
+    `set_learning_rate` keeps the ratios.
+
+    Args:
+        name: see `build_optimizer`.
+        encoder: its layers are those of `layer_numbers`.
+        others: the heads and the objective; they learn with `lr`.
+        lr: peak rate of the heads.
+        encoder_lr: peak rate of the encoder's last layer.
+        layer_decay: factor of the rate from one block to the one before it, in (0, 1].
+        weight_decay: see `build_optimizer`.
+
+    Source: Clark et al., "ELECTRA", ICLR 2020, appendix; Bao et al., "BEiT", ICLR 2022, for images.
+    """
+    numbers = layer_numbers(encoder) if layer_decay < 1 else dict.fromkeys(dict(encoder.named_parameters()), 0)
+    top = max(numbers.values())
+    groups = _groups(name, others, weight_decay)
+    for number in sorted(set(numbers.values())):
+        layer = [(key, p) for key, p in encoder.named_parameters() if numbers[key] == number]
+        factor = encoder_lr / lr * layer_decay ** (top - number)
+        groups += [{**group, "lr": lr * factor, "factor": factor} for group in _split(name, layer, weight_decay)]
+    return _optimizer(name, groups, lr=lr, weight_decay=weight_decay)
+
+
+def _groups(name: str, modules: Iterable[nn.Module], weight_decay: float) -> list[dict[str, object]]:
+    return _split(name, [each for module in modules for each in module.named_parameters()], weight_decay)
+
+
+def _split(name: str, parameters: Iterable[tuple[str, nn.Parameter]], weight_decay: float) -> list[dict[str, object]]:
+    """Return the groups of an optimizer: with AdamW those that decay and those that do not."""
+    learning = [(key, p) for key, p in parameters if p.requires_grad]
+    if name != "adamw":
+        return [{"params": [p for _, p in learning]}]
+    spared = [p.ndim <= 1 or key.endswith(_UNDECAYED) for key, p in learning]
+    return [
+        {"params": [p for (_, p), spare in zip(learning, spared, strict=True) if spare is plain], "weight_decay": decay}
+        for plain, decay in ((False, weight_decay), (True, 0.0))
+    ]
+
+
+def _optimizer(
+    name: str, groups: list[dict[str, object]], *, lr: float, weight_decay: float, momentum: float = 0.9
+) -> torch.optim.Optimizer:
     if name == "sgd":
-        return torch.optim.SGD(parameters, lr=lr, momentum=momentum, weight_decay=weight_decay)
+        return torch.optim.SGD(groups, lr=lr, momentum=momentum, weight_decay=weight_decay)
     if name == "adam":
-        return torch.optim.Adam(parameters, lr=lr, weight_decay=weight_decay)
+        return torch.optim.Adam(groups, lr=lr, weight_decay=weight_decay)
     if name == "adamw":
-        groups = [
-            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-        ]
         return torch.optim.AdamW(groups, lr=lr)
     raise ValueError(f"--optimizer {name} is unknown; choose sgd, adam or adamw")
 

@@ -12,10 +12,9 @@ from ttc.losses.objective import Objective
 from ttc.models.batchnorm import synchronise
 from ttc.models.description import Description
 from ttc.models.networks import PretrainNetwork
-from ttc.models.optim import build_optimizer, learning_rate
+from ttc.models.optim import learning_rate
 from ttc.models.pretrained import Pretrained
 from ttc.run import checkpoint
-from ttc.run.folder import shorten
 
 KIND = checkpoint.FINETUNE
 """Kind of the checkpoints that finetune.py writes."""
@@ -40,8 +39,8 @@ class FinetuneNetwork(PretrainNetwork):
         super().__init__(encoder, None)
         self.learning = True
         encoder.requires_grad_(True)
-        # By name: SyncBatchNorm takes the place of modules.
-        self._frozen = set() if freeze_until is None else _freeze(encoder, freeze_until)
+        if freeze_until is not None:
+            self.freeze(freeze_until)
 
     def learn(self, learning: bool) -> None:
         """Let the encoder learn, or stand still in eval mode, until the next call."""
@@ -51,32 +50,7 @@ class FinetuneNetwork(PretrainNetwork):
     def train(self, mode: bool = True) -> FinetuneNetwork:
         """Set the mode of all that is to learn."""
         super().train(mode and self.learning)
-        for name, module in self.encoder.named_modules():
-            if name in self._frozen:
-                module.eval()
         return self
-
-
-def _freeze(encoder: nn.Module, layer: str) -> set[str]:
-    """Freeze all parameters up to those of a layer; return the names of the modules that own them."""
-    names = [name for name, _ in encoder.named_parameters()]
-    inside = [place for place, name in enumerate(names) if name.startswith(f"{layer}.")]
-    if not inside or inside[-1] == len(names) - 1:
-        reason = "freezes the whole encoder; use --freeze-encoder, or" if inside else "is no layer with weights;"
-        raise ValueError(f"--freeze-until {layer} {reason} choose one of {shorten(_layers(encoder), 9)}")
-    frozen = set(names[: inside[-1] + 1])
-    for name, parameter in encoder.named_parameters():
-        parameter.requires_grad_(name not in frozen)
-    return {name.rpartition(".")[0] for name in frozen}
-
-
-def _layers(encoder: nn.Module) -> list[str]:
-    """Return the coarsest layers with weights, without the last."""
-    parts = [name for name, part in encoder.named_children() if list(part.parameters())]
-    if len(parts) == 1:
-        parts = [f"{parts[0]}.{name}" for name, part in encoder.get_submodule(parts[0]).named_children()
-                 if list(part.parameters())]  # fmt: skip
-    return parts[:-1]
 
 
 def build_network(
@@ -131,25 +105,6 @@ def build_classifier(
     # The objective's own check would wait for the device in every step, and raise before LossMonitor saves the batch.
     objective.validate = False
     return objective, settings
-
-
-def finetune_optimizer(
-    name: str, network: nn.Module, head: nn.Module, *, lr: float, encoder_lr: float, weight_decay: float
-) -> torch.optim.Optimizer:
-    """Build one optimizer for head and encoder; `set_learning_rate` keeps the ratio of their rates.
-
-    Args:
-        name: see `build_optimizer`.
-        network: holds the encoder.
-        head: learns with `lr`.
-        lr: peak rate of the head.
-        encoder_lr: peak rate of the encoder.
-        weight_decay: of both.
-    """
-    optimizer = build_optimizer(name, [head], lr=lr, weight_decay=weight_decay)
-    for group in build_optimizer(name, [network], lr=encoder_lr, weight_decay=weight_decay).param_groups:
-        optimizer.add_param_group({**group, "factor": encoder_lr / lr})
-    return optimizer
 
 
 def two_phase_rate(step: int, *, peak: float, linear_steps: int, steps: int, warmup_steps: int) -> float:
