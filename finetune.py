@@ -24,8 +24,9 @@ from ttc import distributed, flags
 from ttc.datasets import TrainingBatches
 from ttc.evaluation.probe import module_digest
 from ttc.flags import settings, setup
+from ttc.flags.encoder import optimizer_of
 from ttc.flags.parser import Parser
-from ttc.models.optim import build_layered_optimizer, set_learning_rate, step_optimizer
+from ttc.models.optim import set_learning_rate, step_optimizer
 from ttc.models.pretrained import Pretrained, load_pretrained
 from ttc.run import runtime
 from ttc.run.folder import RunFolder
@@ -108,7 +109,14 @@ def build_state(
 ) -> TrainingState:
     """Build network, head and optimizer; with --from-scratch only the encoder's first weights differ."""
     flags.check_classes(args, run.description)
-    network = build_network(run, from_scratch=args.from_scratch, freeze_until=args.freeze_until, device=device)
+    network = build_network(
+        run,
+        from_scratch=args.from_scratch,
+        freeze_until=args.freeze_until,
+        drop_path=args.drop_path,
+        recompute=args.grad_checkpointing,
+        device=device,
+    )
     objective, objective_settings = build_classifier(
         args.loss, run.description, network.feature_dim, args.class_weights, args.seed
     )
@@ -116,15 +124,7 @@ def build_state(
     return TrainingState(
         network=network,
         objective=objective,
-        optimizer=build_layered_optimizer(
-            args.optimizer,
-            network,
-            [objective],
-            lr=args.lr,
-            encoder_lr=args.encoder_lr,
-            layer_decay=1.0,
-            weight_decay=args.weight_decay,
-        ),
+        optimizer=optimizer_of(args, network, objective),
         scaler=torch.amp.GradScaler(device.type, enabled=args.precision == "fp16"),
         description=replace(
             run.description,
@@ -143,9 +143,11 @@ def phases(args: argparse.Namespace, network: nn.Module) -> list[str]:
     """Describe what learns when, and which epoch is kept."""
     learning = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
     parts = "the head alone" if args.freeze_encoder else f"encoder ({learning:,} parameters) and head"
+    decay = f" times {args.layer_decay:g} per block from the top" if args.layer_decay < 1 else ""
     return [
         f"start: {'random weights' if args.from_scratch else args.checkpoint}; {parts} learns",
-        f"learning rates: head {args.lr:g}, encoder {args.encoder_lr:g}; {args.linear_epochs} linear epochs first",
+        f"learning rates: head {args.lr:g}, encoder {args.encoder_lr:g}{decay}; "
+        f"{args.linear_epochs} linear epochs first",
         f"the epoch with the best validation {args.select_by} is kept; patience {args.patience or 'without end'}",
     ]
 
@@ -178,12 +180,12 @@ def main() -> int:
     runtime.seed_everything(args.seed, rank=0)
     state = build_state(args, run, identity, world.device)
     linear_epochs = args.epochs if args.freeze_encoder else args.linear_epochs
-    recipe = setup.step_recipe(args, state, sampler, world, linear_epochs)
     encoder_before = module_digest(state.network.encoder) if args.freeze_encoder else None
 
     # 8. resume, 9. plan
     more = phases(args, state.network)
-    plan_lines = setup.resume_and_plan(args, state, folder, run.dataset, sampler, recipe, world, *more)
+    plan_lines = setup.resume_and_plan(args, state, folder, run.dataset, sampler, world, *more)
+    recipe = setup.step_recipe(args, state, sampler, world, linear_epochs)
     if args.dry_run:
         return 0
     if world.main and not (folder.path / "env.json").exists():  # the last of the two

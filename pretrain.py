@@ -21,20 +21,22 @@ from torch import Tensor
 from ttc import distributed, flags
 from ttc.batches.samplers import BatchSampler
 from ttc.datasets import Dataset, TrainingBatches, load_dataset
+from ttc.evaluation.probe import module_digest
 from ttc.flags import data_settings, settings, setup
+from ttc.flags.encoder import freeze, optimizer_of, refuse_idle_layers, start_encoder
 from ttc.flags.parser import Given, Parser
 from ttc.losses import build_objective
 from ttc.models.batchnorm import synchronise
 from ttc.models.description import Description
 from ttc.models.encoders import build_encoder
+from ttc.models.layers import recompute_blocks
 from ttc.models.networks import PretrainNetwork
-from ttc.models.optim import build_optimizer, set_learning_rate, step_optimizer
+from ttc.models.optim import set_learning_rate, step_optimizer
 from ttc.models.pretrained import embed_training
-from ttc.models.weights import load_weights
 from ttc.run import runtime
 from ttc.run.folder import RunFolder
 from ttc.run.log import log
-from ttc.training import plan
+from ttc.training import frozen, plan
 from ttc.training.embedder import embed_views
 from ttc.training.monitor import CollapseWatch
 from ttc.training.recipe import StepRecipe
@@ -49,9 +51,9 @@ def build_parser() -> Parser:
         "python pretrain.py --dataset digits --method supmin --seed 1",
         writes_run=True,
     )
-    for add in (flags.add_data, flags.add_augmentation, flags.add_model, flags.add_method, flags.add_optimisation):
+    for add in (flags.add_data, flags.add_augmentation, flags.add_model, flags.add_layers, flags.add_method):
         add(parser)
-    for add in (flags.add_runtime, flags.add_monitoring, flags.add_output):
+    for add in (flags.add_optimisation, flags.add_runtime, flags.add_monitoring, flags.add_output):
         add(parser)
     return parser
 
@@ -67,7 +69,7 @@ def train(
     """Train until the last epoch or a requested stop; return whether the run is finished."""
     objective, optimizer, scaler = state.objective, state.optimizer, state.scaler
     network = recipe.prepare(state.network, objective)
-    if reporter.world.size > 1:
+    if reporter.world.size > 1 and any(parameter.requires_grad for parameter in network.parameters()):
         network = distributed.DistributedDataParallel(network)
     while state.epoch < reporter.epochs:
         if objective.wants_embeddings(state.epoch):
@@ -112,9 +114,8 @@ def build_state(
 ) -> TrainingState:
     """Build network, objective and optimizer."""
     spec = settings.encoder_spec(args, dataset)
-    encoder = build_encoder(spec)
-    if args.weights:
-        load_weights(encoder, spec, args.weights)
+    encoder = build_encoder(spec, args.drop_path)
+    loaded = start_encoder(args, encoder, spec)
     feature_dim = int(encoder.feature_dim)  # type: ignore[arg-type]  # an int
     arguments = settings.objective_arguments(args, dataset, sampler.presented_counts(), feature_dim)
     objective = build_objective(args.method, **arguments).to(device)  # type: ignore[arg-type]  # plain values
@@ -122,10 +123,13 @@ def build_state(
     objective.validate = False
     projection_dim = args.projection_dim if objective.space == "projection" else None
     network = PretrainNetwork(encoder, projection_dim, batchnorm=args.projection_batchnorm)
+    freeze(args, network)
     synchronise(network, device)
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
+    if args.grad_checkpointing:
+        recompute_blocks(network.encoder, spec.name)
     objective.attach(network)
-    optimizer = build_optimizer(args.optimizer, (network, objective), lr=args.lr, weight_decay=args.weight_decay)
+    optimizer = optimizer_of(args, network, objective)
     scaler = torch.amp.GradScaler(device.type, enabled=args.precision == "fp16")
     description = Description.of(
         method=args.method,
@@ -133,6 +137,7 @@ def build_state(
         spec=spec,
         projection_dim=projection_dim,
         dataset=dataset,
+        normalisation=None if loaded is None or args.normalise == "data" else loaded.normalisation,
         augmentation=settings.augmentation(args, dataset),
         seed=args.seed,
         projection_batchnorm=args.projection_batchnorm,
@@ -147,6 +152,7 @@ def main() -> int:
     given = parser.parse(sys.argv[1:])
     args = given.namespace()
     settings.refuse_idle_flags(parser, given)
+    refuse_idle_layers(parser, args)
 
     # 2. runtime
     world, stop = setup.start_processes(args)
@@ -163,10 +169,11 @@ def main() -> int:
 
     # 5. model, 6. objective, 7. optimizer
     state = build_state(args, given, dataset, sampler, world.device)
-    recipe = setup.step_recipe(args, state, sampler, world)
+    encoder_before = module_digest(state.network.encoder) if args.freeze_encoder else None
 
     # 8. resume, 9. plan
-    plan_lines = setup.resume_and_plan(args, state, folder, dataset, sampler, recipe, world)
+    plan_lines = setup.resume_and_plan(args, state, folder, dataset, sampler, world)
+    recipe = setup.step_recipe(args, state, sampler, world)
     if world.main and (warning := plan.composition_warning(sampler, args.method)):
         log.warning("%s", warning)
     if args.dry_run:
@@ -185,11 +192,15 @@ def main() -> int:
     reporter = setup.build_reporter(args, state, folder, sampler, stop, world, watch)
     reporter.begin(plan_lines, dataset, recipe.views)
     embed_all = partial(embed_training, state.network, dataset, recipe.views, args.num_workers)
+    if setup.features_once(args, state):
+        dataset, recipe = frozen.precompute(state.network, dataset, recipe, args.num_workers)
     batches = TrainingBatches(dataset, sampler, world, args.num_workers)
     if not train(state, batches=batches, recipe=recipe, embed_all=embed_all, reporter=reporter):
         return reporter.tell_stop()
 
     # 11. result
+    if args.freeze_encoder and module_digest(state.network.encoder) != encoder_before:
+        raise ValueError("--freeze-encoder: the encoder has changed; the result is refused")
     reporter.finish(folder)
     return 0
 

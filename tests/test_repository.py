@@ -185,12 +185,14 @@ def test_files_are_loaded_safely_and_nothing_is_executed() -> None:
     unpickles = {"pickle.load", "pickle.loads", "pandas.read_pickle", "pd.read_pickle", "yaml.load", "torch.hub.load"}
     offenders = []
     for path in CODE:
+        # Of settings that files hold beside tensors, empty shells are read: with weights_only, and only there.
+        shells = {"torch.serialization.safe_globals"} if path.name == "weight_files.py" else set()
         for where, called, node in calls(path):
             keywords, loader = keywords_of(node), called.rpartition(".")[2]
             words = node.args[0] if node.args else None
             if (
                 called in executes | unpickles
-                or called.startswith("torch.serialization")
+                or (called.startswith("torch.serialization") and called not in shells)
                 or (called == "torch.load" and keywords.get("weights_only") != "True")
                 or (loader == "load_state_dict_from_url" and keywords.get("weights_only") != "True")
                 or (called in ("np.load", "numpy.load") and keywords.get("allow_pickle") != "False")

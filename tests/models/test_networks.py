@@ -1,8 +1,6 @@
-"""Encoders, stems, weights from files, projection head."""
+"""The two first encoders, stems, projection head, layers that stand still."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import pytest
 import torch
@@ -10,8 +8,6 @@ from torch import nn
 
 from ttc.models.encoders import EncoderSpec, build_encoder
 from ttc.models.networks import PretrainNetwork
-from ttc.models.weights import load_weights
-from ttc.run import checkpoint
 
 
 def parameters(network: nn.Module) -> int:
@@ -81,90 +77,6 @@ def test_one_seed_gives_one_encoder() -> None:
         torch.manual_seed(3)
         states.append(build_encoder(EncoderSpec("resnet18", 1, 32)).state_dict())
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
-
-
-# Weights to start from.
-
-
-@pytest.fixture(scope="module")
-def torchvision_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A state dict as torchvision saves it, with its classifier."""
-    from torchvision.models import resnet18
-
-    torch.manual_seed(5)
-    path = tmp_path_factory.mktemp("weights") / "resnet18.pth"
-    torch.save(resnet18(weights=None).state_dict(), path)
-    return path
-
-
-def test_torchvision_weights_fit_three_channels(torchvision_file: Path) -> None:
-    spec = EncoderSpec("resnet18", 3, 224)
-    encoder = build_encoder(spec)
-    load_weights(encoder, spec, str(torchvision_file))
-    stored = torch.load(torchvision_file, weights_only=True)
-    for name, value in encoder.state_dict().items():
-        assert torch.equal(value, stored[name])
-
-
-def test_a_grey_image_gives_what_its_three_equal_channels_give(torchvision_file: Path) -> None:
-    grey, colour = EncoderSpec("resnet18", 1, 96), EncoderSpec("resnet18", 3, 96)
-    images, outs = torch.randn(2, 1, 96, 96), []
-    for spec in (grey, colour):
-        encoder = build_encoder(spec).eval()
-        load_weights(encoder, spec, str(torchvision_file))
-        with torch.no_grad():
-            outs.append(encoder(images.expand(-1, spec.channels, -1, -1)))
-    torch.testing.assert_close(outs[0], outs[1], rtol=1e-4, atol=1e-5)
-
-
-def test_weights_of_a_checkpoint(tmp_path: Path) -> None:
-    spec = EncoderSpec("convnet-w4", 1, 8)
-    first, second = build_encoder(spec), build_encoder(spec)
-    checkpoint.save(tmp_path / "last.pt", "pretrain", {"encoder": first.state_dict(), "step": 1})
-    load_weights(second, spec, str(tmp_path / "last.pt"))
-    assert all(torch.equal(value, second.state_dict()[name]) for name, value in first.state_dict().items())
-
-
-@pytest.mark.parametrize(
-    "spec", [EncoderSpec("resnet34", 3, 224), EncoderSpec("resnet18", 3, 32), EncoderSpec("convnet-w4", 3, 32)]
-)
-def test_weights_that_do_not_fit_change_nothing(spec: EncoderSpec, torchvision_file: Path) -> None:
-    encoder = build_encoder(spec)
-    before = {name: value.clone() for name, value in encoder.state_dict().items()}
-    with pytest.raises(
-        ValueError, match=rf"--weights .*resnet18\.pth does not fit --encoder {spec.name} .*first: "
-    ) as caught:
-        load_weights(encoder, spec, str(torchvision_file))
-    assert "\n" not in str(caught.value)
-    assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
-
-
-@pytest.mark.parametrize("data", [b"", b"\x80", b"no weights", bytes(3000)])
-def test_files_without_tensors_are_refused(data: bytes, tmp_path: Path) -> None:
-    spec, path = EncoderSpec("convnet-w4", 1, 8), tmp_path / "x.pt"
-    path.write_bytes(data)
-    with pytest.raises(ValueError, match=r"--weights .*x\.pt is no file of plain tensors"):
-        load_weights(build_encoder(spec), spec, str(path))
-
-
-def test_other_contents_are_refused(tmp_path: Path) -> None:
-    spec, path = EncoderSpec("convnet-w4", 1, 8), tmp_path / "x.pt"
-    torch.save([1, 2], path)
-    with pytest.raises(ValueError, match="holds no state dict"):
-        load_weights(build_encoder(spec), spec, str(path))
-    with pytest.raises(ValueError, match=r"cannot be read \(No such file"):
-        load_weights(build_encoder(spec), spec, str(tmp_path / "none.pt"))
-    with pytest.raises(ValueError, match="there are none for --encoder convnet-w4"):
-        load_weights(build_encoder(spec), spec, "imagenet")
-
-
-def test_without_network_the_message_names_the_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody listens on the discard port
-    spec = EncoderSpec("resnet18", 3, 224)
-    with pytest.raises(ValueError, match=r"https://.*resnet18.*could not be fetched .*pass the file"):
-        load_weights(build_encoder(spec), spec, "imagenet")
 
 
 # The network with its head.

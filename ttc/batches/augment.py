@@ -81,6 +81,11 @@ class Augmentation:
     hue: float = 0.1
     grayscale: float = 0.2
 
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether every view is the plain one."""
+        return self == PRESETS["none"]
+
     def stronger(self, factor: float) -> Augmentation:
         """Return a copy whose colour changes are `factor` times as strong; 0 switches all of them off.
 
@@ -97,6 +102,7 @@ class Augmentation:
 
 
 PRESETS = {
+    "none": Augmentation((1.0, 1.0), (1.0, 1.0), 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0),
     "natural": Augmentation(),
     "medical": Augmentation(saturation=0.0, hue=0.0, grayscale=0.0),
     "cardiac": Augmentation(
@@ -107,7 +113,8 @@ PRESETS = {
     ),
 }
 """Named strengths. Source: Mildenberger et al., CVPR 2025, for natural (photographs) and cardiac; medical is natural
-without colour, for X-ray and ultrasound; digits keeps the writing readable (no mirror images, large crops)."""
+without colour, for X-ray and ultrasound; digits keeps the writing readable (no mirror images, large crops); with none
+all views of an image are the plain one that evaluation uses."""
 
 _NUMBERS = 12
 _GRAY = (0.299, 0.587, 0.114)
@@ -173,6 +180,8 @@ class ViewGenerator:
         Returns:
             [B, V, C, S, S] float32, normalised.
         """
+        if self.augmentation.changes_nothing:
+            return self.plain(images)[:, None].expand(-1, views, -1, -1, -1)
         random_NR = uniform(self.seed, draws.to(images.device), ids.to(images.device), views, _NUMBERS).flatten(0, 1)
         pixels = images.repeat_interleave(views, 0).float() / 255
         pixels = functional.grid_sample(

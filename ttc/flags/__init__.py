@@ -20,6 +20,7 @@ from collections.abc import Callable
 from functools import partial
 
 from ttc.flags.data import add_augmentation, add_data
+from ttc.flags.encoder import add_layers
 from ttc.flags.evaluation import (
     add_checkpoint,
     add_clinical,
@@ -46,6 +47,7 @@ __all__ = [
     "add_evaluation_set",
     "add_finetuning",
     "add_heads",
+    "add_layers",
     "add_method",
     "add_metrics",
     "add_model",
@@ -68,6 +70,7 @@ _GROUPS: tuple[Callable[[Parser], None], ...] = (
     add_evaluation_set,
     add_finetuning,
     add_heads,
+    add_layers,
     add_method,
     add_metrics,
     add_model,

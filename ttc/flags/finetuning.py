@@ -5,6 +5,7 @@ Flags, defaults that follow from other flags, contradictions.
 
 from __future__ import annotations
 
+from ttc.flags.encoder import add_layers, refuse_idle_layers
 from ttc.flags.evaluation import add_clinical
 from ttc.flags.parser import Namespace, Parser, real, whole
 from ttc.flags.training import add_batches, add_optimizer
@@ -17,6 +18,7 @@ from ttc.training.finetuning import LOSSES
 def add_finetuning(parser: Parser) -> None:
     """Add everything that is particular to fine-tuning, and the batches and the optimizer."""
     _add_network(parser)
+    add_layers(parser)
     add = parser.add_argument_group("optimisation").add_argument
     add_batches(add)
     add(
@@ -29,14 +31,6 @@ def add_finetuning(parser: Parser) -> None:
         "for --from-scratch",
     )
     add_optimizer(add)
-    add(
-        "--encoder-lr",
-        role=Role.RESULT,
-        type=real(0, above=True),
-        metavar="LR",
-        help="peak learning rate of the encoder, while --lr is that of the new head; the default is a tenth of --lr, "
-        "which keeps what was learned, and --lr itself with --from-scratch",
-    )
     parser.set_defaults(lr=0.1)
     _add_objective(parser)
     _add_selection(parser)
@@ -51,20 +45,6 @@ def _add_network(parser: Parser) -> None:
         action="store_true",
         help="train the same network on the same data for as long, but from random weights: the baseline of "
         "fine-tuning",
-    )
-    add(
-        "--freeze-encoder",
-        role=Role.RESULT,
-        action="store_true",
-        help="train the head alone; use it with very few images; the encoder's weights and BatchNorm statistics "
-        "stay, which is verified",
-    )
-    add(
-        "--freeze-until",
-        role=Role.RESULT,
-        metavar="LAYER",
-        help="freeze the encoder's layers up to and including this one, such as layer2 of a ResNet or layers.3 of "
-        "a convnet; helps with few images",
     )
     add(
         "--linear-epochs",
@@ -122,10 +102,9 @@ def complete_finetuning(parser: Parser, args: Namespace) -> dict[str, object]:
     Returns:
         The flags that were filled in, for args.json.
     """
-    if args.freeze_encoder:
-        for flag in ("freeze_until", "linear_epochs", "encoder_lr"):
-            if getattr(args, flag):
-                parser.refuse(f"--{flag.replace('_', '-')} has no effect with --freeze-encoder; leave one of them out")
+    refuse_idle_layers(parser, args)
+    if args.freeze_encoder and args.linear_epochs:
+        parser.refuse("--linear-epochs has no effect with --freeze-encoder; leave one of them out")
     if args.linear_epochs >= args.epochs:
         parser.refuse(f"--linear-epochs {args.linear_epochs} leaves no epoch of {args.epochs}; use --freeze-encoder")
     found: dict[str, object] = {}

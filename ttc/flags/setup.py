@@ -78,13 +78,20 @@ def step_recipe(
     )
 
 
+def features_once(args: Namespace, state: TrainingState) -> bool:
+    """Tell whether the encoder gives the same features for an image in every step, so that they are computed once."""
+    objective, steady = state.objective, state.description.view_generator().augmentation.changes_nothing
+    return bool(
+        args.freeze_encoder and steady and not args.minority_cutmix and objective.student_views == objective.views
+    )
+
+
 def resume_and_plan(
     args: Namespace,
     state: TrainingState,
     folder: RunFolder,
     dataset: Dataset,
     sampler: BatchSampler,
-    recipe: StepRecipe,
     world: distributed.World,
     *more: str,
 ) -> list[str]:
@@ -96,7 +103,6 @@ def resume_and_plan(
         folder: of the run; a dry run does not look into it.
         dataset: what is trained on.
         sampler: the batches.
-        recipe: of a step.
         world: the processes; each has a random state of its own from here on.
         more: lines of the script itself.
 
@@ -118,11 +124,13 @@ def resume_and_plan(
             epochs=args.epochs,
             warmup_epochs=args.warmup_epochs,
             world_size=world.size,
-            micro_batches=recipe.micro_batches,
+            micro_batches=settings.micro_batches(args.batch_size, args.micro_batch_size, world.size),
             half_precision=args.precision != "fp32",
         ),
         *more,
     ]
+    if features_once(args, state):
+        lines.append("the encoder is frozen and the views do not change: its features are computed once")
     for line in lines:
         log.info("%s", line)
     return lines

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ttc.batches.samplers import SAMPLERS
+from ttc.flags.encoder import add_weights
 from ttc.flags.parser import Parser, real, whole
 from ttc.losses import METHODS
 from ttc.run.roles import Role
@@ -18,16 +19,16 @@ def add_model(parser: Parser) -> None:
         "--encoder",
         role=Role.RESULT,
         metavar="NAME",
-        help="convnet-wN (small, for 8-64 px on a CPU, N = width) or a torchvision ResNet such as resnet50; "
-        "the default goes by the image size",
+        help="convnet-wN (small, for 8-64 px on a CPU, N = width), any classification model of torchvision, such as "
+        "resnet50, convnext_tiny or vit_b_16, or timm/NAME (pip install timm); the default goes by the image size",
     )
     add(
         "--stem",
         role=Role.RESULT,
         choices=("auto", "imagenet", "small"),
         default="auto",
-        help="first layers of a ResNet; auto uses the small stem up to 64 px; set it when the two must be compared"
-        " at one size",
+        help="first layers of a convolutional network: its own, or one with half the stride, without max pooling in a "
+        "ResNet; auto takes the small one up to 64 px",
     )
     add(
         "--projection-dim",
@@ -45,12 +46,7 @@ def add_model(parser: Parser) -> None:
         help="BatchNorm in the projection head, as in SimCLR; use it to reproduce such results, the paper's head "
         "has none",
     )
-    add(
-        "--weights",
-        role=Role.RESULT,
-        metavar="FILE|imagenet",
-        help="initial weights of the encoder; leave it out to train from scratch, as in the paper",
-    )
+    add_weights(add)
 
 
 def add_method(parser: Parser) -> None:

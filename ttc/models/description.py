@@ -5,6 +5,7 @@ This is why evaluation needs no flag but `--checkpoint`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from ttc.batches.augment import Augmentation, ViewGenerator
@@ -26,7 +27,7 @@ class Description:
         class_names: in label order.
         class_counts: training samples per class.
         minority_class: the rare label, or None.
-        mean: per channel, of pixel values in [0, 1], from the training subset.
+        mean: per channel, of pixel values in [0, 1], of the training subset or of the weights that were started from.
         std: the same, > 0.
         augmentation: fields of Augmentation.
         split_digest: sha256 of the split table.
@@ -57,11 +58,16 @@ class Description:
         spec: EncoderSpec,
         projection_dim: int | None,
         dataset: Dataset,
+        normalisation: tuple[Sequence[float], Sequence[float]] | None = None,
         augmentation: Augmentation,
         seed: int,
         projection_batchnorm: bool = False,
     ) -> Description:
-        """Describe a run that is about to start; see the class for the arguments."""
+        """Describe a run that is about to start; see the class for the arguments.
+
+        The normalisation is mean and std of the weights that the encoder starts from, if they are to be used.
+        """
+        mean, std = normalisation or (dataset.mean, dataset.std)
         return Description(
             method=method,
             objective=objective,
@@ -71,18 +77,18 @@ class Description:
             class_names=dataset.class_names,
             class_counts=dataset.class_counts("train"),
             minority_class=dataset.minority_class,
-            mean=list(dataset.mean),
-            std=list(dataset.std),
+            mean=list(mean),
+            std=list(std),
             augmentation=asdict(augmentation),
             split_digest=dataset.split_digest(),
             seed=seed,
             projection_batchnorm=projection_batchnorm,
         )
 
-    def network(self) -> PretrainNetwork:
-        """Build the network with fresh weights."""
+    def network(self, drop_path: float = 0.0) -> PretrainNetwork:
+        """Build the network with fresh weights; see `build_encoder` for the argument, which no weight depends on."""
         spec = EncoderSpec(**self.encoder)  # type: ignore[arg-type]  # the values of as_dict
-        return PretrainNetwork(build_encoder(spec), self.projection_dim, batchnorm=self.projection_batchnorm)
+        return PretrainNetwork(build_encoder(spec, drop_path), self.projection_dim, batchnorm=self.projection_batchnorm)
 
     def view_generator(self) -> ViewGenerator:
         """Build what makes the views."""

@@ -50,8 +50,8 @@ def stages(encoder: nn.Module) -> list[str]:
 def layer_numbers(encoder: nn.Module) -> dict[str, int]:
     """Return parameter name -> number of its layer.
 
-    0 is what comes before the first block, k the k-th block with what leads to it, and what comes after the last of n
-    blocks is n + 1, the layer of the heads. Where a block is a single weight matrix, its normalisation belongs to it.
+    0 is what comes before the first block, k the k-th block with what leads to it; what comes after the last block
+    belongs to that. Where a block is a single weight matrix, its normalisation belongs to it.
     """
     names, between = blocks(encoder), int(bool(_marked(encoder)))
     numbers: dict[str, int] = {}
@@ -59,7 +59,7 @@ def layer_numbers(encoder: nn.Module) -> dict[str, int]:
     for name, _ in encoder.named_parameters():
         block = next((number for number, block in enumerate(names, 1) if name.startswith(f"{block}.")), None)
         latest = block or latest
-        numbers[name] = block or (latest and latest + between)
+        numbers[name] = block or (latest and min(latest + between, len(names)))
     return numbers
 
 

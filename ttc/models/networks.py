@@ -52,7 +52,10 @@ class PretrainNetwork(nn.Module):
         Returns:
             features [N, F] and z: [N, D] float32 of unit length, or the features again without a head.
         """
-        features = self.encoder(images)
+        return self.project(self.encoder(images))
+
+    def project(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Return features [N, F] with what the head makes of them, as `forward` does."""
         if self.projection is None:
             return features, features
         # Unit length in float32: in half precision the rounding alone moves the cosines by a thousandth.

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ttc.models.encoders import Weights
+from ttc.models.encoders import Normalisation, Weights
 
 _HOLDERS = (
     "state_dict", "model_state_dict", "model", "model_state", "teacher", "student", "encoder", "backbone",
@@ -55,7 +55,7 @@ def read_weights(path: Path) -> Weights:
         ValueError: the file cannot be read, or holds no tensors.
     """
     content = _safetensors(path) if path.suffix == ".safetensors" else _torch_file(path)
-    mean, std = _named_normalisation(content)
+    normalisation = _named_normalisation(content)
     for _ in range(3):
         holder = next((key for key in _HOLDERS if _holds_tensors(content.get(key))), None)
         if holder is None:
@@ -66,7 +66,7 @@ def read_weights(path: Path) -> Weights:
         raise ValueError(f"--weights {path} holds no state dict; pass a dict of tensors")
     for theirs, ours in _RENAMED:
         state = {name.replace(theirs, ours): value for name, value in state.items()}
-    return Weights(state, mean, std)
+    return Weights(state, normalisation)
 
 
 def _holds_tensors(value: object, depth: int = 0) -> bool:
@@ -75,7 +75,7 @@ def _holds_tensors(value: object, depth: int = 0) -> bool:
     return any(isinstance(each, Tensor) or _holds_tensors(each, depth + 1) for each in value.values())
 
 
-def _named_normalisation(content: Mapping[str, object]) -> tuple[list[float] | None, list[float] | None]:
+def _named_normalisation(content: Mapping[str, object]) -> Normalisation | None:
     """Return mean and std of a checkpoint of this project, or of an encoder that it exported."""
     description = content.get("description")
     source = description if isinstance(description, Mapping) else content
@@ -87,7 +87,7 @@ def _named_normalisation(content: Mapping[str, object]) -> tuple[list[float] | N
         numbers = isinstance(value, list | tuple) and value and all(isinstance(each, float) for each in value)
         found.append(list(value) if numbers and isinstance(value, list | tuple) else None)
     mean, std = found
-    return (None, None) if mean is None or std is None or len(mean) != len(std) else (mean, std)
+    return None if mean is None or std is None or len(mean) != len(std) else (mean, std)
 
 
 def _safetensors(path: Path) -> Mapping[str, object]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from ttc.models.adapt import first_convolution, fit_channels
-from ttc.models.encoders import EncoderSpec, Family, Weights, family_of
+from ttc.models.encoders import EncoderSpec, Normalisation, family_of
 from ttc.models.weight_files import read_weights
 
 _log = logging.getLogger("ttc")
@@ -37,8 +37,7 @@ class Loaded:
         unexpected: names of the file that the encoder does not have, heads apart.
         left_out: how many other tensors the file holds.
         prefix: that was removed from the names.
-        mean: per channel, that the weights were trained with, or None.
-        std: the same.
+        normalisation: mean and std per channel that the weights were trained with, or None.
     """
 
     matched: int
@@ -47,8 +46,7 @@ class Loaded:
     unexpected: tuple[str, ...]
     left_out: int
     prefix: str
-    mean: tuple[float, ...] | None
-    std: tuple[float, ...] | None
+    normalisation: Normalisation | None
 
     def line(self, source: str) -> str:
         """Return the line for the log."""
@@ -93,9 +91,10 @@ def load_weights(encoder: nn.Module, spec: EncoderSpec, source: str, *, allow_mi
     unexpected = _unexpected(state, wanted, encoder.cut)  # type: ignore[arg-type]  # names, of every encoder
     needed = sum(_COUNTER not in name for name in wanted)
     matched = needed - len(missing)
-    mean, std = (_channels(each, spec.channels) for each in _normalisation(weights, encoder, family, matched))
+    named = weights.normalisation or family.normalisation(encoder)
+    normalisation = named and (_channels(named[0], spec.channels), _channels(named[1], spec.channels))
     left_out = len(weights.state) - len(fitting) - len(unexpected)
-    loaded = Loaded(matched, needed, missing, unexpected, left_out, prefix, mean, std)
+    loaded = Loaded(matched, needed, missing, unexpected, left_out, prefix, normalisation)
     if missing or unexpected:
         _complain(loaded, source, spec, allow_missing=allow_missing)
     _log.info("%s", loaded.line(source))
@@ -143,21 +142,8 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
-def _channels(values: Sequence[float] | None, channels: int) -> tuple[float, ...] | None:
+def _channels(values: Sequence[float], channels: int) -> list[float]:
     """Return a mean or std for another number of channels: one takes the average of all, more repeat them."""
-    if values is None:
-        return None
     if channels == 1:
-        return (sum(values) / len(values),)
-    return tuple(float(values[channel % len(values)]) for channel in range(channels))
-
-
-def _normalisation(
-    weights: Weights, encoder: nn.Module, family: Family, matched: int
-) -> tuple[Sequence[float] | None, Sequence[float] | None]:
-    """Return mean and std as the weights name them, or as the family does for its models."""
-    named = getattr(family, "normalisation", None)
-    if weights.mean is None and named is not None and matched:
-        mean, std = named(encoder)
-        return mean, std
-    return weights.mean, weights.std
+        return [sum(values) / len(values)]
+    return [float(values[channel % len(values)]) for channel in range(channels)]

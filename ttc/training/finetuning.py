@@ -11,6 +11,7 @@ from ttc.losses import build_objective
 from ttc.losses.objective import Objective
 from ttc.models.batchnorm import synchronise
 from ttc.models.description import Description
+from ttc.models.layers import recompute_blocks
 from ttc.models.networks import PretrainNetwork
 from ttc.models.optim import learning_rate
 from ttc.models.pretrained import Pretrained
@@ -54,7 +55,13 @@ class FinetuneNetwork(PretrainNetwork):
 
 
 def build_network(
-    run: Pretrained, *, from_scratch: bool, freeze_until: str | None, device: torch.device
+    run: Pretrained,
+    *,
+    from_scratch: bool,
+    freeze_until: str | None,
+    drop_path: float,
+    recompute: bool,
+    device: torch.device,
 ) -> FinetuneNetwork:
     """Build the network of a checkpoint for fine-tuning.
 
@@ -62,15 +69,19 @@ def build_network(
         run: the checkpoint.
         from_scratch: take random weights, from torch's global generator, in the place of the checkpoint's.
         freeze_until: last frozen layer, or None.
+        drop_path: see `build_encoder`.
+        recompute: keep only the inputs of the encoder's blocks for the backward pass.
         device: where the network goes.
     """
     # Built in both cases, so that both leave the same random state behind.
-    encoder = run.description.network().encoder
+    encoder = run.description.network(drop_path).encoder
     if not from_scratch:
         encoder.load_state_dict(run.network.encoder.state_dict())
     network = FinetuneNetwork(encoder, freeze_until)
     synchronise(network, device)
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
+    if recompute:
+        recompute_blocks(network.encoder, str(run.description.encoder["name"]))
     return network
 
 

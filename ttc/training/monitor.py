@@ -81,7 +81,8 @@ class LossMonitor:
             values: weighted terms with their graph, which stays usable; fewer than two have nothing to compare.
             rows: the network's outputs.
         """
-        for name, value in values.items() if len(values) > 1 else ():
+        rows = tuple(row for row in rows if row.requires_grad)  # a frozen encoder's features have no gradient
+        for name, value in values.items() if len(values) > 1 and rows else ():
             gradients = torch.autograd.grad(value, rows, retain_graph=True, allow_unused=True)
             squares = [gradient.float().square().sum() for gradient in gradients if gradient is not None]
             self._gradients[name] = torch.stack(squares).sum().sqrt()

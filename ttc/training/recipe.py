@@ -27,6 +27,7 @@ class StepRecipe:
         compiled: whether torch compiles the network.
         learning_rate: step, counted from 0 -> learning rate.
         clip_norm: largest norm of the gradient; None for no limit.
+        network: takes the place of the run's own, to which its parameters belong; see `frozen`.
     """
 
     views: ViewGenerator
@@ -36,9 +37,11 @@ class StepRecipe:
     compiled: bool
     learning_rate: Callable[[int], float]
     clip_norm: float | None
+    network: nn.Module | None = None
 
     def prepare(self, network: nn.Module, objective: Objective) -> nn.Module:
         """Return the network as the loop calls it: compiled, or as the embedder of micro-batches, or as it is."""
+        network = self.network or network
         if self.compiled:
             network = torch.compile(network)  # type: ignore[assignment]  # a Module, says torch elsewhere
         if self.micro_batches == 1:

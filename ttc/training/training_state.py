@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +139,9 @@ class TrainingState:
                 f"checkpoint {path} was trained on other splits: the data have changed since; restore the files "
                 f"of the run, or choose another --output"
             )
+        # A run of an earlier version with --weights normalised by its data, whatever is the default now.
+        stored = state["description"]
+        self.description = replace(self.description, mean=list(stored["mean"]), std=list(stored["std"]))
         self._compare_world(len(state["rng"]), path, explicit=explicit)
         self.network.encoder.load_state_dict(state["encoder"])
         if self.network.projection is not None:

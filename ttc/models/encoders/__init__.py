@@ -1,6 +1,6 @@
 """Encoders by name, one file per family: `python pretrain.py --encoder NAME`.
 
-To add a family, add a file to this folder with the five functions of `Family`; nothing else has to be touched.
+To add a family, add a file to this folder with the six functions of `Family`; nothing else has to be touched.
 
 Legend: N images, C channels, F encoder features.
 """
@@ -11,7 +11,7 @@ import importlib
 import pkgutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Protocol, cast
+from typing import Protocol, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
@@ -73,19 +73,21 @@ class EncoderSpec:
         return asdict(self)
 
 
+Normalisation: TypeAlias = tuple[Sequence[float], Sequence[float]]
+"""Mean and standard deviation per channel, of pixel values in [0, 1]."""
+
+
 @dataclass(frozen=True)
 class Weights:
     """Tensors to start from.
 
     Attributes:
         state: by name, heads and prefixes of their source included.
-        mean: per channel, of pixel values in [0, 1], that the weights were trained with; None where nothing names it.
-        std: the same.
+        normalisation: that the weights were trained with; None where nothing names it.
     """
 
     state: dict[str, Tensor]
-    mean: Sequence[float] | None = None
-    std: Sequence[float] | None = None
+    normalisation: Normalisation | None = None
 
 
 class Family(Protocol):
@@ -110,6 +112,9 @@ class Family(Protocol):
 
     def fit(self, state: dict[str, Tensor], encoder: nn.Module) -> dict[str, Tensor]:
         """Fit weights from elsewhere to an encoder, such as position embeddings of another image size."""
+
+    def normalisation(self, encoder: nn.Module) -> Normalisation | None:
+        """Return what the family's package says that weights of a model were trained with, whatever file holds them."""
 
     def default_weights(self, encoder: nn.Module, spec: EncoderSpec) -> Weights:
         """Return the weights that the family publishes for a model, from the usual cache if they are there.

@@ -6,7 +6,7 @@ import re
 
 from torch import Tensor, nn
 
-from ttc.models.encoders import EncoderSpec, Weights
+from ttc.models.encoders import EncoderSpec, Normalisation, Weights
 
 _TINY_IMAGE = 16
 """Up to this many pixels the network starts with stride 1, so that an 8-px image keeps a 2 x 2 map."""
@@ -66,6 +66,11 @@ def build(spec: EncoderSpec, drop_path: float) -> nn.Module:
 def fit(state: dict[str, Tensor], encoder: nn.Module) -> dict[str, Tensor]:
     """Return the weights as they are."""
     return state
+
+
+def normalisation(encoder: nn.Module) -> Normalisation | None:
+    """Return nothing: every run has its own."""
+    return None
 
 
 def default_weights(encoder: nn.Module, spec: EncoderSpec) -> Weights:

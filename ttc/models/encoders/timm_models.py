@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ttc.models.adapt import halve_stem
-from ttc.models.encoders import SMALL_IMAGE, EncoderSpec, Weights, WrongSize
+from ttc.models.encoders import SMALL_IMAGE, EncoderSpec, Normalisation, Weights, WrongSize
 
 _PREFIX = "timm/"
 
@@ -107,10 +107,10 @@ def default_weights(encoder: nn.Module, spec: EncoderSpec) -> Weights:
             f"({type(error).__name__}); run once with a network to fill the cache (HF_HOME), or download the file "
             f"elsewhere and pass the file with --weights FILE"
         ) from None
-    return Weights(encoder.state_dict(), *normalisation(encoder))
+    return Weights(encoder.state_dict(), normalisation(encoder))
 
 
-def normalisation(encoder: nn.Module) -> tuple[list[float], list[float]]:
+def normalisation(encoder: nn.Module) -> Normalisation | None:
     """Return the mean and std that timm's configuration of a model names."""
     settings = _settings(encoder)
     return list(settings["mean"]), list(settings["std"])

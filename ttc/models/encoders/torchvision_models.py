@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ttc.models.adapt import halve_stem, set_channels
-from ttc.models.encoders import SMALL_IMAGE, EncoderSpec, Weights, WrongSize
+from ttc.models.encoders import SMALL_IMAGE, EncoderSpec, Normalisation, Weights, WrongSize
 
 _FIXED_STEM = ("vit", "swin", "maxvit")
 """Their patches are tied to the rest of the network."""
@@ -127,7 +127,12 @@ def default_weights(encoder: nn.Module, spec: EncoderSpec) -> Weights:
     if spec.name in ("googlenet", "inception_v3"):
         # torchvision turns ImageNet's normalisation into this one inside of the network.
         mean, std = [0.5] * 3, [0.5] * 3
-    return Weights(state, mean, std)
+    return Weights(state, (mean, std))
+
+
+def normalisation(encoder: nn.Module) -> Normalisation | None:
+    """Return nothing: only torchvision's own weights have one."""
+    return None
 
 
 def fit(state: dict[str, Tensor], encoder: nn.Module) -> dict[str, Tensor]:

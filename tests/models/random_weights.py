@@ -1,0 +1,47 @@
+"""Random tensors with the names and shapes of an encoder's weights."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+
+import pytest
+import torch
+from torch import Tensor
+
+from ttc.models.encoders import EncoderSpec, build_encoder
+
+needs_timm = pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="needs timm")
+needs_safetensors = pytest.mark.skipif(importlib.util.find_spec("safetensors") is None, reason="needs safetensors")
+
+State = dict[str, Tensor]
+CONVNET = EncoderSpec("convnet-w4", 1, 8)
+RESNET = EncoderSpec("resnet18", 3, 32, "imagenet")
+SMALL_RESNET = EncoderSpec("resnet18", 3, 32, "small")
+VIT = EncoderSpec("timm/test_vit", 3, 32)
+
+
+def random_like(spec: EncoderSpec) -> State:
+    """Return random tensors with the names and shapes of an encoder: what a file of its weights would hold."""
+    return dict(_random_like(spec))
+
+
+@functools.cache
+def _random_like(spec: EncoderSpec) -> State:
+    torch.manual_seed(5)
+    return {
+        name: torch.randn(value.shape) if value.is_floating_point() else value
+        for name, value in build_encoder(spec).state_dict().items()
+    }
+
+
+def under(prefix: str, state: State) -> State:
+    return {prefix + name: value for name, value in state.items()}
+
+
+def zeros(*names: str) -> State:
+    return {name: torch.zeros(4, 4) for name in names}
+
+
+def torchvision(state: State) -> object:
+    return {**state, **zeros("fc.weight", "fc.bias")}
