@@ -45,7 +45,7 @@ def rates(encoder: nn.Module, factor: float, optimizer: str = "adamw") -> dict[s
 
 
 @needs_timm
-@pytest.mark.parametrize("name", ["test_vit", "test_vit3", "resnet10t"])
+@pytest.mark.parametrize("name", ["test_vit", "resnet10t"])
 def test_layer_decay_is_timms(name: str) -> None:
     """timm counts the blocks of these models as this project does."""
     import timm

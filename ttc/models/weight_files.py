@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ttc.models.encoders import Normalisation, Weights
+from ttc.run import files
 
 _HOLDERS = (
     "state_dict", "model_state_dict", "model", "model_state", "teacher", "student", "encoder", "backbone",
@@ -97,7 +99,7 @@ def _safetensors(path: Path) -> Mapping[str, object]:
     from safetensors.torch import load
 
     try:
-        return dict(load(path.read_bytes()))
+        return dict(load(files.read_bytes(path, files.run_of(path))))
     except OSError as error:
         raise ValueError(f"--weights {path} cannot be read ({error.strerror}); pass an existing file") from None
     except SafetensorError as error:
@@ -107,11 +109,13 @@ def _safetensors(path: Path) -> Mapping[str, object]:
 def _torch_file(path: Path) -> Mapping[str, object]:
     shells = [(_Shell, name) for name in _HARMLESS]
     try:
-        with path.open("rb") as file, warnings.catch_warnings(), torch.serialization.safe_globals(shells):  # type: ignore[arg-type]  # torch's stub lacks pairs
-            warnings.simplefilter("ignore")  # about foreign pickle protocols; they are refused anyway
-            content = torch.load(file, map_location="cpu", weights_only=True)
+        data = files.read_bytes(path, files.run_of(path))
     except OSError as error:
         raise ValueError(f"--weights {path} cannot be read ({error.strerror}); pass a .pt file") from None
+    try:
+        with warnings.catch_warnings(), torch.serialization.safe_globals(shells):  # type: ignore[arg-type]  # torch's stub lacks pairs
+            warnings.simplefilter("ignore")  # about foreign pickle protocols; they are refused anyway
+            content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # on arbitrary bytes the unpickler raises almost anything
         raise ValueError(
             f"--weights {path} is no file of plain tensors ({type(error).__name__}); "
