@@ -41,6 +41,7 @@ from ttc.evaluation.probe import (
 )
 from ttc.flags import settings
 from ttc.flags.parser import Parser
+from ttc.models.layers import OUTPUTS, WithStages
 from ttc.models.pretrained import embed_shared, load_pretrained, own_classifier
 from ttc.results.metric_tables import format_clinical, format_probes
 from ttc.run import ledger, runtime
@@ -190,6 +191,8 @@ def main() -> int:
         "test": evaluation_rows(run.dataset, "test", args.class_balance),
     }
     before = module_digest(run.network)
+    # Before the images are read: a name that is none ends the script.
+    network = WithStages(run.network, [layer for layer in args.layers if layer not in OUTPUTS])
     if not args.probes and args.folds is None:
         usual = ["fraction"] if args.protocol == "paper" else PROBES
         args.probes = usual_probes(run.dataset, usual, fraction=args.probe_fraction)
@@ -201,8 +204,8 @@ def main() -> int:
         # What an encoder was trained on says nothing about how well it knows other samples.
         wanted.append(run.dataset.indices("train"))
     rows = torch.unique(torch.cat(wanted))
-    both = embed_shared(run.network, run.dataset, run.views, rows, views=0, num_workers=args.num_workers)
-    features = dict(zip(("encoder", "projection"), (each[:, 0] for each in both), strict=True))
+    both = embed_shared(network, run.dataset, run.views, rows, views=0, num_workers=args.num_workers)
+    features = {**network.split(both[0][:, 0]), "projection": both[1][:, 0]}
     log.info("extracted features of %d samples", len(rows))
 
     # 6. probes

@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from ttc.evaluation.probe import FittedProbe, auroc, linear_probe
 from ttc.losses.prototypes import PrototypePull, SupProto
+from ttc.models.layers import OUTPUTS, WithStages
 from ttc.models.optim import build_optimizer, learning_rate, set_learning_rate
 from ttc.models.pretrained import Pretrained, embed, stored_objective
 from ttc.run import checkpoint
@@ -124,14 +125,19 @@ def train_paper_probe(
         run: the checkpoint.
         rows: [N] int64, rows of the dataset to learn from.
         validation: features [N, F] and labels [N] to choose with; None takes the last epoch.
-        layer: "encoder" or "projection".
+        layer: "encoder", "projection" or a module of the encoder.
         seed: of the weights and the order.
         num_workers: processes that decode image files.
     """
     device, generator = next(run.network.parameters()).device, torch.Generator().manual_seed(seed)
     labels = run.dataset.labels[rows].to(device)
-    width = run.network.feature_dim if layer == "encoder" else run.description.projection_dim or run.network.feature_dim
-    head = torch.nn.Linear(width, len(run.description.class_names))
+    network = WithStages(run.network, [] if layer in OUTPUTS else [layer])
+
+    def features_of(some: Tensor, **views: int) -> Tensor:
+        parts = embed(network, run.dataset, run.views, some, num_workers=num_workers, **views)
+        return torch.cat([(z if layer == "projection" else network.split(f)[layer])[:, 0] for f, z in parts])
+
+    head = torch.nn.Linear(features_of(rows[:1], views=0).shape[1], len(run.description.class_names))
     torch.nn.init.normal_(head.weight, std=0.01, generator=generator)
     torch.nn.init.zeros_(head.bias)
     optimizer = build_optimizer("adam", [head.to(device)], lr=PAPER_LR, weight_decay=0.0)
@@ -144,8 +150,7 @@ def train_paper_probe(
     best, best_state = -1.0, {}
     for epoch in range(PAPER_EPOCHS):
         set_learning_rate(optimizer, learning_rate(epoch, peak=PAPER_LR, steps=PAPER_EPOCHS, warmup_steps=0))
-        views = embed(run.network, run.dataset, run.views, rows, views=1, draw=-2 - epoch, num_workers=num_workers)
-        features = torch.cat([both[0 if layer == "encoder" else 1][:, 0] for both in views]).to(device)
+        features = features_of(rows, views=1, draw=-2 - epoch).to(device)
         # The incomplete batch stays: a small set would have no batch at all without it.
         for batch in torch.split(torch.randperm(len(rows), generator=generator), PAPER_BATCH):
             loss = functional.cross_entropy(head(features[batch]), labels[batch])

@@ -125,6 +125,7 @@ def resume_and_plan(
             warmup_epochs=args.warmup_epochs,
             world_size=world.size,
             micro_batches=settings.micro_batches(args.batch_size, args.micro_batch_size, world.size),
+            optimizer=args.optimizer,
             half_precision=args.precision != "fp32",
         ),
         *more,

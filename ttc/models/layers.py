@@ -21,6 +21,9 @@ from torch.utils.checkpoint import checkpoint
 
 from ttc.models.batchnorm import running_statistics_moving_by
 
+OUTPUTS = ("encoder", "projection")
+"""What every network returns; other names of layers are those of the encoder's modules."""
+
 _BLOCK = re.compile(r"Block|Bottleneck|Residual|MBConv|DenseLayer|Fire|Inception|DepthwiseSeparable")
 
 
@@ -109,13 +112,14 @@ class WithStages(nn.Module):
         """Remember the parts.
 
         Args:
-            network: in eval mode.
+            network: in either mode.
             names: modules of `network.encoder`.
 
         Raises:
             ValueError: there is no such module.
         """
         super().__init__()
+        self.training = network.training  # which `train` and `eval` pass on
         self.network, self.names = network, list(names)
         self._widths: list[int] = []
         encoder = network.encoder

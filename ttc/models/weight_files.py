@@ -79,8 +79,10 @@ def _holds_tensors(value: object, depth: int = 0) -> bool:
 
 def _named_normalisation(content: Mapping[str, object]) -> Normalisation | None:
     """Return mean and std of a checkpoint of this project, or of an encoder that it exported."""
-    description = content.get("description")
-    source = description if isinstance(description, Mapping) else content
+    source = content
+    for part in ("description", "preprocessing"):
+        inner = source.get(part)
+        source = inner if isinstance(inner, Mapping) else source
     found = []
     for name in ("mean", "std"):
         value = source.get(name)

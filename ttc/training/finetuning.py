@@ -59,9 +59,9 @@ def build_network(
     *,
     from_scratch: bool,
     freeze_until: str | None,
-    drop_path: float,
-    recompute: bool,
     device: torch.device,
+    drop_path: float = 0.0,
+    recompute: bool = False,
 ) -> FinetuneNetwork:
     """Build the network of a checkpoint for fine-tuning.
 
@@ -69,9 +69,9 @@ def build_network(
         run: the checkpoint.
         from_scratch: take random weights, from torch's global generator, in the place of the checkpoint's.
         freeze_until: last frozen layer, or None.
+        device: where the network goes.
         drop_path: see `build_encoder`.
         recompute: keep only the inputs of the encoder's blocks for the backward pass.
-        device: where the network goes.
     """
     # Built in both cases, so that both leave the same random state behind.
     encoder = run.description.network(drop_path).encoder

@@ -4,40 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ttc.batches.samplers import BatchSampler, share_of_poor_batches
 from ttc.losses import METHODS
+from ttc.training.memory import step_bytes
 
 ENOUGH_MINORITY = 1 / 8
 """Share of a batch: below about 32 rare images of 256 the supervised losses collapsed in the first trial runs."""
-
-
-def activation_bytes(network: nn.Module, image: Tensor) -> int:
-    """Measure how many bytes of layer outputs one image leaves behind in a forward pass.
-
-    Args:
-        network: in any mode; it is left as it was.
-        image: [1, C, H, W] float.
-    """
-    total = 0
-
-    def count(module: nn.Module, inputs: object, output: object) -> None:
-        nonlocal total
-        if isinstance(output, Tensor):
-            total += output.numel() * output.element_size()
-
-    leaves = [module for module in network.modules() if not list(module.children())]
-    handles = [module.register_forward_hook(count) for module in leaves]
-    training = network.training
-    network.eval()
-    with torch.no_grad():
-        network(image)
-    network.train(training)
-    for handle in handles:
-        handle.remove()
-    return total
 
 
 def plan_lines(
@@ -52,12 +26,13 @@ def plan_lines(
     warmup_epochs: float,
     world_size: int,
     micro_batches: int,
+    optimizer: str,
     half_precision: bool,
 ) -> list[str]:
     """Describe the run in lines of at most 100 columns.
 
     Args:
-        network: encoder and head on their device.
+        network: encoder and head.
         image_shape: C, H, W of a view.
         sampler: the batches.
         method: name of the objective.
@@ -67,18 +42,18 @@ def plan_lines(
         warmup_epochs: epochs in which the learning rate rises.
         world_size: number of processes.
         micro_batches: pieces in which a batch goes through the network.
+        optimizer: its name.
         half_precision: whether activations take half the bytes.
     """
     batch, steps = sampler.batch_size, sampler.steps_per_epoch
     parameters = sum(p.numel() for p in network.parameters())
-    device = next(network.parameters()).device
-    one = activation_bytes(network, torch.zeros(1, *image_shape, device=device))
-    # Weights, gradients and the optimizer's buffer, and what the forward pass keeps for the backward pass.
-    activations = one * views * (batch // world_size // micro_batches) // (2 if half_precision else 1)
-    memory = 12 * parameters + activations
+    still = sum(p.numel() for p in network.parameters() if not p.requires_grad)
+    frozen = f", {still:,} of them frozen" if still else ""
+    images = views * (batch // world_size // micro_batches)
+    memory = step_bytes(network, image_shape, images, optimizer=optimizer, half_precision=half_precision)
     pieces = f"micro-batches of {batch // micro_batches}, " if micro_batches > 1 else ""
     lines = [
-        f"method {method}: {views} view{'s' * (views > 1)}, encoder and head of {parameters:,} parameters",
+        f"method {method}: {views} view{'s' * (views > 1)}, encoder and head of {parameters:,} parameters{frozen}",
         f"batch {batch} in all, {batch // world_size} on each of {world_size} process{'es' * (world_size > 1)}, "
         f"{pieces}{sampler.kind} order",
         f"{epochs} epochs of {steps} steps = {epochs * steps:,} steps, {epochs * steps * batch:,} samples seen",
