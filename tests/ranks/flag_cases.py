@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ttc import distributed
-from ttc.models.networks import EncoderSpec, PretrainNetwork, build_encoder
+from ttc.models.encoders import EncoderSpec, build_encoder
+from ttc.models.networks import PretrainNetwork
 from ttc.training.training_state import TrainingState
 
 COMMON = {
@@ -31,7 +32,9 @@ CASES = {
         "head": "--projection-batchnorm --projection-dim 16",
         "network": "--encoder resnet18 --stem imagenet --image-size 16 --class-ratios 0.8 0.2 --train-samples 80 "
         "--batch-size 16",
-        "weights": "--weights weights.pt --encoder convnet-w4",
+        "weights": "--weights weights.pt --encoder convnet-w4 --allow-missing-weights --normalise data",
+        "layers": "--encoder convnet-w4 --freeze-until layers.0 --encoder-lr 0.02 --layer-decay 0.7",
+        "frozen": "--weights weights.pt --encoder convnet-w4 --freeze-encoder --micro-batch-size 12",
         "views": "--augmentation natural --crop-scale 0.4 0.9 --jitter-strength 0.5 --minority-cutmix 0.5",
         "balanced": "--batch-sampler balanced --classes 0,1,2 3,4 --class-ratios 0.9 0.1 --minority-class 1",
         "stratified": "--batch-sampler stratified --one-vs-rest 7",
@@ -45,7 +48,8 @@ CASES = {
         "half precision": "--precision bf16 --projection-batchnorm",
     },
     "finetune": {
-        "all": "--loss focal --class-weights 1 2 --linear-epochs 1 --encoder-lr 0.02 --clip-gradient-norm 0.5",
+        "all": "--loss focal --class-weights 1 2 --linear-epochs 1 --encoder-lr 0.02 --layer-decay 0.7 "
+        "--clip-gradient-norm 0.5",
         "upper layers": "--freeze-until layers.3 --loss logit-adjusted-ce --micro-batch-size 24 "
         "--min-minority-per-batch 3",
         "from scratch": "--from-scratch --augmentation natural --crop-scale 0.5 1 --jitter-strength 0.5 "
@@ -66,6 +70,8 @@ IRRELEVANT = {
     "--dry-run": "trains nothing",
     "--device": "parity of devices is no matter of ranks",
     "--compile": "tests/smoke/test_compile.py: compiled and plain steps are the same",
+    "--drop-path": "draws of every rank's own; tests/models/test_encoders.py: their probabilities",
+    "--grad-checkpointing": "the gradients are the same on every rank; tests/ranks/test_encoders.py",
     "--num-workers": "decode images; tests/datasets: the batches do not depend on them",
     **dict.fromkeys(
         ("--dataset", "--data-root", "--on-bad-image", "--stored-size", "--cache", "--cache-folder"),
