@@ -48,7 +48,7 @@ def test_gradient_caching_with_recomputed_blocks_is_the_plain_step(
 def test_batchnorm_of_every_family_goes_over_all_ranks(
     name: str, pieces: tuple[int, bool], made: dict[int, dict[tuple[str, int, bool], Step]]
 ) -> None:
-    one, two = (made[ranks][name, *pieces] for ranks in (1, 2))
+    one, two = (made[ranks][(name, *pieces)] for ranks in (1, 2))
     assert_equal_steps(two, one)
     assert any("running_mean" in key for key in one.buffers)
     for key, value in one.buffers.items():
