@@ -129,8 +129,6 @@ def add_probe(parser: Parser) -> None:
         nargs="+",
         metavar="LAYER",
         default=["encoder", "projection"],
-        metavar="LAYER",
-        default=["encoder", "projection"],
         help="which features are probed, the first ones for predictions.csv: encoder, projection, or any module of the "
         "encoder by its name, such as layer3 of a ResNet or blocks.8 of a ViT; results are usually reported for the "
         "encoder, but an earlier stage may be better for a rare class",
