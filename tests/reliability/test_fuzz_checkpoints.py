@@ -152,6 +152,8 @@ def test_processes(cases: int, original: checkpoint.State, tmp_path: Path) -> No
         done = run(*commands[number % 4], "x.pt", "--output", "out", folder=folder)  # type: ignore[arg-type]  # words
         told = f"{commands[number % 4]} with {(*path, last)} = {inner[last]!r}: {done.stderr}"  # type: ignore[index]
         assert done.code in (0, 1), told
+        lines = done.stderr.splitlines()
+        assert [line for line in lines if line.startswith("error: ")] == (lines[-1:] if done.code else []), told
         assert "Traceback" not in done.stderr, told
         assert (folder / "x.pt").read_bytes() == content
         refused += done.code

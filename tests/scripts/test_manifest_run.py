@@ -85,12 +85,14 @@ def test_a_killed_sweep_finishes_when_it_is_started_again(tmp_path: Path) -> Non
     step = metrics(results / "runs" / "good")[-1]["step"]
     assert "good  stopped  pretrain" in shown
 
+    saved = (results / "runs" / "good" / "checkpoints" / "last.pt").exists()
+    assert saved or step <= STEPS_PER_EPOCH
     again = start(path, results)
     stderr = again.communicate(timeout=PATIENCE)[1]
     assert again.returncode == 1, stderr
     assert "not done: 1 of 2" in stderr
     assert "--classes" in stderr.splitlines()[-1]
-    assert "continuing from" in (results / "cells" / "good.log").read_text() or step <= STEPS_PER_EPOCH
+    assert ("continuing from" in (results / "cells" / "good.log").read_text()) == saved
     assert [line["step"] for line in metrics(results / "runs" / "good")] == list(range(1, EPOCHS * STEPS_PER_EPOCH + 1))
     assert json.loads((results / "runs" / "good" / "linear_eval" / "result.json").read_text())["method"] == "ce"
     table = show(path, results)
