@@ -52,7 +52,15 @@ SECTIONS = {
     "inputs": (
         "Bad input",
         "Inputs that were read or did what they say (accepted), and inputs that ended with exit code 1 or 2 and one "
-        "line (refused). None gave a traceback, hung, or changed a file.",
+        "line (refused). None gave a traceback, hung, or changed a file. Shapes are those of files that scripts read "
+        "back: JSON whose parts are missing or something else, tables with cells, rows and columns that are not due, "
+        "arrays of other shapes, and damaged bytes; a refusal names the file and says what to do.",
+    ),
+    "strangers": (
+        "A run of a stranger",
+        "Whole commands meet a run folder in which one thing is not as a run has it. Each ends with exit code 1 and "
+        "one line that names the file; a file and a folder outside of the run have the same content afterwards, and no "
+        "page shows it. Seconds are those of a busy machine.",
     ),
     "leaks": ("Long runs", "Memory, open files, threads and child processes of one run, early and late."),
 }

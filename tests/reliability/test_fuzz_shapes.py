@@ -31,13 +31,13 @@ from ttc.evaluation.model_card import model_card
 from ttc.evaluation.predictions import read_predictions
 from ttc.models.description import Description
 from ttc.results import collect, ledger_lines
-from ttc.results.tables import COLUMNS, as_latex, as_markdown, as_text, build_table
+from ttc.results.tables import COLUMNS
 from ttc.run import checkpoint, ledger, manifest
 from ttc.run.folder import RunFolder, logged_curve, truncate_jsonl
 from ttc.run.npz import read_embeddings
 
 FINISHED = ROOT / "tests" / "upgrade" / "93a57da" / "finished"
-SIZES = [pytest.param(8, id="short"), pytest.param(2000, id="long", marks=pytest.mark.slow)]
+SIZES = [pytest.param(8, id="short"), pytest.param(1000, id="long", marks=pytest.mark.slow)]
 WANTED = [column.metric for column in COLUMNS]
 
 DEEP = "[" * 100_000
@@ -126,14 +126,7 @@ def rearranged(draw: st.DrawFn) -> bytes:
 
 
 def tabulate(run: Path) -> None:
-    lines = collect.lines_of([collect.read_run(run)[0]], WANTED, also=["encoder/all/*"])
-    table = build_table(lines)
-    for layout in (as_text, as_markdown, as_latex):
-        assert layout(table).isprintable() or "\x1b" not in layout(table)
-
-
-def tabulate_ledger(path: Path) -> None:
-    build_table(ledger_lines.from_csv(path))
+    collect.lines_of([collect.read_run(run)[0]], WANTED, also=["encoder/all/*"])
 
 
 def card(run: Path) -> None:
@@ -183,7 +176,7 @@ KINDS: dict[str, Callable[[Path], object]] = {
     ),
     "linear_eval/heads.pt": lambda run: load_heads(run / "linear_eval" / "heads.pt", run),
     "metrics/embeddings.npz": lambda run: read_embeddings(run / "metrics" / "embeddings.npz", run),
-    "ledger.csv": lambda run: tabulate_ledger(run / "ledger.csv"),
+    "ledger.csv": lambda run: ledger_lines.from_csv(run / "ledger.csv"),
     "manifest.csv": lambda run: manifest.read_manifest(run / "manifest.csv"),
     "cells/a.json": status,
 }
@@ -257,11 +250,11 @@ def test_any_shape_is_read_or_refused_by_name(cases: int, name: str, original: P
         if reason is not None:
             assert str(run) in reason
             assert len(reason) < 1000
-            assert ";" in reason, "what to do is said"
+            assert ";" in reason or " must " in reason, "what to do is said"
         return "accepted" if reason is None else "refused"
 
     assert check(content) == "accepted"
-    try_inputs(f"shapes of {name}", cases, inputs(name, content), check)
+    try_inputs(f"shapes of {' '.join(Path(name).parts)}", cases, inputs(name, content), check)
     assert digest(tmp_path, but=path) == before
 
 

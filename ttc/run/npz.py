@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ttc.run import files
+from ttc.run.escape import plain
 
 
 def array_names(path: Path, within: Path | None = None) -> set[str]:
@@ -52,7 +53,7 @@ def read_arrays(path: Path, names: Sequence[str], within: Path | None = None) ->
         with files.open_binary(path, within) as stream, np.load(stream, allow_pickle=False) as file:
             return [file[name] for name in names]
     except Exception as error:  # damaged archives raise a dozen unrelated types
-        raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
+        raise ValueError(plain(" ".join(str(error).split()) or type(error).__name__, 200)) from error
 
 
 @dataclass(frozen=True)

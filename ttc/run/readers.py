@@ -215,7 +215,7 @@ def read_positive_class(path: Path, within: Path | None = None) -> int:
 
 def read_environment(path: Path, within: Path | None = None) -> Object:
     """Read an env.json."""
-    source = Source(path, "delete it, reports do without", within)
+    source = Source(path, "delete it; reports do without it", within)
     record = source.json()
     for name in ("python", "torch", "torchvision", "platform", "device"):
         source.part(record, name, TEXT)
