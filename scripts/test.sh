@@ -21,5 +21,5 @@ for word in "$@"; do
         *) words+=("$word") ;;
     esac
 done
-# In the order of the folders, not large modules first: those with few tests are the ones that take long.
+# A file's tests stay together, since they share runs; tests/conftest.py puts the long files first.
 exec "$PYTHON" -m pytest -n "$cores" --dist loadscope --no-loadscope-reorder "${words[@]+"${words[@]}"}"

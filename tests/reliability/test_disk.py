@@ -36,7 +36,7 @@ def fill(disk: Path, left: int) -> None:
     (disk / "other files").write_bytes(bytes(max(0, room.f_bavail * room.f_frsize - left)))
 
 
-@pytest.mark.parametrize("left", [0, 8192, 100_000])
+@pytest.mark.parametrize("left", [8192, *(pytest.param(left, marks=pytest.mark.slow) for left in (0, 100_000))])
 def test_a_full_disk_stops_the_run_and_more_space_continues_it(left: int, disk: Path, tmp_path: Path) -> None:
     """Whatever meets the end of the space first: metrics.jsonl, TensorBoard's thread, log.txt or a checkpoint."""
     words = (*WORDS, "--save-every-epochs", 1000)

@@ -35,8 +35,15 @@ def advance(size: int, words: tuple[object, ...], folder: Path) -> int:
     return int(checkpoint.load(folder / LAST, "pretrain")["step"])
 
 
-@pytest.mark.parametrize("every", [4, 1000])
-@pytest.mark.parametrize(("size", "workers"), [(1, 0), (2, 2)], ids=["1 process", "2 processes, 2 workers each"])
+@pytest.mark.parametrize(
+    ("size", "workers", "every"),
+    [
+        pytest.param(1, 0, 1000, id="1 process"),
+        pytest.param(2, 2, 4, id="2 processes, 2 workers each"),
+        pytest.param(1, 0, 4, id="1 process, many lines", marks=pytest.mark.slow),
+        pytest.param(2, 2, 1000, id="2 processes, few lines", marks=pytest.mark.slow),
+    ],
+)
 def test_stops_between_log_steps_change_no_line(
     size: int, workers: int, every: int, root: Path, tmp_path: Path
 ) -> None:

@@ -54,7 +54,7 @@ def test_a_loss_that_is_no_number(tmp_path: Path) -> None:
     assert (tmp_path / "run" / "bad_step.json").is_file()
 
 
-@pytest.mark.parametrize("guilty", [0, 1])
+@pytest.mark.parametrize("guilty", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_no_memory(guilty: int, tmp_path: Path) -> None:
     words = (*WORDS, "--batch-size", 512, "--encoder", "convnet-w64")
     with ranks(2, *words, folder=tmp_path) as running:

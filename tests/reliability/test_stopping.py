@@ -87,7 +87,9 @@ def test_one_rank_with_a_signal_stops_all(tmp_path: Path) -> None:
     assert saved(tmp_path) == metrics(tmp_path / "run")[-1]["step"]
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
+@pytest.mark.parametrize(
+    "name", ["SIGTERM", *(pytest.param(name, marks=pytest.mark.slow) for name in ("SIGINT", "SIGUSR1"))]
+)
 def test_a_second_signal_ends_at_once_and_leaves_the_checkpoint(name: str, tmp_path: Path) -> None:
     """The first signal meets a process that waits for a rank which hangs: only a second one can end it soon."""
     with ranks(2, *WORDS, folder=tmp_path) as running:

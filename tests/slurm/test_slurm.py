@@ -92,6 +92,7 @@ def table(path: Path, results: Path) -> str:
     return run("scripts.manifest_status", path, "--output", results, folder=ROOT).stdout
 
 
+@pytest.mark.slow
 def test_an_array_trains_probes_and_measures_and_a_signalled_element_requeues_itself_alone(
     cluster: Cluster, uninterrupted: Path, tmp_path: Path
 ) -> None:

@@ -123,7 +123,7 @@ def test_metrics_of_any_embeddings(tmp_path: Path) -> None:
     assert json.loads(result.stdout)["embeddings"] == expected
 
 
-@pytest.mark.parametrize("source", ["checkpoint", "embeddings"])
+@pytest.mark.parametrize("source", ["checkpoint", pytest.param("embeddings", marks=pytest.mark.slow)])
 def test_metrics_of_two_processes_are_those_of_one(source: str, pretrained_run: Path, tmp_path: Path) -> None:
     words: tuple[object, ...] = ("--checkpoint", pretrained_run / "checkpoints" / "last.pt", "--max-samples", 120)
     if source == "embeddings":

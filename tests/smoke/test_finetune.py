@@ -189,6 +189,7 @@ def test_a_request_to_stop_saves_and_the_same_command_continues(
 # Several processes, early stop, the baseline.
 
 
+@pytest.mark.slow  # in short: tests/ranks/test_flags.py
 def test_two_processes_do_what_one_does(finetuned: Path, pretrained_run: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", free_port()]
     words = ("--checkpoint", pretrained_run / "checkpoints" / "last.pt", "--output", "out", *FAST, *LONG)

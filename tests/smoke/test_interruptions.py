@@ -26,7 +26,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 def test_kills_and_the_same_command_end_with_the_same_weights(seed: int, uninterrupted: Path, tmp_path: Path) -> None:
     made = torch.Generator().manual_seed(seed)
     first, second = sorted((1 + torch.randperm(45, generator=made)[:2]).tolist())

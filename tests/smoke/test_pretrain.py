@@ -108,6 +108,7 @@ def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
 # Variants.
 
 
+@pytest.mark.slow  # in short: tests/ranks/test_flags.py
 def test_two_processes_see_the_same_global_batch(tmp_path: Path) -> None:
     words = ["--epochs", "2", "--batch-size", "64", "--method", "supmin", "--metrics-every-epochs", "2"]
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", free_port()]

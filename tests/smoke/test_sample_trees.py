@@ -98,6 +98,7 @@ def test_the_cache_changes_nothing_but_the_time(trees: Trees, tmp_path: Path) ->
     assert "holds the finished run of this command" in again.stderr
 
 
+@pytest.mark.slow
 def test_two_processes_share_what_one_of_them_did(trees: Trees, tmp_path: Path) -> None:
     root = tmp_path / "images"
     shutil.copytree(str(trees["imagefolder"][3]), root)
