@@ -85,7 +85,8 @@ class LossMonitor:
         for name, value in values.items() if len(values) > 1 and rows else ():
             gradients = torch.autograd.grad(value, rows, retain_graph=True, allow_unused=True)
             squares = [gradient.float().square().sum() for gradient in gradients if gradient is not None]
-            self._gradients[name] = torch.stack(squares).sum().sqrt()
+            # A term on the features of a frozen encoder pulls at nothing but its own head.
+            self._gradients[name] = torch.stack(squares or [rows[0].new_zeros(())]).sum().sqrt()
 
     def read(self) -> dict[str, float]:
         """Return the means since the last call, over ranks; waits for the device.
