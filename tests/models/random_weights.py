@@ -1,4 +1,4 @@
-"""Random tensors with the names and shapes of an encoder's weights."""
+"""Random tensors with the names and shapes of an encoder's weights, and runs that only name an encoder."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from ttc.models.description import Description
 from ttc.models.encoders import EncoderSpec, build_encoder
 
 needs_timm = pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="needs timm")
@@ -45,3 +46,12 @@ def zeros(*names: str) -> State:
 
 def torchvision(state: State) -> object:
     return {**state, **zeros("fc.weight", "fc.bias")}
+
+
+def description_of(spec: EncoderSpec) -> Description:
+    """Describe a run with this encoder; what describes its data is made up."""
+    return Description(
+        method="supmin", objective={}, encoder=spec.as_dict(), projection_dim=8, data={}, class_names=["a", "b"],
+        class_counts=[6, 2], minority_class=1, mean=[0.5] * spec.channels, std=[0.25] * spec.channels,
+        augmentation={}, split_digest="", seed=0,
+    )  # fmt: skip

@@ -9,11 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from tests.models.random_weights import needs_timm
+from tests.models.random_weights import description_of, needs_timm
 from ttc.losses import build_objective
 from ttc.models.adapt import first_convolution, fit_channels
 from ttc.models.batchnorm import running_statistics_moving_by
-from ttc.models.description import Description
 from ttc.models.encoders import EncoderSpec, build_encoder, families, family_of
 from ttc.models.layers import recompute_blocks
 from ttc.models.networks import PretrainNetwork
@@ -60,15 +59,6 @@ def everything() -> Iterator[object]:
         yield pytest.param(name, smallest(name), marks=pytest.mark.slow)
     for name, size in TIMM.items():
         yield pytest.param(f"timm/{name}", size, marks=[pytest.mark.slow, needs_timm])
-
-
-def description_of(spec: EncoderSpec) -> Description:
-    """Describe a run with this encoder; what describes its data is made up."""
-    return Description(
-        method="supmin", objective={}, encoder=spec.as_dict(), projection_dim=8, data={}, class_names=["a", "b"],
-        class_counts=[6, 2], minority_class=1, mean=[0.5] * spec.channels, std=[0.25] * spec.channels,
-        augmentation={}, split_digest="", seed=0,
-    )  # fmt: skip
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -181,6 +181,17 @@ def test_all_that_saves_memory_goes_together(tmp_path: Path) -> None:
     assert same["blocks.2.attn.qkv.weight"]
     assert not same["blocks.3.attn.qkv.weight"]
 
+    words = ("--checkpoint", "run/checkpoints/last.pt", "--format", "torchscript", "card", "--output", "out")
+    done = run("scripts.export", *words, folder=tmp_path)
+    assert done.code == 0, done.stderr
+    assert "# timm/test_vit encoder" in (tmp_path / "out" / "MODEL_CARD.md").read_text()
+    hub = torch.hub.load(  # type: ignore[no-untyped-call]  # torch
+        str(ROOT), "encoder", source="local", checkpoint=str(tmp_path / "run" / "checkpoints" / "last.pt")
+    )
+    images = torch.rand(2, 1, 32, 32)
+    exported = torch.jit.load(tmp_path / "out" / "encoder.torchscript.pt")  # type: ignore[no-untyped-call]  # torch
+    torch.testing.assert_close(hub(images), exported(images))
+
 
 CHOOSING = (ROOT / "docs" / "choosing.md").read_text().partition("## I have pretrained weights")[2]
 
