@@ -8,6 +8,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 from sklearn import metrics as sk
 
 from ttc.metrics.calibration import apply_temperature
@@ -83,6 +84,12 @@ def test_intervals_equal_naive_draws():
         "auprc": elsewhere["auprc"],
         "ppv": elsewhere["youden"]["ppv"],
     }
+    reading, youden = pairs.pop("sensitivity_at_specificity_90"), pairs.pop("youden")
+    for estimate, drawn in ((reading, draws["sensitivity_at_specificity_90"]), (youden, None)):
+        exact = binomtest(round(estimate["value"] * 16), 16).proportion_ci(method="exact")
+        ends = [exact.low, exact.high] if drawn is None else np.percentile(drawn, [2.5, 97.5])
+        joined = [min(ends[0], exact.low), max(ends[1], exact.high)]
+        assert [estimate["low"], estimate["high"]] == pytest.approx(joined, abs=1e-10)
     for name, estimate in pairs.items():
         ends = np.percentile(draws[name], [2.5, 97.5])
         assert [estimate["low"], estimate["high"]] == pytest.approx(ends, abs=1e-10), name

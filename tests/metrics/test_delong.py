@@ -104,4 +104,4 @@ def test_undefined():
     assert (equal["difference"], equal["variance"], equal["z"], equal["p"]) == (0.0, 0.0, None, None)
     assert delong_test(np.ones(2, bool), scores[:2], scores[:2])["difference"] is None
     constant = delong(positive, np.zeros(4))
-    assert constant == {"value": 0.5, "variance": 0.0, "low": 0.5, "high": 0.5}
+    assert constant == {"value": 0.5, "variance": 0.0, "low": None, "high": None}

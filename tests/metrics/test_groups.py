@@ -46,14 +46,27 @@ def test_copies_of_an_image_add_no_knowledge(copies: int) -> None:
     many = clinical_metrics(
         np.repeat(labels, copies), both(np.repeat(scores, copies)), groups=patients, **options
     )  # fmt: skip
+    # With groups these have another kind of interval, so that three copies of an image are what they are held against.
+    three = estimates(clinical_metrics(
+        np.repeat(labels, 3), both(np.repeat(scores, 3)), groups=list(np.repeat(np.arange(60), 3)), **options
+    ))  # fmt: skip
     expected, found = estimates(single), estimates(many)
+    for name in ("auroc", "calibration/before/intercept", "calibration/before/slope"):
+        assert three[name][0] == pytest.approx(expected[name][0], abs=1e-10)
+        expected[name] = three[name]
     assert found.keys() == expected.keys()
     assert len(found) > 70
     for name, values in expected.items():
-        assert found[name] == pytest.approx(values, abs=1e-12), name
+        assert found[name] == pytest.approx(values, abs=1e-9), name
     assert many["auroc_delong"]["variance"] == pytest.approx(single["auroc_delong"]["variance"], rel=1e-12)
-    assert single["intervals"] == {"draws": 100, "resampled": "samples", "units": 60}
-    assert many["intervals"] == {"draws": 100, "resampled": "groups", "units": 60}
+    basis = {"draws": 100, "rough": False, "units": 60, "smallest": 20}
+    assert single["intervals"] == {
+        **basis, "resampled": "samples", "smallest_groups": None, "rests_on": "20 positives"
+    }  # fmt: skip
+    words = f"{20 * copies} positives of 20 groups"
+    assert many["intervals"] == {
+        **basis, "resampled": "groups", "smallest": 20 * copies, "smallest_groups": 20, "rests_on": words
+    }  # fmt: skip
     # Without the groups the copies would pass for new patients.
     blind = clinical_metrics(np.repeat(labels, copies), both(np.repeat(scores, copies)), **options)
     for name in METRICS:
@@ -166,7 +179,8 @@ def test_coverage_where_images_of_a_patient_resemble_each_other() -> None:
 def test_a_single_group_has_no_interval() -> None:
     labels, scores = sample(6)
     found = clinical_metrics(labels, both(scores), groups=["one site"] * 60, bootstrap=50)
-    assert found["intervals"] == {"draws": 50, "resampled": "groups", "units": 1}
+    assert found["intervals"]["units"] == found["intervals"]["smallest_groups"] == 1
+    assert found["intervals"]["rests_on"] == "20 positives of 1 groups: rough"
     for name, (_, low, high) in estimates(found).items():
         assert (low, high) == (None, None), name
     compared = compare_scores(labels == 1, [scores, 1 - scores], [scores > 0.5, scores < 0.5], groups=["one"] * 60)

@@ -49,7 +49,7 @@ def test_wrong_number_of_names():
         table([0, 0, 1, 1], ["only"], 0)
 
 
-def probe_results(validation, groups=("a", "b")):
+def probe_results(validation, groups=("a", "b", "c")):
     generator = np.random.default_rng(0)
     labels = (np.arange(60) % 4 == 0).astype(int)
     scores = np.clip(generator.normal(0.3 + 0.3 * labels, 0.2), 0.001, 0.999)

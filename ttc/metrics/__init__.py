@@ -1,1 +1,1 @@
-"""Numbers only: representation metrics, classification metrics, intervals; no drawing, no files."""
+"""Numbers only: representation metrics, classification metrics, intervals; no drawing, no files. clinic/: decisions."""

@@ -1,4 +1,6 @@
-"""Do probabilities mean what they say: Brier score, calibration error, reliability curve, temperature scaling.
+"""Do probabilities mean what they say: Brier score, log loss, calibration error, intercept and slope, temperature.
+
+What makes probabilities of scores: `ttc.metrics.clinic.calibrators`.
 
 Shape suffixes: N samples, K classes, R draws, E bins.
 """
@@ -10,13 +12,22 @@ from typing import TypedDict
 
 import numpy as np
 
-from ttc.metrics.intervals import Floats, Ints
+from ttc.metrics.clinic.logistic import fit_logistic
+from ttc.metrics.clinic.proportions import TAIL
+from ttc.metrics.intervals import Estimate, Floats, Ints, shared
 
 BINS = 15
 """Bins of equal width, as in Guo et al., "On calibration of modern neural networks", ICML 2017."""
 
 _SMALLEST = 1e-300
 """Stands for a probability that was rounded to zero, whose logarithm would be infinite."""
+
+_SURE = 1e-15
+"""The log loss takes no probability for smaller, as scikit-learn once did: one sure error would outweigh all else."""
+
+
+STATISTICS = ("brier", "log_loss", "ece")
+"""What `calibration_statistics` gives."""
 
 
 class Bin(TypedDict):
@@ -65,7 +76,7 @@ def reliability(labels_N: Ints, probabilities_NK: Floats) -> list[Bin]:
 
 
 def calibration_statistics(labels_N: Ints, probabilities_NK: Floats) -> Callable[[Floats], dict[str, Floats]]:
-    """Return a function from the counts of draws [R, N] to Brier score and expected calibration error [R].
+    """Return a function from the counts of draws [R, N] to Brier score, log loss and expected calibration error [R].
 
     Note: for two classes the Brier score is (probability - event)^2 of class 1, in [0, 1]; for more it is the sum over
     the classes, in [0, 2]. The calibration error is the mean distance of the bins from the diagonal, weighted by their
@@ -74,13 +85,68 @@ def calibration_statistics(labels_N: Ints, probabilities_NK: Floats) -> Callable
     scores_N, events_N = scored_events(labels_N, probabilities_NK)
     classes = probabilities_NK.shape[1]
     errors_N = ((probabilities_NK - np.eye(classes)[labels_N]) ** 2).sum(axis=1) / (2.0 if classes == 2 else 1.0)
+    surprise_N = -np.log(np.maximum(probabilities_NK[np.arange(len(labels_N)), labels_N], _SURE))
     gaps_NE = np.eye(BINS)[_bins(scores_N)] * (scores_N - events_N)[:, None]
 
     def evaluate(counts_RN: Floats) -> dict[str, Floats]:
         n_R = counts_RN.sum(axis=1)
-        return {"brier": counts_RN @ errors_N / n_R, "ece": np.abs(counts_RN @ gaps_NE).sum(axis=1) / n_R}
+        return {
+            "brier": counts_RN @ errors_N / n_R,
+            "log_loss": counts_RN @ surprise_N / n_R,
+            "ece": np.abs(counts_RN @ gaps_NE).sum(axis=1) / n_R,
+        }
 
     return evaluate
+
+
+def intercept_and_slope(labels_N: Ints, probabilities_NK: Floats, groups_N: Ints | None = None) -> dict[str, Estimate]:
+    """Return Cox's recalibration of the log-odds of `scored_events`, with 95 % intervals.
+
+    Args:
+        labels_N: [N] classes.
+        probabilities_NK: [N, K].
+        groups_N: [N] number of each sample's group (patient, site); None takes samples as independent.
+
+    Returns:
+        - "intercept": a of logit P(event) = a + logit p; 0 where events are as frequent as predicted, above 0 where
+          they are more frequent (calibration in the large);
+        - "slope": b of logit P(event) = a + b logit p, with an a of its own; 1 is right, below 1 the probabilities are
+          too extreme.
+        All None where events and predictions determine none, such as with perfect separation.
+
+    Source: Cox, "Two further applications of a model for binary regression", Biometrika 45 (1958); Van Calster et al.,
+        "Calibration: the Achilles heel of predictive analytics", BMC Medicine 17 (2019). The intervals are Wald's; with
+        groups of the sandwich estimate, with t quantiles of the smaller number of groups per class.
+    """
+    from scipy.stats import norm, t
+
+    scores_N, happened_N = scored_events(labels_N, probabilities_NK)
+    events_N = happened_N == 1.0
+    if probabilities_NK.shape[1] == 2:
+        logs_N2 = _logarithms(probabilities_NK)
+        odds_N = logs_N2[:, 1] - logs_N2[:, 0]
+    else:
+        odds_N = _logarithms(scores_N) - _logarithms(1.0 - scores_N)
+    ones_N = np.ones_like(odds_N)
+    quantile, groups_N = norm.ppf(1.0 - TAIL), shared(groups_N)
+    if groups_N is not None:
+        smaller = min(len(np.unique(groups_N[side])) for side in (events_N, ~events_N))
+        quantile = t.ppf(1.0 - TAIL, smaller - 1) if smaller > 1 else np.nan
+    fits = {
+        "intercept": fit_logistic(ones_N[:, None], events_N, odds_N, groups_N),
+        "slope": fit_logistic(np.stack([ones_N, odds_N], axis=1), events_N, None, groups_N) if np.ptp(odds_N) else None,
+    }
+    found: dict[str, Estimate] = {}
+    for name, fit in fits.items():
+        if fit is None:
+            found[name] = {"value": None, "low": None, "high": None}
+            continue
+        value, margin = float(fit.coefficients_P[-1]), float(quantile * np.sqrt(fit.covariance_PP[-1, -1]))
+        bare = not np.isfinite(margin) or margin == 0.0
+        found[name] = {
+            "value": value, "low": None if bare else value - margin, "high": None if bare else value + margin
+        }  # fmt: skip
+    return found
 
 
 def fit_temperature(labels_N: Ints, probabilities_NK: Floats) -> float | None:

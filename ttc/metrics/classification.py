@@ -1,4 +1,4 @@
-"""Classification metrics with bootstrap intervals. Point values are scikit-learn's."""
+"""Classification metrics with intervals. Point values are scikit-learn's."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ttc.metrics import curves, intervals
+from ttc.metrics.clinic.auroc import auroc
+from ttc.metrics.clinic.proportions import proportion
 from ttc.metrics.intervals import Estimate, Floats, Ints
 
 
@@ -52,11 +54,12 @@ def classification_metrics(
             or for K > 2 the column with the highest score.
         positive_class: Label of the class that AUROC, AUPRC and F1 are about (two classes only).
         groups: [n] group (patient, site) of each sample, which the bootstrap then draws as a whole, or None.
-        bootstrap: Draws of the stratified bootstrap; 0 leaves the intervals out.
+        bootstrap: Draws of the stratified bootstrap; 0 leaves all intervals out.
         seed: Seed of the draws.
 
     Returns:
-        Each metric with its 95 % percentile interval, all as fractions; the number of samples, the number per
+        Each metric with its 95 % interval, all as fractions: exact for the accuracy, Newcombe's for the AUROC of two
+        classes (see `auroc.auroc`), percentiles of the bootstrap for the others; the number of samples, the number per
         class and the positive class. For K > 2, AUROC is the mean of one class against the rest, and AUPRC and F1 are
         left out. With a single class in the labels the ranking metrics and MCC
         are None.
@@ -90,6 +93,11 @@ def classification_metrics(
     statistics, groups_N = _statistics(labels_N, scores_N, predictions_N), intervals.numbered(groups, len(labels_N))
     draws = intervals.bootstrap(statistics, labels_N, bootstrap, seed, groups_N)
     estimates = {name: intervals.estimate(value, draws.get(name)) for name, value in points.items()}
+    if bootstrap:
+        # The values stay scikit-learn's, to the last digit.
+        estimates["accuracy"] = {**proportion(predictions_N == labels_N, groups_N), "value": points["accuracy"]}
+        if classes == 2:
+            estimates["auroc"] = {**auroc(labels_N == 1, scores_N[:, 1], groups_N), "value": points["auroc"]}
     counts = np.bincount(labels_N, minlength=classes).tolist()
     if classes == 2 and positive_class == 0:
         counts.reverse()

@@ -1,24 +1,28 @@
 """All classification metrics of one set of predictions, in one call.
 
-Shape suffixes: N samples, K classes, R draws.
+Shape suffixes: N samples, K classes, R draws, T thresholds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from ttc.metrics import calibration, curves, intervals
+from ttc.metrics import calibration, intervals
 from ttc.metrics.classification import classification_metrics
+from ttc.metrics.clinic import calibrators, operating_points
+from ttc.metrics.clinic.net_benefit import CURVE_THRESHOLDS, net_benefit_statistics, treat_all
+from ttc.metrics.clinic.operating_points import Statistics, undefined
+from ttc.metrics.clinic.subgroups import group_rows
 from ttc.metrics.delong import delong
 from ttc.metrics.intervals import Estimate, Floats, Ints
-from ttc.metrics.thresholds import DECISIONS, choose_thresholds, confusion_of, decision_metrics, predictive_values
+from ttc.metrics.thresholds import choose_thresholds
 
-Statistics = Callable[[Floats], Mapping[str, Floats]]
-"""From the counts of draws [R, N] to values [R] by name; a name with slashes is a path in the result."""
+DECISION_THRESHOLDS = (0.05, 0.1, 0.2)
+"""Probabilities at which the net benefit is given unless others are asked for."""
 
 
 def clinical_metrics(
@@ -26,35 +30,46 @@ def clinical_metrics(
     probabilities: ArrayLike,
     *,
     validation: tuple[ArrayLike, ArrayLike] | None = None,
+    calibrated: ArrayLike | None = None,
+    calibrated_at: Sequence[float] | None = None,
     groups: Sequence[str] | None = None,
+    group_name: str = "groups",
     positive_class: int = 1,
     deploy_prevalence: Sequence[float] = (),
+    decision_thresholds: Sequence[float] = DECISION_THRESHOLDS,
     bootstrap: int = 2000,
     seed: int = 0,
 ) -> dict[str, object]:
-    """Evaluate the probabilities of one split.
+    """Evaluate the scores of one split.
 
     Args:
         labels: [N] integers from 0 to K - 1.
-        probabilities: [N, K] class probabilities.
-        validation: labels and probabilities of the validation split, which thresholds and temperature are chosen on;
-            None where there is none.
+        probabilities: [N, K] raw class probabilities, the scores.
+        validation: labels and scores of the validation split, which thresholds and temperature are chosen on; None
+            where there is none.
+        calibrated: [N, K] what a calibrator that validation fitted makes of the scores; None where there is none.
+        calibrated_at: [K] share of each class at which they hold; None for the shares of the labels.
         groups: [N] group (site, device, patient) of each sample, for the table by group, or None. All intervals are
             then those of samples that share a group: the bootstrap draws whole groups, DeLong's variance is
-            Obuchowski's.
+            Obuchowski's, exact intervals have the effective number of samples.
+        group_name: what groups are, in the plural, for the words.
         positive_class: the class that the metrics of two classes are about.
-        deploy_prevalence: shares of the positive class, in (0, 1), that PPV, NPV and AUPRC are also given for.
-        bootstrap: draws of the stratified bootstrap; 0 leaves the intervals out.
+        deploy_prevalence: shares of the positive class, in (0, 1), that PPV, NPV, AUPRC and net benefit are also given
+            for.
+        decision_thresholds: probabilities, in (0, 1), at which the net benefit is given.
+        bootstrap: draws of the stratified bootstrap; 0 leaves all intervals out.
         seed: of the draws.
 
     Returns:
         JSON-safe; an estimate is {"value", "low", "high"} with a 95 % interval, None where not defined.
-        - "intervals": "draws", and what was taken as independent: "resampled" ("samples" or "groups") and how many
-          "units" there are;
+        - "intervals": "draws", and what they rest on, see `intervals.Basis`;
         - all of `classification_metrics`: decisions at 0.5, or the most probable of K > 2 classes;
-        - "brier", "ece", and "brier_scaled", "ece_scaled" after temperature scaling: estimates;
-        - "details": "temperature", "reliability", "reliability_scaled" (see `calibration.Bin`) and "groups" (a row
-          each, or None).
+        - "brier", "log_loss", "ece" of the scores, and "brier_scaled", "log_loss_scaled", "ece_scaled" after
+          temperature scaling: estimates; the calibration error has no interval, since the bootstrap's lies above it;
+        - "calibration": "before" (the scores) and "after" (the calibrated probabilities) -> "brier", "log_loss",
+          "ece", and "intercept", "slope" of `calibration.intercept_and_slope`: estimates;
+        - "details": "temperature", "reliability", "reliability_scaled", "reliability_calibrated" (see
+          `calibration.Bin`), "calibrated_at" and "groups" (a row each, or None).
         For two classes also:
         - "auroc_delong": estimate with "variance";
         - "sensitivity_at_specificity_90", "_95", "specificity_at_sensitivity_90", "_95": estimates, points of the ROC
@@ -62,51 +77,61 @@ def clinical_metrics(
         - "operating_points": rule of `thresholds.RULES` -> estimates of `decision_metrics` at the threshold that
           VALIDATION chose;
         - "deployment": prevalence -> "auprc" and rule -> "ppv", "npv": estimates;
-        - in "details": "thresholds" (rule -> number or None), "confusion" (rule -> tn, fp, fn, tp, or None).
+        - "net_benefit": "own" (the share in the labels) and every deploy prevalence -> decision threshold -> "model"
+          (an estimate) and "treat_all" (a number); treating none has 0;
+        - in "details": "thresholds" (rule -> number or None), "confusion" (rule -> tn, fp, fn, tp, or None),
+          "decision_curve" (prevalence -> "thresholds", "model", "low", "high", "treat_all": lists; or None).
 
     Raises:
         ValueError: wrong shapes, labels out of range, or probabilities that are none.
 
     Note: without groups the intervals take samples as independent; several images of one patient make them too
-    narrow. With fewer than about 20 groups they are rough.
+    narrow.
     """
     labels_N, probabilities_NK = _checked(labels, probabilities, "probabilities")
-    groups_N = intervals.numbered(groups, len(labels_N))
+    groups_N, classes = intervals.numbered(groups, len(labels_N)), probabilities_NK.shape[1]
     result: dict[str, object] = {
-        "intervals": {
-            "draws": bootstrap,
-            "resampled": "samples" if groups_N is None else "groups",
-            "units": len(labels_N) if groups_N is None else int(groups_N.max()) + 1,
-        },
+        "intervals": {},
         **classification_metrics(
             labels_N, probabilities_NK, positive_class=positive_class, groups=groups, bootstrap=bootstrap, seed=seed
         ),
     }
     known = None if validation is None else _checked(*validation, "validation probabilities")
-    binary = probabilities_NK.shape[1] == 2
+    made_NK = None if calibrated is None else _checked(labels_N, calibrated, "calibrated probabilities")[1]
+    held_K = calibrators.shares(labels_N, classes) if calibrated_at is None else tuple(map(float, calibrated_at))
+    binary = classes == 2
     if binary and positive_class == 0:
         # From here on the positive class of two is 1.
-        labels_N, probabilities_NK = 1 - labels_N, probabilities_NK[:, ::-1]
+        labels_N, probabilities_NK, held_K = 1 - labels_N, probabilities_NK[:, ::-1], held_K[::-1]
         known = None if known is None else (1 - known[0], known[1][:, ::-1])
+        made_NK = None if made_NK is None else made_NK[:, ::-1]
+    result["intervals"] = {"draws": bootstrap, **intervals.basis(labels_N, classes, groups_N, group_name)}
 
-    statistics, details = _calibration(labels_N, probabilities_NK, known)
+    statistics, exact, details = _calibration(labels_N, probabilities_NK, known, made_NK, groups_N)
+    details["calibrated_at"] = None if made_NK is None else list(held_K)
     threshold = None
     if binary:
         positive_N, scores_N = labels_N == 1, probabilities_NK[:, 1]
         thresholds = choose_thresholds(None if known is None else (known[0] == 1, known[1][:, 1]))
         threshold = thresholds["youden"]
-        details["thresholds"], details["confusion"] = thresholds, _confusions(positive_N, scores_N, thresholds)
+        details["thresholds"] = thresholds
+        details["confusion"] = operating_points.confusions(positive_N, scores_N, thresholds)
         result["auroc_delong"] = delong(positive_N, scores_N, groups_N)
-        statistics.append(_decisions(positive_N, scores_N, thresholds, deploy_prevalence))
-        statistics.append(_ranking(positive_N, scores_N, deploy_prevalence))
+        statistics.append(operating_points.decisions(positive_N, scores_N, thresholds, deploy_prevalence))
+        statistics.append(operating_points.readings(positive_N, scores_N, deploy_prevalence))
+        statistics.append(_benefits(labels_N, made_NK, held_K, deploy_prevalence, decision_thresholds))
+        exact |= operating_points.exact_intervals(positive_N, scores_N, thresholds, groups_N)
     details["groups"] = None if groups is None else group_rows(labels_N, probabilities_NK, groups, threshold)
 
-    def together(counts_RN: Floats) -> dict[str, Floats]:
-        return {name: values for each in statistics for name, values in each(counts_RN).items()}
-
-    draws = intervals.bootstrap(together, labels_N, bootstrap, seed, groups_N)
-    for name, values in together(np.ones((1, len(labels_N)))).items():
-        _place(result, name, intervals.estimate(float(values[0]), draws.get(name)))
+    estimates = _estimates(statistics, exact, labels_N, groups_N, bootstrap, seed)
+    if binary and bootstrap and 0 < labels_N.sum() < len(labels_N):
+        readings = {name: each for name, each in estimates.items() if "_at_s" in name}
+        estimates |= operating_points.joined_readings(positive_N, scores_N, readings, groups_N)
+    details["decision_curve"] = _curves(estimates, float(labels_N.mean()), deploy_prevalence) if binary else None
+    for name, estimate in estimates.items():
+        _place(result, name, estimate)
+    if binary:
+        _place_treat_all(result, labels_N, decision_thresholds)
     return {**result, "details": details}
 
 
@@ -124,87 +149,122 @@ def _checked(labels: ArrayLike, probabilities: ArrayLike, name: str) -> tuple[In
 
 
 def _calibration(
-    labels_N: Ints, probabilities_NK: Floats, known: tuple[Ints, Floats] | None
-) -> tuple[list[Statistics], dict[str, object]]:
-    """Return the statistics of calibration, as the probabilities are and scaled, and the details."""
+    labels_N: Ints,
+    probabilities_NK: Floats,
+    known: tuple[Ints, Floats] | None,
+    calibrated_NK: Floats | None,
+    groups_N: Ints | None,
+) -> tuple[list[Statistics], dict[str, Estimate], dict[str, object]]:
+    """Return the statistics of calibration by the bootstrap, those with intervals of their own, and the details."""
     temperature = None if known is None else calibration.fit_temperature(*known)
-    details: dict[str, object] = {
-        "temperature": temperature,
-        "reliability": calibration.reliability(labels_N, probabilities_NK),
-        "reliability_scaled": None,
+    scaled_NK = None if temperature is None else calibration.apply_temperature(probabilities_NK, temperature)
+    details: dict[str, object] = {"temperature": temperature}
+    statistics: list[Statistics] = []
+    exact: dict[str, Estimate] = {}
+    versions = {
+        ("{}", "reliability"): probabilities_NK,
+        ("{}_scaled", "reliability_scaled"): scaled_NK,
+        ("calibration/before/{}", None): probabilities_NK,
+        ("calibration/after/{}", "reliability_calibrated"): calibrated_NK,
     }
-    plain, scaled = calibration.calibration_statistics(labels_N, probabilities_NK), None
-    if temperature is not None:
-        scaled_NK = calibration.apply_temperature(probabilities_NK, temperature)
-        details["reliability_scaled"] = calibration.reliability(labels_N, scaled_NK)
-        scaled = calibration.calibration_statistics(labels_N, scaled_NK)
-
-    def rescaled(counts_RN: Floats) -> dict[str, Floats]:
-        found = _undefined(("brier", "ece"), counts_RN) if scaled is None else scaled(counts_RN)
-        return {f"{name}_scaled": values for name, values in found.items()}
-
-    return [plain, rescaled], details
-
-
-def _confusions(
-    positive_N: NDArray[np.bool_], scores_N: Floats, thresholds: Mapping[str, float | None]
-) -> dict[str, dict[str, int] | None]:
-    """Return the confusion matrix at every threshold that exists."""
-    out: dict[str, dict[str, int] | None] = {}
-    for rule, threshold in thresholds.items():
-        cells = (
-            None if threshold is None else confusion_of(positive_N, scores_N, threshold, np.ones((1, len(scores_N))))
-        )
-        out[rule] = None if cells is None else dict(zip(("tn", "fp", "fn", "tp"), map(int, cells.flat), strict=True))
-    return out
+    for (path, curve), version_NK in versions.items():
+        if curve is not None:
+            details[curve] = None if version_NK is None else calibration.reliability(labels_N, version_NK)
+        measure = None if version_NK is None else calibration.calibration_statistics(labels_N, version_NK)
+        statistics.append(partial(_renamed, path, measure))
+        missing: Estimate = {"value": None, "low": None, "high": None}
+        exact[path.format("ece")] = missing
+        if path.startswith("calibration/"):
+            fits = {"intercept": missing, "slope": missing}
+            if version_NK is not None:
+                fits = calibration.intercept_and_slope(labels_N, version_NK, groups_N)
+            exact |= {path.format(name): estimate for name, estimate in fits.items()}
+    return statistics, exact, details
 
 
-def _decisions(
-    positive_N: NDArray[np.bool_],
-    scores_N: Floats,
-    thresholds: Mapping[str, float | None],
+def _estimates(
+    statistics: Sequence[Statistics],
+    exact: Mapping[str, Estimate],
+    labels_N: Ints,
+    groups_N: Ints | None,
+    bootstrap: int,
+    seed: int,
+) -> dict[str, Estimate]:
+    """Return all estimates by path, in the order of the statistics: intervals of the bootstrap, or of `exact`."""
+
+    def together(counts_RN: Floats) -> dict[str, Floats]:
+        return {name: values for each in statistics for name, values in each(counts_RN).items()}
+
+    draws = intervals.bootstrap(together, labels_N, bootstrap, seed, groups_N)
+    points = together(np.ones((1, len(labels_N))))
+    estimates = {name: intervals.estimate(float(values[0]), draws.get(name)) for name, values in points.items()}
+    for name, estimate in exact.items():
+        value = estimates[name]["value"] if name in estimates else estimate["value"]
+        ends = (estimate["low"], estimate["high"]) if bootstrap and value is not None else (None, None)
+        estimates[name] = {"value": value, "low": ends[0], "high": ends[1]}
+    return estimates
+
+
+def _renamed(path: str, measure: Statistics | None, counts_RN: Floats) -> dict[str, Floats]:
+    found = undefined(calibration.STATISTICS, counts_RN) if measure is None else measure(counts_RN)
+    return {path.format(name): values for name, values in found.items()}
+
+
+def _benefits(
+    labels_N: Ints,
+    calibrated_N2: Floats | None,
+    held: Sequence[float],
     prevalences: Sequence[float],
+    decision_thresholds: Sequence[float],
 ) -> Statistics:
-    """Return the statistics of the decisions at every threshold, with predictive values at other prevalences."""
+    """Return the statistics of the net benefit at every prevalence, as numbers and along the decision curve."""
+    limits = [*decision_thresholds, *CURVE_THRESHOLDS]
+    names = [f"{limit:g}/model" for limit in decision_thresholds] + [f"curve/{limit:g}" for limit in CURVE_THRESHOLDS]
+    parts = {}
+    if calibrated_N2 is not None:
+        positive_N, own = labels_N == 1, calibrators.shares(labels_N, 2)
+        for key, share in {"own": None, **{f"{share:g}": share for share in prevalences}}.items():
+            there = own if share is None else calibrators.binary(share)
+            moved_N = (calibrators.shift(calibrated_N2, held, there) if min(held) > 0.0 else calibrated_N2)[:, 1]
+            parts[key] = net_benefit_statistics(positive_N, moved_N, limits, share)
 
     def evaluate(counts_RN: Floats) -> dict[str, Floats]:
         found: dict[str, Floats] = {}
-        for rule, threshold in thresholds.items():
-            reached = _reached(positive_N, scores_N, threshold, counts_RN)
-            found |= {f"operating_points/{rule}/{name}": values for name, values in reached.items()}
-            for share in prevalences:
-                found |= {
-                    f"deployment/{share:g}/{rule}/{name}": values
-                    for name, values in predictive_values(reached, share).items()
-                }
+        for key in ("own", *(f"{share:g}" for share in prevalences)):
+            paths = [f"net_benefit/{key}/{name}" for name in names]
+            if key in parts:
+                found |= dict(zip(paths, parts[key](counts_RN).T, strict=True))
+            else:
+                found |= undefined(paths, counts_RN)
         return found
 
     return evaluate
 
 
-def _reached(
-    positive_N: NDArray[np.bool_], scores_N: Floats, threshold: float | None, counts_RN: Floats
-) -> dict[str, Floats]:
-    if threshold is None:
-        return _undefined(DECISIONS, counts_RN)
-    return decision_metrics(confusion_of(positive_N, scores_N, threshold, counts_RN))
+def _curves(estimates: dict[str, Estimate], own: float, prevalences: Sequence[float]) -> dict[str, object] | None:
+    """Take the decision curves out of the estimates, and return them by prevalence."""
+    curves: dict[str, object] = {}
+    for key, share in {"own": None, **{f"{share:g}": share for share in prevalences}}.items():
+        points = [estimates.pop(f"net_benefit/{key}/curve/{limit:g}") for limit in CURVE_THRESHOLDS]
+        if any(point["value"] is not None for point in points):
+            curves[key] = {
+                "thresholds": list(CURVE_THRESHOLDS),
+                "model": [point["value"] for point in points],
+                "low": [point["low"] for point in points],
+                "high": [point["high"] for point in points],
+                "treat_all": [treat_all(own if share is None else share, limit) for limit in CURVE_THRESHOLDS],
+            }
+    return curves or None
 
 
-def _ranking(positive_N: NDArray[np.bool_], scores_N: Floats, prevalences: Sequence[float]) -> Statistics:
-    """Return the statistics that are read off the ROC curve."""
-    readings: dict[str, Callable[[curves.Curves], Floats]] = {}
-    for share in (90, 95):
-        readings[f"sensitivity_at_specificity_{share}"] = partial(curves.sensitivity_at, specificity=share / 100)
-        readings[f"specificity_at_sensitivity_{share}"] = partial(curves.specificity_at, sensitivity=share / 100)
-    for prevalence in prevalences:
-        readings[f"deployment/{prevalence:g}/auprc"] = partial(curves.average_precision, prevalence=prevalence)
-    if positive_N.all() or not positive_N.any():
-        return partial(_undefined, tuple(readings))
-    return curves.ranking_statistics(positive_N, scores_N, readings)
-
-
-def _undefined(names: Sequence[str], counts_RN: Floats) -> dict[str, Floats]:
-    return {name: np.full(len(counts_RN), np.nan) for name in names}
+def _place_treat_all(result: dict[str, object], labels_N: Ints, decision_thresholds: Sequence[float]) -> None:
+    """Put the net benefit of treating all beside that of the model."""
+    benefits = result["net_benefit"]
+    assert isinstance(benefits, dict)
+    for key, entries in benefits.items():
+        share = float(labels_N.mean()) if key == "own" else float(key)
+        for limit in decision_thresholds:
+            entries[f"{limit:g}"]["treat_all"] = treat_all(share, limit)
 
 
 def _place(result: dict[str, object], path: str, estimate: Estimate) -> None:
@@ -214,40 +274,3 @@ def _place(result: dict[str, object], path: str, estimate: Estimate) -> None:
     for folder in folders:
         inner = inner.setdefault(folder, {})  # type: ignore[assignment]  # folders hold dicts only
     inner[name] = estimate
-
-
-def group_rows(
-    labels_N: Ints, probabilities_NK: Floats, groups: Sequence[str], threshold: float | None
-) -> list[dict[str, object]]:
-    """Return a row per group, the largest group first; intervals of the AUROC only, of samples as independent.
-
-    Args:
-        labels_N: [N] classes; of two, 1 is the positive one.
-        probabilities_NK: [N, K].
-        groups: [N].
-        threshold: chosen on validation, for sensitivity and specificity; None leaves them undefined.
-
-    Returns:
-        Rows with "group", "n", "accuracy", and for two classes "positives", "auroc" (DeLong), "sensitivity" and
-        "specificity".
-    """
-    names_N, rows = np.asarray(groups), []
-    names, sizes = np.unique(names_N, return_counts=True)
-    for number in np.argsort(-sizes, kind="stable").tolist():
-        inside_N = names_N == names[number]
-        labels_G, probabilities_GK = labels_N[inside_N], probabilities_NK[inside_N]
-        binary = probabilities_GK.shape[1] == 2
-        decisions_G = probabilities_GK[:, 1] >= 0.5 if binary else probabilities_GK.argmax(axis=1)
-        row: dict[str, object] = {
-            "group": str(names[number]),
-            "n": len(labels_G),
-            "accuracy": float((decisions_G == labels_G).mean()),
-        }
-        if binary:
-            positive_G, scores_G = labels_G == 1, probabilities_GK[:, 1]
-            reached = _reached(positive_G, scores_G, threshold, np.ones((1, len(labels_G))))
-            row |= {"positives": int(positive_G.sum()), "auroc": delong(positive_G, scores_G)}
-            for name in ("sensitivity", "specificity"):
-                row[name] = intervals.estimate(float(reached[name][0]), None)["value"]
-        rows.append(row)
-    return rows

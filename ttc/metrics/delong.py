@@ -51,14 +51,17 @@ def delong(positive_N: NDArray[np.bool_], scores_N: Floats, groups_N: Ints | Non
             independent.
 
     Returns:
-        All None where a class has no sample; variance and interval None where one has a single sample or group.
+        All None where a class has no sample; variance and interval None where one has a single sample or group, and no
+        interval where the variance is zero: perfect separation, or equal scores.
+
+    Note: with few samples of a class it covers too rarely, see `auroc.auroc`.
     """
     if positive_N.all() or not positive_N.any():
         return {"value": None, "variance": None, "low": None, "high": None}
     over_P, under_M = placements(positive_N, scores_N)
     value, variance = float(over_P.mean()), _variance(positive_N, over_P, under_M, groups_N)
-    if variance is None:
-        return {"value": value, "variance": None, "low": None, "high": None}
+    if not variance:
+        return {"value": value, "variance": variance, "low": None, "high": None}
     margin = _Z * math.sqrt(variance)
     return {"value": value, "variance": variance, "low": max(0.0, value - margin), "high": min(1.0, value + margin)}
 

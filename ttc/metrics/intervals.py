@@ -1,4 +1,4 @@
-"""Stratified bootstrap intervals of classification metrics, one matrix operation for many draws.
+"""Stratified bootstrap intervals of classification metrics, one matrix operation for many draws; what they rest on.
 
 A draw is held as the number of times that it picks each sample: every metric is then a weighted one.
 
@@ -26,6 +26,57 @@ class Estimate(TypedDict):
     high: float | None
 
 
+FEW = 20
+"""With fewer positive samples, or groups that hold one, bootstrap intervals are rough."""
+
+
+class Basis(TypedDict):
+    """What intervals rest on.
+
+    Attributes:
+        resampled: "samples" or "groups": what is taken as independent.
+        units: how many of them there are.
+        smallest: samples of the smallest class.
+        smallest_groups: groups that hold one of them; None without groups.
+        rough: whether that is fewer than FEW.
+        rests_on: the same in words, such as "11 positives of 9 groups: rough".
+    """
+
+    resampled: str
+    units: int
+    smallest: int
+    smallest_groups: int | None
+    rough: bool
+    rests_on: str
+
+
+def basis(labels_N: Ints, classes: int, groups_N: Ints | None = None, units: str = "groups") -> Basis:
+    """Say what the intervals of a split rest on.
+
+    Args:
+        labels_N: [N] class numbers; of two, 1 is the positive one.
+        classes: how many there are.
+        groups_N: [N] number of each sample's group, or None.
+        units: what groups are, for the words: "groups", "patients", "sites".
+    """
+    counts = np.bincount(labels_N, minlength=classes)
+    label = int(counts.argmin()) if classes > 2 or counts[0] < counts[1] else 1
+    name = ("negatives", "positives")[label] if classes == 2 else f"samples of class {label}"
+    smallest, holding = int(counts[label]), None
+    if groups_N is not None:
+        holding = len(np.unique(groups_N[labels_N == label]))
+    rough = (smallest if holding is None else holding) < FEW
+    words = f"{smallest} {name}" + ("" if holding is None else f" of {holding} {units}") + (": rough" if rough else "")
+    return {
+        "resampled": "samples" if groups_N is None else "groups",
+        "units": len(labels_N) if groups_N is None else int(groups_N.max()) + 1,
+        "smallest": smallest,
+        "smallest_groups": holding,
+        "rough": rough,
+        "rests_on": words,
+    }
+
+
 _CHUNK_BYTES = 32 * 2**20
 _KEPT_BYTES = 128 * 2**20
 _COUNT = np.uint32
@@ -50,6 +101,11 @@ def numbered(groups: Sequence[str] | None, samples: int) -> Ints | None:
         raise ValueError(f"groups has {len(groups)} entries for {samples} labels")
     numbers: dict[str, int] = {}
     return np.array([numbers.setdefault(group, len(numbers)) for group in groups], dtype=np.int64)
+
+
+def shared(groups_N: Ints | None) -> Ints | None:
+    """Return the groups, or None where none holds two samples: samples are then independent."""
+    return None if groups_N is None or len(np.unique(groups_N)) == len(groups_N) else groups_N
 
 
 def bootstrap_counts(labels_N: Ints, draws: int, seed: int, groups_N: Ints | None = None) -> Iterator[Floats]:
@@ -139,19 +195,30 @@ def bootstrap(
 
 
 def estimate(value: float | None, draws_R: Floats | None) -> Estimate:
-    """Join a point value with the 2.5 % and 97.5 % percentiles of its draws.
+    """Join a point value with the 2.5 % and 97.5 % percentiles of its draws, between which it always lies.
 
     Args:
         value: the point value; None or NaN where it is not defined.
         draws_R: the draws, or None without an interval; those in which the metric is not defined (NaN) are left out.
+
+    Returns:
+        No interval where all draws agree, as after perfect separation: they say nothing about other samples.
     """
     if value is None or np.isnan(value):
         return {"value": None, "low": None, "high": None}
     defined_R = np.empty(0) if draws_R is None else draws_R[~np.isnan(draws_R)]
     if not len(defined_R):
         return {"value": float(value), "low": None, "high": None}
-    low, high = np.percentile(defined_R, [2.5, 97.5])
-    return {"value": float(value), "low": float(low), "high": float(high)}
+    low, high = np.percentile(defined_R, [2.5, 97.5]).tolist()
+    return within(float(value), low, high)
+
+
+def within(value: float, low: float, high: float) -> Estimate:
+    """Return an estimate whose interval holds its value; no interval where that has no width."""
+    low, high = min(low, value), max(high, value)
+    if high - low < 1e-12:
+        return {"value": value, "low": None, "high": None}
+    return {"value": value, "low": low, "high": high}
 
 
 def weighted_confusion(labels_N: Ints, predictions_N: Ints, counts_RN: Floats, classes: int) -> Floats:

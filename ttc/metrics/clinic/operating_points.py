@@ -1,0 +1,139 @@
+"""What decisions reach: at the thresholds that validation chose, and at points of the ROC curve.
+
+Shape suffixes: N samples, R draws, T thresholds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ttc.metrics import curves
+from ttc.metrics.clinic.proportions import proportion
+from ttc.metrics.intervals import Estimate, Floats, Ints
+from ttc.metrics.thresholds import DECISIONS, confusion_of, decision_metrics, predictive_values
+
+Statistics = Callable[[Floats], Mapping[str, Floats]]
+"""From the counts of draws [R, N] to values [R] by name; a name with slashes is a path in the result."""
+
+
+def confusions(
+    positive_N: NDArray[np.bool_], scores_N: Floats, thresholds: Mapping[str, float | None]
+) -> dict[str, dict[str, int] | None]:
+    """Return the confusion matrix at every threshold that exists."""
+    out: dict[str, dict[str, int] | None] = {}
+    for rule, threshold in thresholds.items():
+        cells = (
+            None if threshold is None else confusion_of(positive_N, scores_N, threshold, np.ones((1, len(scores_N))))
+        )
+        out[rule] = None if cells is None else dict(zip(("tn", "fp", "fn", "tp"), map(int, cells.flat), strict=True))
+    return out
+
+
+def decisions(
+    positive_N: NDArray[np.bool_],
+    scores_N: Floats,
+    thresholds: Mapping[str, float | None],
+    prevalences: Sequence[float],
+) -> Statistics:
+    """Return the statistics of the decisions at every threshold, with predictive values at other prevalences."""
+
+    def evaluate(counts_RN: Floats) -> dict[str, Floats]:
+        found: dict[str, Floats] = {}
+        for rule, threshold in thresholds.items():
+            at_threshold = reached(positive_N, scores_N, threshold, counts_RN)
+            found |= {f"operating_points/{rule}/{name}": values for name, values in at_threshold.items()}
+            for share in prevalences:
+                found |= {
+                    f"deployment/{share:g}/{rule}/{name}": values
+                    for name, values in predictive_values(at_threshold, share).items()
+                }
+        return found
+
+    return evaluate
+
+
+def reached(
+    positive_N: NDArray[np.bool_], scores_N: Floats, threshold: float | None, counts_RN: Floats
+) -> dict[str, Floats]:
+    if threshold is None:
+        return undefined(DECISIONS, counts_RN)
+    return decision_metrics(confusion_of(positive_N, scores_N, threshold, counts_RN))
+
+
+def readings(positive_N: NDArray[np.bool_], scores_N: Floats, prevalences: Sequence[float]) -> Statistics:
+    """Return the statistics that are read off the ROC curve."""
+    points: dict[str, Callable[[curves.Curves], Floats]] = {}
+    for share in (90, 95):
+        points[f"sensitivity_at_specificity_{share}"] = partial(curves.sensitivity_at, specificity=share / 100)
+        points[f"specificity_at_sensitivity_{share}"] = partial(curves.specificity_at, sensitivity=share / 100)
+    for prevalence in prevalences:
+        points[f"deployment/{prevalence:g}/auprc"] = partial(curves.average_precision, prevalence=prevalence)
+    if positive_N.all() or not positive_N.any():
+        return partial(undefined, tuple(points))
+    return curves.ranking_statistics(positive_N, scores_N, points)
+
+
+def undefined(names: Sequence[str], counts_RN: Floats) -> dict[str, Floats]:
+    return {name: np.full(len(counts_RN), np.nan) for name in names}
+
+
+def exact_intervals(
+    positive_N: NDArray[np.bool_], scores_N: Floats, thresholds: Mapping[str, float | None], groups_N: Ints | None
+) -> dict[str, Estimate]:
+    """Return sensitivity, specificity, PPV, NPV and accuracy at every threshold, by path, with exact intervals."""
+    found: dict[str, Estimate] = {}
+    for rule, threshold in thresholds.items():
+        if threshold is None:
+            continue
+        called_N = scores_N >= threshold
+        sides = {
+            "sensitivity": (positive_N, called_N),
+            "specificity": (~positive_N, ~called_N),
+            "ppv": (called_N, positive_N),
+            "npv": (~called_N, ~positive_N),
+            "accuracy": (np.ones_like(called_N), called_N == positive_N),
+        }
+        for name, (among_N, hits_N) in sides.items():
+            groups = None if groups_N is None else groups_N[among_N]
+            found[f"operating_points/{rule}/{name}"] = proportion(hits_N[among_N], groups)
+    return found
+
+
+def joined_readings(
+    positive_N: NDArray[np.bool_], scores_N: Floats, estimates: Mapping[str, Estimate], groups_N: Ints | None
+) -> dict[str, Estimate]:
+    """Join the bootstrap intervals of points of the ROC curve with the exact ones of the same shares.
+
+    The bootstrap knows that the threshold is uncertain, but not that a few samples without an error do not exclude
+    errors; the exact interval is the other way round.
+
+    Args:
+        positive_N: [N] whether a sample is positive; both kinds occur.
+        scores_N: [N] scores.
+        estimates: "sensitivity_at_specificity_90", ... with the intervals of the bootstrap.
+        groups_N: [N] number of each sample's group, or None.
+    """
+    curve = curves.ranking_curves(positive_N, scores_N)(np.ones((1, len(scores_N))))
+    distinct_T = np.unique(scores_N)[::-1]
+    found: dict[str, Estimate] = {}
+    for name, estimate in estimates.items():
+        if estimate["value"] is None:
+            continue
+        wants_sensitivity = name.startswith("sensitivity_at")
+        given_T, wanted_T = (curve.specificity_RT[0], curve.sensitivity_RT[0])[:: 1 if wants_sensitivity else -1]
+        reached_T = np.where(given_T >= float(name[-2:]) / 100.0, wanted_T, -1.0)
+        # Without such a point none is called positive.
+        threshold = distinct_T[reached_T.argmax()] if reached_T.max() >= 0.0 else np.inf
+        side_N = positive_N if wants_sensitivity else ~positive_N
+        right_N = (scores_N >= threshold) == positive_N if reached_T.max() >= 0.0 else np.zeros_like(positive_N)
+        exact = proportion(right_N[side_N], None if groups_N is None else groups_N[side_N])
+        if exact["low"] is None or exact["high"] is None:
+            continue
+        lows, highs = ([each for each in ends if each is not None] for ends in zip(
+            (estimate["low"], estimate["high"]), (exact["low"], exact["high"]), strict=True))  # fmt: skip
+        found[name] = {"value": estimate["value"], "low": min(lows), "high": max(highs)}
+    return found
