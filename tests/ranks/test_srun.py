@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
-from tests.processes import Result, Running, free_port, run_ranks
+from tests.processes import Result, Running, free_port, run_ranks, start_ranks
 from tests.smoke.runs import assert_same_weights
 from ttc.distributed.launch import Task, meeting_point, task
 
@@ -104,3 +105,13 @@ def test_others_that_fail_with_a_task_are_silent(tmp_path: Path) -> None:
         lines = [line for each in results for line in each.stderr.splitlines() if "error" in line]
         assert len(lines) == 1, lines
         assert "is not empty and holds no run" in lines[0]
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "cuda:256", "gpu"])
+def test_an_error_before_the_processes_have_joined_is_told_once(device: str, tmp_path: Path) -> None:
+    words = ("--device", device)
+    tasks = srun(*words, folder=tmp_path)
+    ranks = [each.wait() for each in start_ranks(2, "compute_metrics", *words, "--checkpoint", "x.pt", folder=tmp_path)]
+    for first, second in (tasks, ranks):
+        assert (first.code, second.code, second.stderr) == (1, 1, "")
+        assert re.fullmatch(rf"error \(rank 0\): --device {device}.*; use .*auto.*\n", first.stderr)

@@ -103,6 +103,28 @@ def test_status_follows_records_files_and_locks(tmp_path: Path) -> None:
     assert status(CELL, tmp_path, keep).state == "done"
 
 
+@pytest.mark.parametrize(
+    ("words", "state"),
+    [
+        ("--lr 0.1 --classes 'a b'", "done"),
+        ("--num-workers 4 --lr 0.1 --classes 'a b'", "done"),
+        ("--lr 0.1 --save-every-epochs=5 --classes 'a b' --device cpu --log-every-steps 3", "done"),
+        ("--lr 0.2 --classes 'a b'", "stopped"),
+        ("--lr 0.1 --classes 'a b' c", "stopped"),
+        ("--lr 0.1 --classes 'a b' --seed 1", "stopped"),
+        ("--lr 0.1 --classes 'a b' --num-workers-of-tomorrow 4", "stopped"),
+        ("--lr 0.1 --num-workers 'a b'", "stopped"),
+    ],
+)
+def test_lines_that_differ_in_where_they_run_are_the_same(words: str, state: str, tmp_path: Path) -> None:
+    cell = Cell("a", "a", {"pretrain": tuple(shlex.split(words))})
+    for folder in ("a", "cells"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "a" / "result.json").touch()
+    manifest.write_record(cell, tmp_path, {"pretrain": done(words=["--num-workers", "0", *WORDS])})
+    assert status(cell, tmp_path, keep).state == state
+
+
 def test_lines_are_crossed_and_left_out(tmp_path: Path) -> None:
     words = ["--recipes", "fashion-mix5-50", "fashion-mix5-99", "--methods", "untrained:1", "supcon:2", "supmin"]
     words += ["--seeds", "1", "--samplers", "shuffle", "balanced", "--skip", "*-50-supmin-*", "*-50-*-balanced-*"]

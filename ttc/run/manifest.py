@@ -19,7 +19,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import TypedDict
 
-from ttc.run import checkpoint, files, readers
+from ttc.run import checkpoint, files, readers, roles
 from ttc.run.escape import plain
 
 RESULT_FILES = {
@@ -34,7 +34,8 @@ STATES = ("done", "running", "stopped", "failed", "missing")
 """What a line can be; a stopped one was interrupted and goes on where it was."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]*")
-_GIVEN = ("--output", "--checkpoint", "--resume", "--dry-run")
+_OF_THE_RUNNER = ("--output", "--checkpoint", "--resume", "--dry-run")
+"""Flags that say what to do with a line, and in which folder; whoever runs it gives them."""
 
 Words = tuple[str, ...]
 Expand = Callable[[Words], list[str]]
@@ -156,7 +157,7 @@ def _cell(place: str, header: list[str], row: list[str]) -> Cell:
     except ValueError as error:
         raise ValueError(f"{place}: {str(error).lower()}; close the quotation") from None
     for word in (word for words in steps.values() for word in words):
-        if word.split("=", 1)[0] in _GIVEN:
+        if word.split("=", 1)[0] in _OF_THE_RUNNER:
             raise ValueError(f"{place}: {word} is given by the runner; take it out")
     return Cell(name, folder, steps)
 
@@ -221,9 +222,12 @@ def write_record(cell: Cell, results: Path, record: dict[str, Entry]) -> None:
 
 
 def entry_of(cell: Cell, step: str, results: Path, record: dict[str, Entry], expand: Expand) -> Entry | None:
-    """Return how a step with these very words, recipes included, ended; None if its result has gone since."""
+    """Return how a step with these words, recipes included, ended; None if its result has gone since.
+
+    Words may differ in flags that make no other run, such as --num-workers.
+    """
     entry = record.get(step)
-    if entry is None or entry["words"] != expand(cell.steps[step]):
+    if entry is None or roles.words_of_run(entry["words"]) != roles.words_of_run(expand(cell.steps[step])):
         return None
     gone = entry["state"] == "done" and not (results / cell.folder / RESULT_FILES[step]).is_file()
     return None if gone else entry

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -66,6 +66,20 @@ def names(*roles: Role) -> frozenset[str]:
 def makes_run(name: str) -> bool:
     """Tell whether another value of the flag makes another run."""
     return declared(name).role is not Role.WHERE
+
+
+def words_of_run(words: Sequence[str]) -> list[str]:
+    """Return the words of a command line, recipes expanded, without the flags that make no other run and their values.
+
+    A flag reaches up to the next word that begins with two hyphens, since values that do so are written FLAG=VALUE.
+    """
+    counts, kept = True, []
+    for word in words:
+        if word.startswith("--"):
+            counts = makes_run(word[2:].split("=", 1)[0].replace("-", "_"))
+        if counts:
+            kept.append(word)
+    return kept
 
 
 def makes_result(name: str) -> bool:

@@ -58,11 +58,11 @@ def pick_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if not re.fullmatch(r"cpu|cuda(:\d{1,3})?", name):
         raise ValueError(f"--device {name} is not a device; use auto, cpu, cuda or cuda:N")
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        found = torch.cuda.device_count()
-        raise ValueError(f"--device {name}: {found} CUDA devices are visible here; use --device auto or cpu")
-    return device
+    index = name.partition(":")[2]
+    if name != "cpu" and int(index or 0) >= torch.cuda.device_count():  # torch wraps an index above 127
+        count = torch.cuda.device_count()
+        raise ValueError(f"--device {name}: {count} CUDA devices are visible here; use --device auto or cpu")
+    return torch.device(name)
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
@@ -212,7 +212,14 @@ def _full_folder() -> str | None:
 
 
 def _first_to_fail(error: BaseException) -> bool:
-    """Tell whether no other process of the run has failed before: the first alone says why, others follow from it."""
+    """Tell whether no other process of the run has failed before: the first alone says why, others follow from it.
+
+    Before the processes have joined nobody can be asked. What is wrong with flags or files is then the same for all
+    processes of a machine, so that its first one speaks.
+    """
+    task = distributed.launched_task()
+    if isinstance(error, ValueError) and task.size > distributed.world_size():
+        return task.local_rank == 0
     if _no_memory(error):  # not even for a thread, whose start would abort the process
         return distributed.count_failure() == 1
     answers: list[int] = []
