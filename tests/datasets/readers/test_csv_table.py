@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ttc.datasets import DatasetSettings, load_dataset
+from ttc.datasets.classes import split_words
 
 SPLITS = ["train"] * 6 + ["val"] * 2 + ["test"] * 2
 
@@ -141,3 +143,95 @@ def test_missing_file_can_be_skipped(folder: Path) -> None:
     dataset = load_dataset(dataclasses.replace(settings, on_bad_image="skip"))
     assert len(dataset.ids) == 59
     assert [path for path, _ in dataset.bad_images] == [str(folder / "images" / "99.png")]
+
+
+def test_columns_of_other_names(folder: Path) -> None:
+    rows = [
+        f"n{k},{'sick' if k % 3 == 0 else 'well'},images/{k:02d}.png,p{k // 4},{SPLITS[k // 3 % 10]}" for k in range(60)
+    ]
+    settings = _table(folder, "image id,finding,file name,patient,fold", rows)
+    named = {"path": "file name", "label": "finding", "group": "patient", "split": "fold", "id": "image id"}
+    flags = {f"{kind}_column": name for kind, name in named.items()}
+    with pytest.raises(ValueError, match=r"group 'p\d+' is in two splits"):  # so the group column is read
+        load_dataset(dataclasses.replace(settings, **flags))
+    del flags["group_column"]
+    dataset = load_dataset(dataclasses.replace(settings, **flags))
+    assert dataset.ids[0] == "n0"
+    assert Counter(dataset.splits.tolist()) == {"train": 36, "val": 12, "test": 12}
+    with pytest.raises(ValueError, match="no column 'patients' among image id"):
+        load_dataset(dataclasses.replace(settings, **flags, group_column="patients"))
+    with pytest.raises(ValueError, match="two flags name the column 'finding'"):
+        load_dataset(dataclasses.replace(settings, **{**flags, "id_column": "finding"}))
+    with pytest.raises(ValueError, match="--path-column is for tables; --dataset digits has none"):
+        DatasetSettings("digits", path_column="file")
+
+
+def test_words_for_splits(folder: Path) -> None:
+    words = {"train": ("train", "Train", " TRAINING "), "val": ("validation", "valid"), "test": (" test ", "Testing")}
+    rows = [f"{row},{words[SPLITS[k // 3 % 10]][k % 2]}" for k, row in enumerate(_rows())]
+    dataset = load_dataset(_table(folder, "path,label,split", rows))
+    assert Counter(dataset.splits.tolist()) == {"train": 36, "val": 12, "test": 12}
+
+
+def test_images_that_move_keep_their_draw(folder: Path) -> None:
+    """With a relative table, with an absolute one, and with one that is written anew for the other place."""
+    (folder / "here").mkdir()
+    shutil.move(folder / "images", folder / "here" / "images")
+    for kind in ("absolute", "relative"):
+        digests = []
+        for place in ("here", "there/deeper"):
+            if not (folder / place).exists():
+                shutil.copytree(folder / "here", folder / place)
+            start = f"{folder / place}/" if kind == "absolute" else ""
+            settings = _table(folder / place, "path,label", [start + row for row in _rows()])
+            digests.append(load_dataset(settings).split_digest())
+        assert digests[0] == digests[1], kind
+    earlier = [load_dataset(dataclasses.replace(settings, split_rule=rule)).ids[3] for rule in (1, 2)]
+    assert earlier == ["images/03.png"] * 2, "a relative path is the id, as before"
+
+
+def test_a_split_file_is_whole_and_readable_from_any_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _table(folder, "path,label", _rows())
+    monkeypatch.chdir(folder)
+    dataset = load_dataset(DatasetSettings("csv", "table.csv", image_size=8))
+    place = folder / "elsewhere"
+    place.mkdir()
+    dataset.save_split(place / "split.csv")
+    monkeypatch.chdir(place)
+    again = load_dataset(DatasetSettings("csv", "split.csv", image_size=8))
+    assert again.split_digest() == dataset.split_digest()
+    whole = (place / "split.csv").read_bytes()
+    (place / "split.csv").write_bytes(whole[:1000])  # as a full disk left it
+    with pytest.raises(ValueError, match=r"split.csv line \d+: not 5 cells|line \d+: column 'label' is empty"):
+        load_dataset(DatasetSettings("csv", "split.csv", image_size=8))
+    monkeypatch.chdir(folder)
+    dataset.mend_split(place / "split.csv")
+    assert (place / "split.csv").read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ({"positive_classes": split_words("melanoma, in situ")}, ["not melanoma, in situ", "melanoma, in situ"]),
+        ({"positive_classes": split_words('nevus,"melanoma, in situ"')}, ["not nevus,melanoma, in situ", None]),
+        (
+            {"classes": (split_words("nevus,keratosis"), split_words("melanoma, in situ"))},
+            ["nevus,keratosis", "melanoma, in situ"],
+        ),
+    ],
+)
+def test_a_label_with_a_comma_can_be_named(flags: dict[str, object], expected: list[str | None], folder: Path) -> None:
+    labels = ("nevus", "keratosis", '"melanoma, in situ"')
+    settings = _table(folder, "path,label", [f"images/{k:02d}.png,{labels[k % 3]}" for k in range(60)])
+    names = load_dataset(dataclasses.replace(settings, **flags)).class_names  # type: ignore[arg-type]
+    assert names[0] == expected[0]
+    assert expected[1] in (None, names[1])
+
+
+def test_a_word_that_is_a_label_and_a_list_is_ambiguous(folder: Path) -> None:
+    labels = ("a", "b", '"a,b"')
+    settings = _table(folder, "path,label", [f"images/{k:02d}.png,{labels[k % 3]}" for k in range(60)])
+    with pytest.raises(ValueError, match="'a,b' is a label and a list of labels; quote"):
+        load_dataset(dataclasses.replace(settings, positive_classes=split_words("a,b")))
+    quoted = dataclasses.replace(settings, positive_classes=split_words('"a,b"'))
+    assert load_dataset(quoted).class_names == ["not a,b", "a,b"]
