@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from ttc import flags
 from ttc.flags.parser import Parser
-from ttc.results import collect, ledger_lines
+from ttc.results import brief, collect, ledger_lines
 from ttc.results.tables import COLUMNS, as_csv, as_latex, as_markdown, as_text, build_table, replace_block
 from ttc.run import runtime
 from ttc.run.checkpoint import write_text
@@ -47,6 +47,9 @@ def build_parser() -> Parser:
         default=[],
         metavar="PATTERN",
         help="put further metrics of the runs in the ledger than the table's: names with * and ?; '*' for all",
+    )
+    parser.add_argument(
+        "--brief", action="store_true", help="print five columns that need no glossary, and put them in --block"
     )
     parser.add_argument("--output", metavar="NAME", help="also write NAME.csv, NAME.md, NAME.tex and NAME-ledger.csv")
     parser.add_argument("--readme", metavar="FILE", help="Markdown file whose block is replaced")
@@ -99,7 +102,7 @@ def main() -> int:
 
     # 3. table
     table = build_table(lines)
-    sys.stdout.write(as_text(table))
+    sys.stdout.write(brief.as_text(lines) if args.brief else as_text(table))
     if args.output:
         Path(args.output).parent.mkdir(parents=True, exist_ok=True)
         for suffix, text in (
@@ -110,7 +113,7 @@ def main() -> int:
         ):
             write_text(Path(f"{args.output}{suffix}"), text)
     if args.readme:
-        replace_block(Path(args.readme), args.block, as_markdown(table))
+        replace_block(Path(args.readme), args.block, brief.as_markdown(lines) if args.brief else as_markdown(table))
     return 0
 
 

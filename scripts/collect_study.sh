@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
-# Add the finished runs of the study's manifests to the ledgers in docs/results and write docs/study.md and the README's
-# summary again.
+# Add the finished runs of the study's manifests to the ledgers in docs/results and write docs/study.md again.
 #
 #   bash scripts/collect_study.sh [FOLDER]     the folder that holds the results of each manifest; the default is runs
 #
@@ -24,4 +23,4 @@ for name in study study-ablations study-factorial study-final; do
         --also 'encoder/*/validation/*' 'projection/*/macro' projection/CAC_over_cap/minority projection/effective_rank/all \
         -- "${finished[@]}" > /dev/null
 done
-"$PYTHON" study/write_page.py --readme README.md
+"$PYTHON" study/write_page.py

@@ -47,5 +47,5 @@ for job in $(jobs -p); do wait "$job" || failed=1; done
 runs=()
 for name in "${cells[@]}"; do runs+=("$folder/$name"); done
 "$PYTHON" scripts/plot_embeddings.py --output "$folder/embeddings.png" "${runs[@]}"
-"$PYTHON" scripts/collect_results.py --output "$folder/table" "${runs[@]}"
+"$PYTHON" scripts/collect_results.py --brief --output "$folder/table" "${runs[@]}"
 echo "figure: $folder/embeddings.png   TensorBoard: $PYTHON -m tensorboard.main --logdir $folder" >&2

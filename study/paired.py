@@ -18,13 +18,12 @@ import pandas
 from numpy.typing import NDArray
 from scipy import stats
 
+from ttc.metrics.representation import COLLAPSED_COSINE
 from ttc.run.manifest import Cell
 
 _RECIPE = re.compile(r"@.*/study-[a-z]+-(?P<task>[a-z0-9]+)-(?P<majority>\d+)\.args")
 _RUN = re.compile(r"(?P<row>.+)-seed(?P<seed>\d+)")
 COSINE = "projection/mean_cosine/all"
-COLLAPSED_COSINE = 0.99
-"""Mean cosine of all pairs of test embeddings from which on a run counts as collapsed; 1 is a single point."""
 _ENUMERATED = 20
 _DRAWN = 10_000
 """The sign-flip test tries all patterns of up to 20 pairs, 2^20 of them, and draws these many of more."""

@@ -39,7 +39,6 @@ def main() -> int:
     add("--results", default=str(ROOT / "docs" / "results"), metavar="FOLDER", help="where the ledgers lie")
     add("--page", default=str(ROOT / "docs" / "study.md"), metavar="FILE", help="page whose blocks are replaced")
     add("--images", default=str(ROOT / "docs" / "images"), metavar="FOLDER", help="where the figures go")
-    add("--readme", metavar="FILE", help="file whose block `study` gets the summary, such as README.md")
     args = parser.parse(sys.argv[1:]).namespace()
     sweeps = {name: read(name, Path(args.results)) for name in SWEEPS}
     runs = sweeps["study"].runs
@@ -49,6 +48,7 @@ def main() -> int:
         )
     blocks = {
         "coverage": tables.coverage(list(sweeps.values())),
+        "summary": tables.summary(runs),
         "collapse": tables.collapse(runs, SHARES),
         "differences": tables.differences(runs, SHARES),
         "ranks": tables.rank_table(runs, SHARES, SUMMARY_ROWS),
@@ -60,8 +60,6 @@ def main() -> int:
     }
     for name, text in blocks.items():
         replace_block(Path(args.page), name, text)
-    if args.readme is not None:
-        replace_block(Path(args.readme), "study", tables.summary(runs))
     images = Path(args.images)
     figures.draw_shares(images / "study-shares.png", runs, SHARES)
     if len(sweeps["study-ablations"].runs):

@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from study import paired, tables
 from tests.processes import ROOT, run
+from ttc.results import brief
 from ttc.results.ledger_lines import from_csv
 from ttc.results.tables import as_markdown, build_table
-from ttc.run.manifest import read_manifest
 
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```\n(.*?)```", README, re.DOTALL)
@@ -58,10 +57,14 @@ def test_every_other_command_is_known() -> None:
 
 
 def test_evaluation_commands_run(tmp_path: Path) -> None:
+    make_data(tmp_path)
     for command in COMMANDS:
-        words = shlex.split(command)
+        words = shlex.split(command)[2:]
         if command.startswith("python pretrain.py --dataset digits"):
-            assert run("pretrain", *words[2:], "--epochs", 1, folder=tmp_path).code == 0
+            assert run("pretrain", *words, "--epochs", 1, folder=tmp_path).code == 0
+        elif "--output" in words and command.startswith("python pretrain.py"):
+            small = ("--epochs", 1, "--encoder", "convnet-w8", "--image-size", 16, "--batch-size", 64)
+            assert run("pretrain", *words, *small, folder=tmp_path).code == 0
     for command in COMMANDS:
         for script in ("linear_eval", "finetune", "compute_metrics"):
             if command.startswith(f"python {script}.py"):
@@ -86,22 +89,21 @@ def test_the_snippet_runs() -> None:
     assert loss.isfinite()
 
 
-def test_the_summary_of_the_study_is_that_of_its_ledger() -> None:
-    cells = read_manifest(ROOT / "scripts" / "manifests" / "study.csv")
-    runs = paired.finished_runs(cells, from_csv(ROOT / "docs" / "results" / "study-ledger.csv"))
-    (text,) = re.findall(r"<!-- study: begin -->\n(.*?)<!-- study: end -->", README, re.DOTALL)
-    stale = "stale; run python study/write_page.py --readme README.md"
-    assert text == tables.summary(runs), stale
-
-
-@pytest.mark.parametrize("block", sorted({*re.findall(r"<!-- ([\w-]+): begin -->", README)} - {"study"}))
-def test_tables_are_those_of_the_ledger(block: str) -> None:
+def test_tables_are_those_of_their_ledgers() -> None:
     """A table that was edited by hand, or left behind by a new ledger or another layout, is stale."""
-    path = ROOT / "docs" / "results" / f"{block}-ledger.csv"
-    assert path.is_file(), f"make it: scripts/collect_results.py --output docs/results/{block} RUN ..."
-    (text,) = re.findall(rf"<!-- {block}: begin -->\n(.*?)<!-- {block}: end -->", README, re.DOTALL)
-    command = (
-        f"python scripts/collect_results.py --from-csv {path.relative_to(ROOT)} --readme README.md --block {block}"
-    )
-    assert text == as_markdown(build_table(from_csv(path))), f"stale; run {command}"
+    ledgers = sorted((ROOT / "docs" / "results").glob("*-ledger.csv"))
+    assert len(ledgers) >= 6
+    for path in ledgers:
+        page = path.with_name(path.name.replace("-ledger.csv", ".md"))
+        remedy = (
+            f"python scripts/collect_results.py --from-csv {path.relative_to(ROOT)} --output {page.with_suffix('')}"
+        )
+        assert page.read_text() == as_markdown(build_table(from_csv(path))), f"{page} is stale; run {remedy}"
+
+
+def test_the_quickstarts_table_is_that_of_its_ledger() -> None:
+    path = "docs/results/quickstart-ledger.csv"
+    (text,) = re.findall(r"<!-- quickstart: begin -->\n(.*?)<!-- quickstart: end -->", README, re.DOTALL)
+    remedy = f"python scripts/collect_results.py --from-csv {path} --brief --readme README.md --block quickstart"
+    assert text == brief.as_markdown(from_csv(ROOT / path)), f"stale; run {remedy}"
     assert text.count("\n| ") >= 7

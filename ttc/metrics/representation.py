@@ -16,6 +16,9 @@ from ttc.metrics.neighbours import ClassSums, stream_class_sums
 from ttc.metrics.shares import ALONE, Share
 from ttc.metrics.uniformity import effective_rank, entropy_uniformity
 
+COLLAPSED_COSINE = 0.99
+"""Mean cosine of all pairs of embeddings from which on they count as collapsed; 1 is a single point."""
+
 _BLOCK_BYTES = {"cpu": 6 * 2**20, "cuda": 64 * 2**20}
 
 
