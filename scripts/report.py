@@ -105,12 +105,13 @@ def main() -> int:
     compared = collect.compared_with(args.compare)
     lines = collect.lines_of(runs, [*wanted, *(m for m in needed if m not in wanted)], compared=compared)
     members = sweep_figures.members_of(runs, compared)
+    # Whatever is read is read before the drawing, which takes the time.
+    texts, made_with = {**settings(runs), f"Plan of {folders[0].name}": plan_of(folders[0])}, facts(runs, lines)
     figures = sweep_figures.draw(
         members, lines, output.with_name(f"{output.stem}-figures"), args.probe, sweep_figures.kinds(args.figures)
     )
-    texts = {**settings(runs), f"Plan of {folders[0].name}": plan_of(folders[0])}
     output.parent.mkdir(parents=True, exist_ok=True)
-    write_text(output, html_report(args.title, build_table(lines), figures, texts, facts(runs, lines)))
+    write_text(output, html_report(args.title, build_table(lines), figures, texts, made_with))
     log.info("wrote %s", output)
     return 0
 

@@ -156,6 +156,12 @@ def digest(folder: Path) -> str:
     return total.hexdigest()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def started() -> None:
+    """Have the server that scripts are forked from: its own start takes as long as the imports."""
+    assert Running("scripts.manifest_status", "--help", folder=ROOT).wait(300).code == 0
+
+
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=() if name in SHORT else pytest.mark.slow) for name in CASES]
 )
