@@ -1,7 +1,8 @@
 """Measure how embeddings are arranged: SAA, CAC and the metrics that miss a collapse.
 
 python compute_metrics.py --checkpoint runs/NAME/checkpoints/last.pt
-python compute_metrics.py --embeddings FILE.npz        arrays embeddings [V, N, D] and labels [N], from any encoder
+python compute_metrics.py --embeddings FILE.npz        arrays embeddings [V, N, D] and labels [N], from any encoder;
+                                                       of features [N, D], one view, all but SAA and SAD
 torchrun --nproc-per-node 4 compute_metrics.py ...     the ranks share the pairs of many samples; the same numbers
 
 Embeds seeded augmented views of one split, prints a table, and writes metrics.json, figures (PNG and PDF),
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor
 
 from ttc import distributed, flags
+from ttc.evaluation.embeddings import read_features
 from ttc.evaluation.probe import balanced_rows, evaluation_rows
 from ttc.flags import settings
 from ttc.flags.parser import Parser
@@ -32,7 +34,6 @@ from ttc.results.metric_tables import format_table
 from ttc.run import files, ledger, runtime
 from ttc.run.folder import RunFolder
 from ttc.run.log import log, save_projector, start_logging
-from ttc.run.npz import read_arrays
 
 
 def build_parser() -> Parser:
@@ -50,24 +51,19 @@ def build_parser() -> Parser:
     return parser
 
 
-def load_embeddings(path: str) -> tuple[Tensor, Tensor]:
-    """Read embeddings [V, N, D] and labels [N] of an npz file; nothing in it is unpickled."""
-    try:
-        values, labels = read_arrays(Path(path), ("embeddings", "labels"))
-    except ValueError as error:
-        raise ValueError(
-            f"--embeddings {path} cannot be read ({error}); give an .npz with the plain arrays embeddings and labels"
-        ) from None
-    if values.ndim != 3 or labels.shape != values.shape[1:2] or not len(labels):
-        raise ValueError(
-            f"--embeddings {path}: shapes {values.shape} and {labels.shape} do not fit; "
-            f"give embeddings [views, samples, dimensions] and labels [samples]"
-        )
-    if labels.dtype.kind not in "iub" or labels.min() < 0 or labels.max() >= len(labels):
-        raise ValueError(f"--embeddings {path}: labels must be whole numbers 0, 1, ... of classes that occur")
-    if values.dtype.kind != "f":
-        raise ValueError(f"--embeddings {path}: embeddings are {values.dtype}; give floating-point numbers")
-    return torch.from_numpy(values), torch.from_numpy(labels.astype(np.int64))
+def load_embeddings(path: str, split: str = "test") -> tuple[Tensor, Tensor, list[str]]:
+    """Read embeddings [V, N, D] or features [N, D], a single view, with labels [N] and the names of the classes.
+
+    Of a file that names splits, it is the samples of one of them.
+    """
+    file = read_features(Path(path), "--embeddings")
+    assert file.labels is not None
+    if file.splits is None:
+        return file.views, file.labels, file.class_names
+    rows = torch.tensor([row for row, name in enumerate(file.splits) if name == split], dtype=torch.int64)
+    if not len(rows):
+        raise ValueError(f"--embeddings {path} has no sample of split {split!r}; choose another --split")
+    return file.views[:, rows], file.labels[rows], file.class_names
 
 
 def choose_rows(run: Pretrained, split: str, class_balance: str, most: int) -> Tensor:
@@ -160,10 +156,9 @@ def main() -> int:
     # 4. embeddings
     run, prototypes = None, None
     if args.embeddings is not None:
-        values, labels = load_embeddings(args.embeddings)
+        values, labels, class_names = load_embeddings(args.embeddings, args.split)
         embeddings = {"embeddings": values}
-        class_names = [str(label) for label in range(int(labels.max()) + 1)]
-        minority = int(torch.bincount(labels).argmin())
+        minority = int(torch.bincount(labels, minlength=len(class_names)).argmin())
     else:
         run = load_pretrained(args.checkpoint, args.data_root, args.num_workers, world.device)
         rows = choose_rows(run, args.split, args.class_balance, args.max_samples)
@@ -204,6 +199,7 @@ def main() -> int:
                 peu_draws=args.peu_draws,
                 seed=args.seed,
                 device=world.device,
+                one_view=len(living) == 1,
                 share=Share(world.rank, world.size, distributed.sum_with_gradient),
             )
         for line in [f"-- {layer}", *format_table(found[layer], class_names, minority)]:

@@ -1,6 +1,7 @@
 """Probe a frozen encoder with a linear layer.
 
 python linear_eval.py --checkpoint runs/NAME/checkpoints/last.pt
+python linear_eval.py --embeddings FILE.npz      arrays features [N, F], labels [N], perhaps split, of any encoder
 
 The checkpoint names its data, splits, normalisation and architecture, so no other flag is needed. Features are
 extracted once, in eval mode, and a logistic regression learns from (a) all training samples, (b) a balanced subset with
@@ -18,6 +19,7 @@ import argparse
 import itertools
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,7 @@ from torch import Tensor
 
 from ttc import distributed, flags
 from ttc.datasets import Dataset
+from ttc.evaluation.embeddings import as_run, read_features
 from ttc.evaluation.evaluate import Evaluation
 from ttc.evaluation.folds import stratified_folds
 from ttc.evaluation.heads import prototype_classifier, save_heads
@@ -40,17 +43,15 @@ from ttc.evaluation.probe import (
     usual_probes,
 )
 from ttc.flags import settings
+from ttc.flags.heads import FITTED, refuse_idle_heads
 from ttc.flags.parser import Parser
 from ttc.models.layers import OUTPUTS, WithStages
-from ttc.models.pretrained import embed_shared, load_pretrained, own_classifier
+from ttc.models.pretrained import Pretrained, embed_shared, load_pretrained, own_classifier
 from ttc.results.metric_tables import format_clinical, format_probes
 from ttc.run import ledger, runtime
 from ttc.run.checkpoint import contents, write_text
 from ttc.run.folder import RunFolder
 from ttc.run.log import log, save_pr_curves, start_logging
-
-FITTED = ("linear", "knn")
-"""Heads that learn from samples here; the others come with the checkpoint."""
 
 Results = dict[str, dict[str, dict[str, object]]]
 """Metrics by section ("encoder", "knn projection", "own", ...) and probe."""
@@ -63,7 +64,8 @@ def build_parser() -> Parser:
         "python linear_eval.py --checkpoint runs/digits-supmin-seed0/checkpoints/last.pt",
         writes_run=True,
     )
-    flags.add_checkpoint(parser, required=True)
+    flags.add_checkpoint(parser, required=False)
+    flags.add_embeddings(parser)
     flags.add_heads(parser)
     flags.add_probe(parser)
     flags.add_clinical(parser)
@@ -150,12 +152,28 @@ def cross_validate(evaluation: Evaluation, args: argparse.Namespace) -> Results:
     return results
 
 
-def refuse_idle(parser: Parser, args: argparse.Namespace) -> None:
-    """End with exit code 2 when a flag would have no effect on folds."""
-    if args.probes or args.class_balance != "natural":
-        parser.refuse("--folds learns from whole folds and tests every sample; leave out --probes and --class-balance")
-    if idle := [head for head in args.head if head not in FITTED]:
-        parser.refuse(f"--head {idle[0]} has nothing to learn from folds; leave out --folds")
+def open_source(
+    args: argparse.Namespace, device: torch.device
+) -> tuple[Pretrained, str, Callable[[Tensor], dict[str, Tensor]]]:
+    """Return the run, the digest of its network, and what gives the features of rows [N] by layer.
+
+    Of a file of features, `args.layers` keeps what the file holds.
+    """
+    if args.embeddings is not None:
+        file = read_features(Path(args.embeddings), "--embeddings")
+        layers = {"encoder": file.features} | ({} if file.projection is None else {"projection": file.projection})
+        args.layers = [layer for layer in args.layers if layer in layers] or ["encoder"]
+        digest = str(file.about.get("encoder_sha256", ""))
+        return as_run(file, args.seed), digest, lambda rows: {name: values[rows] for name, values in layers.items()}
+    run = load_pretrained(args.checkpoint, args.data_root, args.num_workers, device)
+    # A name that is none ends the script before the images are read.
+    network = WithStages(run.network, [layer for layer in args.layers if layer not in OUTPUTS])
+
+    def extract(rows: Tensor) -> dict[str, Tensor]:
+        both = embed_shared(network, run.dataset, run.views, rows, views=0, num_workers=args.num_workers)
+        return {**network.split(both[0][:, 0]), "projection": both[1][:, 0]}
+
+    return run, module_digest(run.network), extract
 
 
 def main() -> int:
@@ -164,8 +182,7 @@ def main() -> int:
     parser = build_parser()
     given = parser.parse(sys.argv[1:])
     args = given.namespace()
-    if args.folds is not None:
-        refuse_idle(parser, args)
+    refuse_idle_heads(parser, args, given.sources)
 
     # 2. runtime
     world = distributed.start(runtime.pick_device(args.device))
@@ -174,7 +191,8 @@ def main() -> int:
 
     # 3. run folder
     folder = RunFolder(settings.evaluation_folder(args, "linear_eval"))
-    identity = {**given.values, "checkpoint_sha256": settings.file_digest(args.checkpoint)}
+    digest = "input_sha256" if args.checkpoint is None else "checkpoint_sha256"
+    identity = {**given.values, digest: settings.file_digest(args.checkpoint or args.embeddings)}
     if distributed.from_first_rank(lambda: folder.claim(identity)):
         log.info("%s holds the finished result of this command; nothing to do", folder.path)
         if world.main:
@@ -182,7 +200,7 @@ def main() -> int:
         return 0
 
     # 4. data and model
-    run = load_pretrained(args.checkpoint, args.data_root, args.num_workers, world.device)
+    run, before, extract = open_source(args, world.device)
     args.positive_class = settings.positive_class(args.positive_class, run.description)
     if args.deploy_prevalence and len(run.description.class_names) > 2:
         raise ValueError("--deploy-prevalence is defined for two classes only; leave it out")
@@ -190,9 +208,6 @@ def main() -> int:
         "val": run.dataset.indices("val"),
         "test": evaluation_rows(run.dataset, "test", args.class_balance),
     }
-    before = module_digest(run.network)
-    # Before the images are read: a name that is none ends the script.
-    network = WithStages(run.network, [layer for layer in args.layers if layer not in OUTPUTS])
     if not args.probes and args.folds is None:
         usual = ["fraction"] if args.protocol == "paper" else PROBES
         args.probes = usual_probes(run.dataset, usual, fraction=args.probe_fraction)
@@ -204,9 +219,8 @@ def main() -> int:
         # What an encoder was trained on says nothing about how well it knows other samples.
         wanted.append(run.dataset.indices("train"))
     rows = torch.unique(torch.cat(wanted))
-    both = embed_shared(network, run.dataset, run.views, rows, views=0, num_workers=args.num_workers)
-    features = {**network.split(both[0][:, 0]), "projection": both[1][:, 0]}
-    log.info("extracted features of %d samples", len(rows))
+    features = extract(rows)
+    log.info("features of %d samples", len(rows))
 
     # 6. probes
     if world.main:
@@ -223,11 +237,11 @@ def main() -> int:
             num_workers=args.num_workers,
         )
         results = cross_validate(evaluation, args) if args.folds else evaluate(evaluation, splits, learned, args)
-        if module_digest(run.network) != before:
+        if args.checkpoint is not None and module_digest(run.network) != before:
             raise ValueError(f"--checkpoint {args.checkpoint}: the frozen encoder has changed; the result is refused")
 
         # 7. result
-        folder.save_arguments(identity, {**given.sources, "checkpoint_sha256": "content of the file"}, {})
+        folder.save_arguments(identity, {**given.sources, digest: "content of the file"}, {})
         predictions = pandas.concat(evaluation.tables)
         write_text(folder.path / "predictions.csv", predictions.to_csv(index=False))
         save_pr_curves(folder.path / "tb", predictions, args.positive_class)

@@ -1,6 +1,7 @@
 """Hand an encoder on: features, TorchScript, ONNX, safetensors, and a model card.
 
 python scripts/export.py --checkpoint runs/NAME/checkpoints/last.pt --format torchscript card
+python scripts/export.py --checkpoint runs/NAME/checkpoints/last.pt --features      for linear_eval.py --embeddings
 
 Writes to RUN/export. Every export is read back and compared with the network; a difference beyond rounding is an error.
 """
@@ -17,12 +18,14 @@ import torch
 from torch import Tensor
 
 from ttc import flags
+from ttc.evaluation.embeddings import about_text
 from ttc.evaluation.export import ExportedEncoder, check_parity, save_onnx, save_safetensors, save_torchscript
 from ttc.evaluation.model_card import model_card
 from ttc.evaluation.new_images import encode, read_images
+from ttc.evaluation.probe import module_digest
 from ttc.flags import settings
 from ttc.flags.parser import Parser
-from ttc.models.pretrained import embed_shared, load_network, load_pretrained
+from ttc.models.pretrained import Pretrained, embed_shared, load_network, load_pretrained
 from ttc.run import files, runtime
 from ttc.run.checkpoint import write_text
 from ttc.run.log import log, start_logging
@@ -45,6 +48,7 @@ def build_parser() -> Parser:
         default=["torchscript", "safetensors", "card"],
         help="features: npz of the run's own images, or of --images; torchscript and onnx need no code of this project",
     )
+    add("--features", action="store_true", help="short for --format features")
     add("--images", metavar="PATH", help="folder, CSV table or npz file whose features are wanted instead of the run's")
     flags.add_runtime(parser, precision=False)
     flags.add_evaluation_output(parser)
@@ -64,8 +68,24 @@ def features_of_run(
         "projection": z,
         "ids": np.array(run.dataset.ids),
         "labels": run.dataset.labels.numpy(),
-        "splits": run.dataset.splits,
+        "split": run.dataset.splits,
         "class_names": np.array(run.dataset.class_names),
+        "about": about_text(about_run(run)),
+        **({} if run.dataset.groups is None else {"groups": np.array(run.dataset.groups)}),
+    }
+
+
+def about_run(run: Pretrained) -> dict[str, object]:
+    """Say which run features come from: what `embeddings.ABOUT` lists."""
+    description = run.description
+    return {
+        "method": description.method,
+        "dataset": description.data["name"],
+        "seed": description.seed,
+        "step": run.step,
+        "split_rule": run.dataset.settings.split_rule,
+        "encoder_sha256": module_digest(run.network),
+        "minority_class": description.minority_class,
     }
 
 
@@ -87,6 +107,8 @@ def main() -> int:
     # 1. parse
     parser = build_parser()
     args = parser.parse(sys.argv[1:]).namespace()
+    if args.features:
+        args.format = ["features"]
     if args.images is not None and "features" not in args.format:
         parser.refuse("--images goes with --format features")
     start_logging(main=True)

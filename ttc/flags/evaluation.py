@@ -27,6 +27,17 @@ def add_checkpoint(parser: Parser, *, required: bool) -> None:
     )
 
 
+def add_embeddings(parser: Parser) -> None:
+    """Add features as the alternative to a checkpoint."""
+    parser.add_argument_group("data").add_argument(
+        "--embeddings",
+        role=Role.WHERE,
+        metavar="FILE.npz",
+        help="use the arrays features [N, F] (or embeddings), labels [N] and perhaps split, groups and ids of this "
+        "file instead of a checkpoint; for encoders that were trained elsewhere",
+    )
+
+
 def add_evaluation_set(parser: Parser) -> None:
     """Add which samples are evaluated."""
     parser.add_argument_group("evaluation").add_argument(
@@ -171,8 +182,8 @@ def add_metrics(parser: Parser) -> None:
         "--embeddings",
         role=Role.WHERE,
         metavar="FILE.npz",
-        help="evaluate the arrays embeddings [V, N, D] (V >= 2 views) and labels [N] of this file, from any "
-        "encoder, instead of a checkpoint",
+        help="evaluate the arrays embeddings [V, N, D] (V >= 2 views), or features [N, D], and labels [N] of this "
+        "file, from any encoder, instead of a checkpoint",
     )
     add(
         "--split",

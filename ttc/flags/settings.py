@@ -209,6 +209,8 @@ def evaluation_folder(args: argparse.Namespace, name: str) -> Path:
     """Return where an evaluation writes: the flag, or a folder in the run that the checkpoint belongs to."""
     if args.output is not None:
         return Path(args.output)
+    if args.checkpoint is None:
+        return Path(args.embeddings).with_suffix("") / name
     folder = run_of(args.checkpoint) / name
     files.refuse_special(folder)
     return folder
@@ -229,7 +231,8 @@ def file_digest(path: str) -> str:
     try:
         return hashlib.sha256(files.read_bytes(Path(path), files.run_of(Path(path)))).hexdigest()
     except OSError as error:
-        raise ValueError(f"--checkpoint {path} cannot be read ({error.strerror}); pass an existing file") from None
+        flag = "--embeddings" if path.endswith(".npz") else "--checkpoint"
+        raise ValueError(f"{flag} {path} cannot be read ({error.strerror}); pass an existing file") from None
 
 
 def positive_class(label: int | None, description: Description) -> int:

@@ -17,12 +17,12 @@ class SupportsArray(Protocol):
         """Return the values as an array."""
 
 
-def unit_rows(embeddings: SupportsArray, device: torch.device | str | None) -> torch.Tensor:
+def unit_rows(embeddings: SupportsArray, device: torch.device | str | None, least: int = 2) -> torch.Tensor:
     """Check the embeddings and return them as new unit rows [V, N, D] in float64."""
     given = torch.as_tensor(embeddings, device=device).detach()
     if given.ndim != 3 or given.shape[1] < 1 or given.shape[2] < 1:
         raise ValueError(f"embeddings has shape {tuple(given.shape)}, not [views, samples, dimensions]")
-    if given.shape[0] < 2:
+    if given.shape[0] < least:
         raise ValueError("embeddings has 1 view, but needs at least 2: SAD and SAA compare the views of a sample")
     if given.is_complex():
         raise ValueError(f"embeddings has type {given.dtype}, but must be real")

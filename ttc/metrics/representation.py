@@ -74,6 +74,7 @@ def representation_metrics(
     block_rows: int | None = None,
     device: torch.device | str | None = None,
     share: Share = ALONE,
+    one_view: bool = False,
 ) -> RepresentationMetrics:
     """Measure how embeddings of several views per sample are arranged on the unit sphere.
 
@@ -97,6 +98,7 @@ def representation_metrics(
         device: Where to compute; by default where the embeddings are.
         share: Which part of the pairs this process compares, if several hold the same embeddings. The result is that
             of one process, to the last digit, and the same in all of them.
+        one_view: whether V = 1 is enough; SAD and SAA, which compare the views of a sample, are then not defined.
 
     Returns:
         A nested dict of plain numbers (JSON-safe), None where a value is not defined. Each metric has `per_class`,
@@ -116,7 +118,7 @@ def representation_metrics(
         Rows at equal distance enter with their expected value under random tie-breaking, so that a full
         collapse scores chance exactly. k is at least 1.
     """
-    unit_VND = unit_rows(embeddings, device)
+    unit_VND = unit_rows(embeddings, device, least=1 if one_view else 2)
     views, samples, dim = unit_VND.shape
     labels_N = checked_labels(labels, samples, num_classes).to(unit_VND.device)
     if not 0.0 < radius <= 1.0:
@@ -140,9 +142,13 @@ def representation_metrics(
         effective_rank(part) if many else None
         for part, many in zip(torch.split(unit_MD, class_rows), alike, strict=True)
     ]
+    alignment = _sample_alignment(unit_MD.view(samples, views, dim), class_rows)
+    by_neighbour = _neighbour_metrics(sums, class_rows, alike, neighbours)
+    if views == 1:
+        alignment = by_neighbour["SAA"] = {"per_class": [None] * classes, "macro": None, "all": None}
     return {
-        "SAD": _sample_alignment(unit_MD.view(samples, views, dim), class_rows),
-        **_neighbour_metrics(sums, class_rows, alike, neighbours),
+        "SAD": alignment,
+        **by_neighbour,
         "PEU": _uniformity(unit_MD, class_rows, alike, peu_draws, seed, share) if peu_draws else None,
         "effective_rank": {"per_class": ranks, "macro": _macro(ranks), "all": effective_rank(unit_MD)},
         "mean_cosine": _mean_cosine(unit_MD, class_rows, alike),
