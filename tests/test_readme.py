@@ -34,7 +34,16 @@ def make_data(folder: Path) -> None:
     (folder / "TABLE.csv").write_text("\n".join(lines) + "\n")
 
 
-@pytest.mark.parametrize("command", [each for each in COMMANDS if "pretrain.py" in each])
+PRETRAINED = [command for command in COMMANDS if "--data-root FOLDER" in command and "pretrain.py" in command]
+
+
+def test_commands_with_pretrained_weights_are_those_that_another_test_runs() -> None:
+    text = (ROOT / "docs" / "choosing.md").read_text()  # tests/smoke/test_pretrained_start.py follows that page
+    assert len(PRETRAINED) == 3
+    assert all(f"\n{command}\n" in text for command in PRETRAINED)
+
+
+@pytest.mark.parametrize("command", [line for line in COMMANDS if "pretrain.py" in line and line not in PRETRAINED])
 def test_pretraining_commands_plan(command: str, tmp_path: Path) -> None:
     if "fashion" in command and not FASHION.is_dir():
         pytest.skip(f"needs {FASHION} (Debian's package dataset-fashion-mnist)")
@@ -62,7 +71,7 @@ def test_evaluation_commands_run(tmp_path: Path) -> None:
         words = shlex.split(command)[2:]
         if command.startswith("python pretrain.py --dataset digits"):
             assert run("pretrain", *words, "--epochs", 1, folder=tmp_path).code == 0
-        elif "--output" in words and command.startswith("python pretrain.py"):
+        elif "--output" in words and command.startswith("python pretrain.py") and command not in PRETRAINED:
             small = ("--epochs", 1, "--encoder", "convnet-w8", "--image-size", 16, "--batch-size", 64)
             assert run("pretrain", *words, *small, folder=tmp_path).code == 0
     for command in COMMANDS:
