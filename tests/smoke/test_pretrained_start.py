@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import json
 import os
 import re
 import shlex
@@ -15,12 +16,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.models.random_weights import random_like
+from tests.models.random_weights import needs_safetensors, needs_timm, random_like
 from tests.processes import ROOT, Running, call, run, run_ranks
 from tests.smoke.runs import assert_same_weights, metrics, wait_for_lines
 from ttc.models.encoders import EncoderSpec
-
-needs_timm = pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="needs timm")
 
 SHORT = ("--epochs", 1, "--batch-size", 32, "--train-samples", 96, "--metrics-every-epochs", 0, "--num-workers", 0)
 
@@ -220,3 +219,56 @@ def follow(folder: Path, commands: list[list[str]]) -> None:
         epochs = ["--epochs", "1"] if any(word.startswith("@") for word in words) else []
         sys.argv = [script, *words, *less[name].split(), *epochs]
         assert importlib.import_module(name).main() == 0
+
+
+# Published weights on a machine without network.
+
+
+def hub_cache(home: Path) -> dict[str, Tensor]:
+    """Lay out the Hub's cache as a download leaves it; return the weights in it."""
+    from safetensors.torch import save_file
+
+    state = random_like(EncoderSpec("timm/test_vit", 3, 32))
+    snapshot = home / "hub" / "models--someone--vit" / "snapshots" / "0123abcd"
+    snapshot.mkdir(parents=True)
+    (snapshot.parent.parent / "refs").mkdir()
+    (snapshot.parent.parent / "refs" / "main").write_text("0123abcd")
+    settings = {"input_size": [3, 160, 160], "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6], "num_classes": 2,
+                "fixed_input_size": True, "first_conv": "patch_embed.proj", "classifier": "head"}  # fmt: skip
+    (snapshot / "config.json").write_text(json.dumps({"architecture": "test_vit", "pretrained_cfg": settings}))
+    heads = {"head.weight": torch.zeros(2, 64), "head.bias": torch.zeros(2)}
+    save_file({**state, **heads}, snapshot / "model.safetensors", {"format": "pt"})
+    return state
+
+
+@needs_timm
+@needs_safetensors
+def test_weights_of_the_hub_come_from_its_cache_without_network(tmp_path: Path) -> None:
+    words = ("--encoder", "timm/hf-hub:someone/vit", "--weights", "default", "--image-size", 32, *SHORT, "--epochs", 0)
+    offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf")}
+    refused = run("pretrain", *words, "--output", "run", folder=tmp_path, env=offline)
+    assert refused.code == 1
+    line = refused.stderr.splitlines()[-1]
+    assert "--encoder timm/hf-hub:someone/vit: its configuration could not be fetched" in line
+    assert "fill the cache (HF_HOME), or name the architecture and pass --weights FILE" in line
+    state = hub_cache(tmp_path / "hf")
+    done = run("pretrain", *words, "--output", "run", folder=tmp_path, env=offline)
+    assert done.code == 0, done.stderr
+    made = state_of(tmp_path / "run")
+    assert isinstance(made["encoder"], dict)
+    assert torch.equal(made["encoder"]["blocks.5.mlp.fc1.weight"], state["blocks.5.mlp.fc1.weight"])
+    first = state["patch_embed.proj.weight"].sum(1, keepdim=True)
+    torch.testing.assert_close(made["encoder"]["patch_embed.proj.weight"], first)
+    assert preprocessing(made)["mean"] == pytest.approx([0.2])
+    assert preprocessing(made)["std"] == pytest.approx([0.5])
+
+
+@needs_timm
+def test_published_weights_that_are_not_in_the_cache_name_the_two_ways_out(tmp_path: Path) -> None:
+    words = ("--encoder", "timm/test_vit", "--weights", "default", "--image-size", 32, *SHORT)
+    offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    refused = run("pretrain", *words, "--output", "run", folder=tmp_path, env=offline)
+    assert refused.code == 1
+    line = refused.stderr.splitlines()[-1]
+    assert "--weights default: timm/test_vit.r160_in1k could not be fetched" in line
+    assert "fill the cache (HF_HOME), or download the file elsewhere and pass the file with --weights FILE" in line

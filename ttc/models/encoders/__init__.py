@@ -196,7 +196,10 @@ def _sizes_message(family: Family, spec: EncoderSpec) -> str:
     for size in _SIZES:
         other = EncoderSpec(spec.name, spec.channels, size, spec.stem)
         try:
-            with torch.device("meta"):
+            try:
+                with torch.device("meta"):
+                    _build(family, other)
+            except NotImplementedError:  # it computes something while it is built
                 _build(family, other)
         except WrongSize:
             continue

@@ -62,8 +62,12 @@ def build(spec: EncoderSpec, drop_path: float) -> nn.Module:
 @functools.cache
 def _parameters(name: str) -> frozenset[str]:
     """Return what the model's class can be told."""
-    with torch.device("meta"):
-        return frozenset(inspect.signature(type(_create(name)).__init__).parameters)
+    try:
+        with torch.device("meta"):
+            model = _create(name)
+    except NotImplementedError:  # it computes something while it is built
+        model = _create(name)
+    return frozenset(inspect.signature(type(model).__init__).parameters)
 
 
 def _create(name: str, **options: object) -> Any:
@@ -74,6 +78,8 @@ def _create(name: str, **options: object) -> Any:
         raise ValueError(f"--encoder {name}: timm {timm.__version__} has no such model; {hint}")
     try:
         created = timm.create_model(model, pretrained=False, num_classes=0, **options)
+    except NotImplementedError:
+        raise
     except (RuntimeError, AssertionError, ArithmeticError) as error:
         raise WrongSize(str(error)) from error
     except Exception as error:  # the Hub's client raises errors of several packages without a network
@@ -101,6 +107,11 @@ def default_weights(encoder: nn.Module, spec: EncoderSpec) -> Weights:
         raise ValueError(f"--weights default: timm has none for --encoder {spec.name}; pass a file or another encoder")
     try:
         load_pretrained(encoder, num_classes=0, in_chans=spec.channels)
+    except RuntimeError as error:
+        raise ValueError(
+            f"--weights default: those of {settings.get('hf_hub_id')} do not fit --encoder {spec.name} "
+            f"({' '.join(str(error).split())[:200]}); pass the file with --weights FILE --allow-missing-weights"
+        ) from None
     except Exception as error:  # the Hub's client raises errors of several packages without a network
         raise ValueError(
             f"--weights default: {settings.get('hf_hub_id') or settings.get('url')} could not be fetched "

@@ -78,6 +78,8 @@ def _model(spec: EncoderSpec) -> nn.Module:
         options |= {"aux_logits": False, "init_weights": True}
     try:
         network: nn.Module = models.get_model(spec.name, weights=None, **options)
+    except NotImplementedError:
+        raise
     except (ValueError, RuntimeError, AssertionError, ArithmeticError) as error:
         raise WrongSize(str(error)) from error
     return network
