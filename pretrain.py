@@ -164,7 +164,8 @@ def main() -> int:
 
     # 4. data
     rule = distributed.from_first_rank(lambda: data_settings.split_rule(args, folder.path))
-    dataset = setup.on_device(load_dataset(data_settings.dataset_settings(args, rule)), world)
+    edition = distributed.from_first_rank(lambda: data_settings.decoding_edition(folder.path))
+    dataset = setup.on_device(load_dataset(data_settings.dataset_settings(args, rule, edition)), world)
     sampler = settings.batch_sampler(args, dataset, world.size)
 
     # 5. model, 6. objective, 7. optimizer

@@ -24,8 +24,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import timing
 from ttc.datasets.cache import open_cache
-from ttc.datasets.decoding import decode_file, decode_jpeg
-from ttc.datasets.images import FileImages, stored_size
+from ttc.datasets.images import FileImages
+from ttc.datasets.pixels.decoding import decode_file
+from ttc.datasets.pixels.framing import frame_tensor
+from ttc.datasets.pixels.preprocessing import Decoding, stored_size
 from ttc.flags.parser import Parser, whole
 from ttc.run import runtime
 
@@ -50,16 +52,24 @@ def with_pillow(path: str, size: int, *, scaled: bool) -> Tensor:
     return torch.from_numpy(np.array(square)).permute(2, 0, 1).contiguous()
 
 
+def with_torchvision(path: str, size: int) -> Tensor:
+    """Decode all of a JPEG with torchvision, then resize with torch."""
+    from torchvision.io import ImageReadMode, decode_jpeg
+
+    pixels = decode_jpeg(torch.frombuffer(bytearray(Path(path).read_bytes()), dtype=torch.uint8), ImageReadMode.RGB)
+    return frame_tensor(pixels, size, "crop")
+
+
 def measure(paths: list[str], size: int, repeats: int, folder: Path) -> dict[str, float]:
     """Return images per second by way, medians over interleaved repeats."""
-    cached, bad = open_cache(FileImages(paths, size, 3), paths, "disk", str(folder))
+    cached, bad = open_cache(FileImages(paths, Decoding(size, 3)), paths, "disk", str(folder))
     assert not bad
     everything = torch.arange(len(paths))
     ways: dict[str, Callable[[], object]] = {
         "pillow": lambda: [with_pillow(path, size, scaled=False) for path in paths],
         "pillow, scaled": lambda: [with_pillow(path, size, scaled=True) for path in paths],
-        "torchvision": lambda: [decode_jpeg(Path(path).read_bytes(), size, 3) for path in paths],
-        "this project": lambda: [decode_file(path, size, 3) for path in paths],
+        "torchvision": lambda: [with_torchvision(path, size) for path in paths],
+        "this project": lambda: [decode_file(path, Decoding(size, 3)) for path in paths],
         "cache, first use": lambda: (cached.verified.zero_(), cached[everything]),
         "cache": lambda: cached[everything],
     }

@@ -23,7 +23,7 @@ from ttc.evaluation.export import ExportedEncoder, check_parity, save_onnx, save
 from ttc.evaluation.model_card import model_card
 from ttc.evaluation.new_images import encode, read_images
 from ttc.evaluation.probe import module_digest
-from ttc.flags import settings
+from ttc.flags import data_settings, settings
 from ttc.flags.parser import Parser
 from ttc.models.pretrained import Pretrained, embed_shared, load_network, load_pretrained
 from ttc.run import files, runtime
@@ -50,6 +50,7 @@ def build_parser() -> Parser:
     )
     add("--features", action="store_true", help="short for --format features")
     add("--images", metavar="PATH", help="folder, CSV table or npz file whose features are wanted instead of the run's")
+    flags.add_intensity(add)
     flags.add_runtime(parser, precision=False)
     flags.add_evaluation_output(parser)
     return parser
@@ -111,13 +112,15 @@ def main() -> int:
         args.format = ["features"]
     if args.images is not None and "features" not in args.format:
         parser.refuse("--images goes with --format features")
+    if args.intensity is not None and args.images is None:
+        parser.refuse("--intensity is for other images than the run's; it goes with --images")
     start_logging(main=True)
     device = runtime.pick_device(args.device)
 
     # 2. model
     network, description, _ = load_network(args.checkpoint, torch.device("cpu"))
     encoder = ExportedEncoder(network, description)
-    images = example_images(int(description.encoder["channels"]), encoder.image_size)
+    images = example_images(description.preprocessing.decoding.channels, encoder.image_size)
     folder = settings.evaluation_folder(args, "export")
     folder.mkdir(parents=True, exist_ok=True)
     files.refuse_links(folder)
@@ -130,7 +133,7 @@ def main() -> int:
             if args.images is None:
                 arrays = features_of_run(args.checkpoint, args.data_root, args.num_workers, device)
             else:
-                ids, new = read_images(args.images, description)
+                ids, new = read_images(args.images, description, intensity=data_settings.intensity(args.intensity))
                 found = encode(network.to(device), description, new, args.num_workers)
                 network.cpu()
                 features, z = (each.numpy() for each in found)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import csv
 import io
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -25,7 +26,7 @@ from ttc.evaluation.heads import Heads, Predict, load_heads
 from ttc.evaluation.new_images import encode, read_images
 from ttc.evaluation.predictions import read_predictions
 from ttc.evaluation.probe import PROBES, FittedProbe, module_digest
-from ttc.flags import settings
+from ttc.flags import data_settings, settings
 from ttc.flags.parser import Parser, real
 from ttc.metrics.thresholds import RULES, choose_thresholds
 from ttc.models.description import Description
@@ -58,6 +59,7 @@ def build_parser() -> Parser:
         default="stop",
         help="skip leaves score and prediction of unreadable files empty",
     )
+    flags.add_intensity(add)
     add = parser.add_argument_group("head").add_argument
     add(
         "--head",
@@ -179,14 +181,15 @@ def main() -> int:
         limit = threshold_by(limit, predictions, probe, positive, within)
 
     # 3. images
-    ids, images = read_images(args.images, description, args.path_column, args.id_column)
+    columns = args.path_column, args.id_column
+    ids, images = read_images(args.images, description, *columns, data_settings.intensity(args.intensity))
     rows = list(range(len(ids)))
     if args.on_bad_image == "skip" and isinstance(images, FileImages):
         bad = dict(find_bad_images(images))
         rows = [row for row in rows if row not in bad]
         for row, reason in bad.items():
             log.warning("left out image %s: %s", images.paths[row], reason)
-        images = FileImages([images.paths[row] for row in rows], images.size, images.channels)
+        images = replace(images, paths=[images.paths[row] for row in rows])
         if not rows:
             raise ValueError(f"--images {args.images}: no image can be read; pass readable images")
 

@@ -13,6 +13,7 @@ import torch
 from tests.processes import CONTEXT
 from ttc.datasets import CachedImages, Dataset, DatasetSettings, cache, load_dataset
 from ttc.datasets.images import FileImages
+from ttc.datasets.pixels.preprocessing import Decoding
 
 
 @pytest.fixture
@@ -32,9 +33,9 @@ def count_decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     decoded: list[int] = []
     decode = cache.decode_bytes
 
-    def counted(content: bytes, size: int, channels: int) -> torch.Tensor:
+    def counted(content: bytes, decoding: Decoding, number: int | None) -> torch.Tensor:
         decoded.append(len(content))
-        return decode(content, size, channels)
+        return decode(content, decoding, number)
 
     monkeypatch.setattr(cache, "decode_bytes", counted)
     return decoded
@@ -164,7 +165,7 @@ def test_jobs_that_start_together_build_once(root: Path, tmp_path: Path) -> None
 
 
 def test_leftovers_of_a_killed_job_are_removed(root: Path, tmp_path: Path) -> None:
-    files = FileImages([str(root / "common" / "0000.png")], 16, 3)
+    files = FileImages([str(root / "common" / "0000.png")], Decoding(16, 3))
     images, _ = cache.open_cache(files, ["a"], "disk", str(tmp_path))
     leftover = images.place.with_name(f".{images.place.name}.123.tmp")
     leftover.mkdir()

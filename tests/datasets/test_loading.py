@@ -15,6 +15,7 @@ from PIL import Image
 from tests.processes import ROOT
 from ttc.datasets.images import FileImages, TensorImages
 from ttc.datasets.loading import batches, channel_statistics
+from ttc.datasets.pixels.preprocessing import Decoding
 from ttc.run.runtime import _explain
 
 
@@ -24,7 +25,7 @@ def files(tmp_path: Path) -> FileImages:
     paths = [str(tmp_path / f"{k}.png") for k in range(10)]
     for path in paths:
         Image.fromarray(random.integers(0, 256, (9, 12, 3), dtype=np.uint8)).save(path)
-    return FileImages(paths, 8, 3)
+    return FileImages(paths, Decoding(8, 3))
 
 
 def test_tensor_batches_follow_the_indices() -> None:
@@ -90,7 +91,7 @@ from ttc.datasets.images import FileImages
 from ttc.datasets.loading import batches
 from ttc.run import runtime
 paths = sorted(map(str, Path("{folder}").glob("*.png")))
-runtime.run(lambda: len(list(batches(FileImages(paths, 200, 3), torch.arange(8).reshape(2, 4), num_workers=2))))'
+runtime.run(lambda: len(list(batches(FileImages(paths, Decoding(200, 3)), torch.arange(8).reshape(2, 4), num_workers=2))))'
 """
 
 

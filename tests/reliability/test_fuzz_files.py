@@ -25,6 +25,7 @@ from tests.reliability.data import image_folder
 from tests.reliability.fuzzing import SIZES, try_inputs, verdict
 from ttc.datasets import DatasetSettings, load_dataset
 from ttc.datasets.images import FileImages
+from ttc.datasets.pixels.preprocessing import Decoding
 from ttc.datasets.readers.fashion import read_idx
 from ttc.run.npz import read_arrays
 
@@ -130,7 +131,7 @@ def mutated(draw: st.DrawFn, originals: list[bytes]) -> bytes:
 
 def decode(path: Path) -> None:
     for channels in (1, 3):
-        pixels = FileImages([str(path)], 12, channels)[torch.tensor([0])]
+        pixels = FileImages([str(path)], Decoding(12, channels))[torch.tensor([0])]
         assert (pixels.dtype, pixels.shape) == (torch.uint8, (1, channels, 12, 12))
 
 

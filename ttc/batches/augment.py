@@ -117,6 +117,7 @@ without colour, for X-ray and ultrasound; digits keeps the writing readable (no 
 all views of an image are the plain one that evaluation uses."""
 
 _NUMBERS = 12
+_EXACT_PX = 1e-3
 _GRAY = (0.299, 0.587, 0.114)
 
 
@@ -139,6 +140,7 @@ class ViewGenerator:
         mean: tuple[float, ...],
         std: tuple[float, ...],
         seed: int,
+        shown: float | None = None,
     ) -> None:
         """Remember the settings.
 
@@ -148,8 +150,10 @@ class ViewGenerator:
             mean: per channel, of pixel values in [0, 1].
             std: per channel, > 0.
             seed: of the run.
+            shown: share of the side of the images that the plain view shows; None crops S px.
         """
         self.augmentation = augmentation
+        self.shown = shown
         self.image_size = image_size
         self.mean = torch.tensor(mean).view(1, -1, 1, 1)
         self.std = torch.tensor(std).view(1, -1, 1, 1)
@@ -159,11 +163,18 @@ class ViewGenerator:
         """Normalise without augmentation: the view that evaluation uses.
 
         Args:
-            images: [B, C, H, W] uint8; images larger than S are cropped at the centre.
+            images: [B, C, H, W] uint8; of images larger than S the centre is shown, cropped where it has S px, else
+                resized with antialiasing.
 
         Returns:
             [B, C, S, S] float32.
         """
+        side = images.shape[2]
+        if self.shown is not None and abs(self.shown * side - self.image_size) > _EXACT_PX:
+            pixels = images.float() / 255
+            for dim in (2, 3):
+                pixels = resize_centre(pixels, dim, self.shown * side, self.image_size)
+            return self._normalise(pixels)
         top, left = (images.shape[2] - self.image_size) // 2, (images.shape[3] - self.image_size) // 2
         images = images[:, :, top : top + self.image_size, left : left + self.image_size]
         return self._normalise(images.float() / 255)
@@ -241,6 +252,35 @@ class ViewGenerator:
                 chroma = torch.einsum("nij,njhw->nihw", _hue_rotation(turn), chroma)
             pixels = luma + chroma
         return pixels.clamp(0, 1)
+
+
+def resize_centre(pixels: Tensor, dim: int, shown_px: float, size: int) -> Tensor:
+    """Resize the centre of images along one dimension, bilinearly and antialiased, as Pillow does with a box.
+
+    Sums a few shifted images, so that a result does not depend on how many images are resized at once.
+
+    Args:
+        pixels: float, of any shape.
+        dim: the dimension.
+        shown_px: length of the centre, which need not be whole.
+        size: length of the result.
+    """
+    length, device = pixels.shape[dim], pixels.device
+    scale = shown_px / size
+    reach = max(scale, 1.0)
+    centre_S = (length - shown_px) / 2 + (torch.arange(size, dtype=torch.float64) + 0.5) * scale
+    first_S = (centre_S - reach + 0.5).floor().long()
+    place_ST = first_S[:, None] + torch.arange(math.ceil(2 * reach) + 1)
+    weight_ST = (1 - (place_ST + 0.5 - centre_S[:, None]).abs() / reach).clamp(min=0)
+    weight_ST = torch.where((place_ST >= 0) & (place_ST < length), weight_ST, 0.0)
+    weight_ST = (weight_ST / weight_ST.sum(1, keepdim=True)).to(pixels.dtype).to(device, non_blocking=True)
+    place_ST = place_ST.clamp(0, length - 1).to(device, non_blocking=True)
+    shape = [1] * pixels.ndim
+    shape[dim] = size
+    out = torch.zeros_like(pixels.index_select(dim, place_ST[:, 0]))
+    for tap in range(place_ST.shape[1]):
+        out = out + weight_ST[:, tap].view(shape) * pixels.index_select(dim, place_ST[:, tap])
+    return out
 
 
 def _luma(pixels: Tensor) -> Tensor:

@@ -5,9 +5,10 @@ A new source is one module with `read(settings) -> Source` and one line in `regi
 
 from ttc.datasets.images import CachedImages, FileImages, TensorImages
 from ttc.datasets.loading import TrainingBatches, batches
+from ttc.datasets.plan import describe
 from ttc.datasets.registry import DATASETS, load_dataset
 from ttc.datasets.residence import resident
-from ttc.datasets.table import Dataset, DatasetSettings, describe
+from ttc.datasets.table import Dataset, DatasetSettings
 
 __all__ = [
     "DATASETS",

@@ -1,8 +1,8 @@
 """Keep decoded image files: on disk for this and later runs, or in shared memory for the processes of this run.
 
-A cache is a folder that appears complete or not at all, named after what it holds: version, side, channels, and the
-id, size and time of every file. Whoever comes first builds it under a lock of the operating system; others wait, then
-map the same file. Every image has a checksum, compared on its first use in a process.
+A cache is a folder that appears complete or not at all, named after what it holds: all that decides pixels, the id,
+size and times of every file, and the content of some. Whoever comes first builds it under a lock of the operating
+system; others wait, then map the same file. Every image has a checksum, compared on its first use in a process.
 """
 
 from __future__ import annotations
@@ -23,14 +23,18 @@ from pathlib import Path
 import torch
 
 from ttc import distributed
-from ttc.datasets.decoding import decode_bytes, read_regular, reason_of
 from ttc.datasets.images import CachedImages, FileImages, in_threads
+from ttc.datasets.imbalance import hash_order
+from ttc.datasets.pixels.decoding import decode_bytes, reason_of
+from ttc.datasets.pixels.files import content_digest, read_regular, split_frame
 
 log = logging.getLogger("ttc")
 
-VERSION = 1
+VERSION = 2
 PIXELS, CONTENTS = "pixels.bin", "contents.json"
 SHARED_MEMORY = Path("/dev/shm")
+COMPARED_FILES = 256
+"""Files whose content is part of the name; of all others size and times are."""
 BadImages = list[tuple[int, str]]
 
 
@@ -78,15 +82,26 @@ def open_cache(files: FileImages, ids: Sequence[str], mode: str, folder: str | N
 
 
 def _key(files: FileImages, ids: Sequence[str]) -> str:
-    digest = hashlib.sha256(f"{VERSION} {files.size} {files.channels}\n".encode())
+    digest = hashlib.sha256(f"{VERSION} {files.decoding}\n".encode())
     for sample_id, path in zip(ids, files.paths, strict=True):
         try:
-            status = os.stat(path)  # noqa: PTH116  # a Path per file takes longer than the call
-            known = f"{status.st_size} {status.st_mtime_ns}"
+            status = os.stat(split_frame(path)[0])  # noqa: PTH116  # a Path per file takes longer than the call
+            # Archives and copies set the time of the content; nothing but the system sets the other one.
+            known = f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
         except OSError:
             known = "missing"
         digest.update(f"{sample_id}\0{known}\n".encode(errors="surrogateescape"))
+    compared = [files.paths[row] for row in hash_order(ids, 0, "cache")[:COMPARED_FILES]]
+    for content in in_threads(_content_of, compared, "compared"):
+        digest.update(f"{content}\n".encode())
     return digest.hexdigest()[:32]
+
+
+def _content_of(path: str) -> str:
+    try:
+        return content_digest(read_regular(path), path)
+    except (OSError, ValueError):
+        return "missing"
 
 
 def _run_memory() -> Path:
@@ -106,7 +121,7 @@ def _run_memory() -> Path:
 
 def _build(place: Path, files: FileImages, mode: str) -> None:
     """Decode all files into `place`, unless it is there."""
-    size = len(files) * files.channels * files.size**2
+    size = len(files) * files.decoding.channels * files.decoding.size**2
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         with _locked(place.with_name(f".{place.name}.lock")):
@@ -137,10 +152,10 @@ def _write(folder: Path, files: FileImages, size: int) -> None:
     def decode(path: str) -> tuple[bytes | None, str]:
         try:
             content = read_regular(path)
-            pixels = decode_bytes(content, files.size, files.channels).numpy().tobytes()
+            pixels = decode_bytes(content, files.decoding, split_frame(path)[1]).numpy().tobytes()
         except Exception as error:  # decoders raise a dozen unrelated types for broken files
             return None, reason_of(error)
-        return pixels, hashlib.blake2b(content, digest_size=16).hexdigest()
+        return pixels, content_digest(content, path)
 
     with (folder / PIXELS).open("wb") as file:
         if hasattr(os, "posix_fallocate"):
@@ -161,8 +176,8 @@ def _write(folder: Path, files: FileImages, size: int) -> None:
 
 
 def _open(place: Path, files: FileImages) -> tuple[CachedImages, BadImages]:
-    shape = (len(files), files.channels, files.size, files.size)
-    size = len(files) * files.channels * files.size**2
+    shape = (len(files), files.decoding.channels, files.decoding.size, files.decoding.size)
+    size = len(files) * files.decoding.channels * files.decoding.size**2
     try:
         table = json.loads((place / CONTENTS).read_text(encoding="utf-8"))
         sums, contents = torch.tensor(table["sums"], dtype=torch.int64), list(table["contents"])

@@ -19,13 +19,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ttc.datasets.decoding import decode_file, reason_of
+from ttc.datasets.pixels.decoding import decode_file, reason_of
+from ttc.datasets.pixels.preprocessing import Decoding
 
 log = logging.getLogger("ttc")
 T = TypeVar("T")
 
-# Room for the random and centre crops of the augmentation, which runs after decoding.
-STORED_MARGIN = 1.15
 RESIZE_CHUNK = 1024
 
 
@@ -55,13 +54,11 @@ class FileImages:
 
     Args:
         paths: One file per sample.
-        size: Side of the square in pixels.
-        channels: 1 (gray) or 3 (RGB).
+        decoding: What decides the stored squares.
     """
 
     paths: Sequence[str]
-    size: int
-    channels: int
+    decoding: Decoding
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -80,7 +77,7 @@ class FileImages:
 
     def decode(self, path: str) -> Tensor:
         """Decode one file to uint8 [C, S, S]; raise ValueError for a missing or broken one."""
-        return decode_file(path, self.size, self.channels)
+        return decode_file(path, self.decoding)
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,11 +119,6 @@ class CachedImages:
 
 
 Images = TensorImages | FileImages | CachedImages
-
-
-def stored_size(image_size: int) -> int:
-    """Return the side of the square that is decoded from files for a network input of `image_size`."""
-    return round(STORED_MARGIN * image_size)
 
 
 def find_bad_images(images: FileImages) -> list[tuple[int, str]]:

@@ -15,17 +15,11 @@ from ttc.datasets.cache import open_cache
 from ttc.datasets.checks.leaks import Samples, check_leaks, check_unique_ids, warn_about_equal_pixels
 from ttc.datasets.checks.listing import refuse_strange_names
 from ttc.datasets.checks.spelling import two_spellings
-from ttc.datasets.decoding import count_channels
-from ttc.datasets.images import (
-    FileImages,
-    Images,
-    TensorImages,
-    find_bad_images,
-    stored_size,
-    tensor_images,
-)
+from ttc.datasets.images import FileImages, Images, TensorImages, find_bad_images, tensor_images
 from ttc.datasets.imbalance import draw_subset, hash_order, subset_counts
 from ttc.datasets.loading import channel_statistics
+from ttc.datasets.pixels.preprocessing import Preprocessing
+from ttc.datasets.prepare import area_cut_off, content_digest_of, prepare_files, prepare_memory
 from ttc.datasets.splits import hold_out
 from ttc.datasets.table import Dataset, DatasetSettings, Source, count_classes, minority_of
 
@@ -58,16 +52,17 @@ READERS: dict[str, str] = {
     "arrays": "arrays",
 }
 DATASETS = tuple(READERS)
-FILE_IMAGE_SIZE = 224
 STATISTICS_FILES = 4096
-CHANNEL_PROBE_FILES = 256
 
 
-def load_dataset(settings: DatasetSettings, *, compare_pixels: bool = True) -> Dataset:
+def load_dataset(
+    settings: DatasetSettings, stored: Preprocessing | None = None, *, compare_pixels: bool = True
+) -> Dataset:
     """Read a source, draw splits and the imbalanced subset, check for leaks, and compute statistics.
 
     Args:
         settings: What to load.
+        stored: How a checkpoint's run made its pixels; None to decide it from the settings and the data.
         compare_pixels: False where an earlier step has looked for copies among the decoded files.
 
     Returns:
@@ -76,7 +71,7 @@ def load_dataset(settings: DatasetSettings, *, compare_pixels: bool = True) -> D
     Raises:
         ValueError: If the name, a flag or the data is wrong; one line with the remedy.
     """
-    return build_dataset(settings, read_source(settings), compare_pixels=compare_pixels)
+    return build_dataset(settings, read_source(settings), stored, compare_pixels=compare_pixels)
 
 
 def read_source(settings: DatasetSettings) -> Source:
@@ -92,13 +87,19 @@ def read_source(settings: DatasetSettings) -> Source:
 
 
 def build_dataset(
-    settings: DatasetSettings, source: Source, *, refuse_leaks: bool = True, compare_pixels: bool = True
+    settings: DatasetSettings,
+    source: Source,
+    stored: Preprocessing | None = None,
+    *,
+    refuse_leaks: bool = True,
+    compare_pixels: bool = True,
 ) -> Dataset:
     """Turn a reader's samples into the finished table.
 
     Args:
         settings: What was read.
         source: The samples.
+        stored: As for `load_dataset`.
         refuse_leaks: False for a report, which lists leaks and doubtful spellings itself.
         compare_pixels: As `load_dataset`.
 
@@ -110,7 +111,7 @@ def build_dataset(
     """
     splits = _splits(settings, source, refuse_leaks)
     rows = [row for row, label in enumerate(source.labels) if label in source.classes.label_of]
-    images, image_size, channels = _images(settings, source, rows)
+    images, preprocessing = _images(settings, source, rows, splits, stored)
     images, bad = _readable(settings, images, [source.ids[row] for row in rows])
     left_out = {position for position, _ in bad}
     paths = source.paths or []
@@ -137,10 +138,9 @@ def build_dataset(
     label_tensor = torch.tensor(labels, dtype=torch.int64)
     train = np.flatnonzero(split_array == "train").tolist()
     counts = count_classes(label_tensor[train], len(source.classes.names))
-    statistics_rows = _statistics_rows(images, ids, train, settings.seed)
-    mean, std = distributed.from_first_rank(
-        lambda: channel_statistics(images, statistics_rows, channels, settings.num_workers)
-    )
+    if not preprocessing.mean:
+        statistics_rows = _statistics_rows(images, ids, train, settings.seed)
+        preprocessing = _normalised(preprocessing, images, statistics_rows, settings.num_workers)
     return Dataset(
         settings=settings,
         name=settings.name,
@@ -151,11 +151,12 @@ def build_dataset(
         groups=groups,
         paths=kept_paths,
         images=images,
-        image_size=image_size,
-        channels=channels,
+        preprocessing=preprocessing,
+        content_digest=distributed.from_first_rank(
+            lambda: content_digest_of(ids, labels, images, kept_paths, source.pixels, rows)
+        ),
+        area_cut_off=distributed.from_first_rank(lambda: area_cut_off(preprocessing, kept_paths, ids)),
         minority_class=minority_of(counts, source.classes.names, settings.minority_class),
-        mean=tuple(mean),
-        std=tuple(std),
         bad_images=bad_images,
     )
 
@@ -188,7 +189,7 @@ def _readable(settings: DatasetSettings, images: Images, ids: Sequence[str]) -> 
         bad = [(row, reason) for row, reason in distributed.from_first_rank(lambda: find_bad_images(images))]
         broken = {row for row, _ in bad}
         paths = [path for row, path in enumerate(images.paths) if row not in broken]
-        return FileImages(paths, images.size, images.channels), bad
+        return replace(images, paths=paths), bad
     cached, bad = open_cache(images, ids, settings.cache, settings.cache_folder)
     if bad and settings.on_bad_image == "stop":
         distributed.from_first_rank(lambda: _refuse_bad(images.paths[bad[0][0]], bad[0][1], len(bad) - 1))
@@ -212,24 +213,28 @@ def _check_leaks(samples: Samples, images: Images, compare_pixels: bool, rule: i
         warn_about_equal_pixels(images, samples)
 
 
-def _images(settings: DatasetSettings, source: Source, rows: Sequence[int]) -> tuple[Images, int, int]:
-    """Return the images of `rows`, the network's input size and the number of channels."""
+def _images(
+    settings: DatasetSettings,
+    source: Source,
+    rows: Sequence[int],
+    splits: Sequence[str],
+    stored: Preprocessing | None,
+) -> tuple[Images, Preprocessing]:
+    """Return the images of `rows`, and how they are made."""
     if source.pixels is not None:
-        if settings.stored_size is not None:
-            raise ValueError(f"--stored-size is for image files; --dataset {settings.name} has none, leave it out")
         everything = len(rows) == len(source.pixels)  # spares a copy of gigabytes
         pixels = source.pixels if everything else source.pixels[np.array(rows, dtype=np.int64)]
-        images = tensor_images(pixels, settings.image_size)
-        return images, images.data.shape[-1], images.data.shape[1]
+        images = tensor_images(pixels, settings.image_size if stored is None else stored.decoding.size)
+        return images, stored or prepare_memory(settings, images)
     assert source.paths is not None
     paths = [source.paths[row] for row in rows]
-    probe = hash_order([source.ids[row] for row in rows], 0, "channels")[:CHANNEL_PROBE_FILES]
-    channels = source.channels or count_channels([paths[position] for position in probe])
-    image_size = settings.image_size or FILE_IMAGE_SIZE
-    stored = settings.stored_size or stored_size(image_size)
-    if stored < image_size:
-        raise ValueError(f"--stored-size {stored} is below the image size {image_size}; leave it out or raise it")
-    return FileImages(paths, stored, channels), image_size, channels
+    ids, sides = [source.ids[row] for row in rows], [splits[row] for row in rows]
+    if stored is None:
+        values = distributed.from_first_rank(
+            lambda: prepare_files(settings, ids, paths, sides, source.channels).as_dict()
+        )
+        stored = Preprocessing.from_dict(values)
+    return FileImages(paths, stored.decoding), stored
 
 
 def _draw(
@@ -271,6 +276,13 @@ def _check_classes(
                 f"its {units} {what} are too few: at least 3 are needed, one each for train, val and test; {remedy}"
             )
         raise ValueError(f"--data-root: {reason}; {remedy}")
+
+
+def _normalised(preprocessing: Preprocessing, images: Images, rows: torch.Tensor, num_workers: int) -> Preprocessing:
+    """Return the preprocessing with the statistics of the training images."""
+    channels = preprocessing.decoding.channels
+    mean, std = distributed.from_first_rank(lambda: channel_statistics(images, rows, channels, num_workers))
+    return replace(preprocessing, mean=tuple(mean), std=tuple(std))
 
 
 def _statistics_rows(images: Images, ids: Sequence[str], train: Sequence[int], seed: int) -> torch.Tensor:

@@ -21,6 +21,8 @@ from torch import Tensor
 
 from ttc.datasets.classes import ClassGroups
 from ttc.datasets.images import Images
+from ttc.datasets.pixels.preprocessing import EDITION, FRAMINGS, Preprocessing
+from ttc.datasets.pixels.survey import Intensity
 from ttc.datasets.splits import NEWEST_RULE
 from ttc.run import checkpoint
 
@@ -53,6 +55,11 @@ class DatasetSettings:
         split_column: The same of the split; None for "split", if there is one.
         id_column: The same of the id; None for "id", if there is one.
         split_rule: Version of the rules for ids and drawn splits; 1 is what earlier versions did.
+        intensity: "auto" (the range of the training set), "full" (of the type) or the values that become black and
+            white, for image files of more than 8 bits.
+        framing: "crop", "pad" or "squash": which part of an image file becomes the square.
+        dicom_window: Centre and width in place of the windows of DICOM files.
+        edition: Of the rules by which files are decoded; 1 for runs of the versions before `--intensity`.
         seed: Seed of splits and subsets.
         num_workers: Processes or threads that decode files; results do not depend on it.
     """
@@ -75,6 +82,10 @@ class DatasetSettings:
     split_column: str | None = None
     id_column: str | None = None
     split_rule: int = NEWEST_RULE
+    intensity: Intensity = "auto"
+    framing: str = "crop"
+    dicom_window: tuple[float, float] | None = None
+    edition: int = EDITION
     seed: int = 0
     num_workers: int = 0
 
@@ -90,6 +101,15 @@ class DatasetSettings:
             tables = ("csv",) if name == "path" else ("csv", "arrays")
             if self.name not in tables and getattr(self, f"{name}_column") is not None:
                 raise ValueError(f"--{name}-column is for tables; --dataset {self.name} has none, leave it out")
+        if self.framing not in FRAMINGS:
+            raise ValueError(f"--framing {self.framing} is unknown; use {', '.join(FRAMINGS)}")
+        if isinstance(self.intensity, str) and self.intensity not in ("auto", "full"):
+            raise ValueError(f"--intensity {self.intensity} is unknown; use auto, full or two values LOW HIGH")
+        if not isinstance(self.intensity, str) and not self.intensity[0] < self.intensity[1]:
+            low, high = self.intensity
+            raise ValueError(f"--intensity {low:g} {high:g}: LOW must be below HIGH; swap them")
+        if self.dicom_window is not None and not self.dicom_window[1] >= 1:
+            raise ValueError(f"--dicom-window: the width {self.dicom_window[1]:g} must be at least 1")
         sizes = (("--image-size", self.image_size), ("--stored-size", self.stored_size))
         for flag, value in (("--train-samples", self.train_samples), *sizes):
             if value is not None and value < 1:
@@ -144,11 +164,10 @@ class Dataset:
         groups: Group per row, or None.
         paths: File per row, or None.
         images: The pixels, uint8; files are decoded to a square somewhat larger than `image_size`.
-        image_size: Side of the network's input in pixels.
-        channels: 1 or 3.
+        preprocessing: How the network's input is made of an image.
+        content_digest: Of the content of a seeded sample of the images, see `registry.content_digest_of`.
+        area_cut_off: Share of an image's area that the framing leaves out, on average over a sample of the files.
         minority_class: Smallest class of split "train"; None when the smallest is not unique.
-        mean: Mean per channel on split "train", range [0, 1].
-        std: Standard deviation per channel on split "train", same unit.
         bad_images: Path and reason of every file that was skipped.
     """
 
@@ -161,12 +180,31 @@ class Dataset:
     groups: list[str] | None
     paths: list[str] | None
     images: Images
-    image_size: int
-    channels: int
+    preprocessing: Preprocessing
+    content_digest: str
+    area_cut_off: float
     minority_class: int | None
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
     bad_images: list[tuple[str, str]]
+
+    @property
+    def image_size(self) -> int:
+        """Side of the network's input in pixels."""
+        return self.preprocessing.image_size
+
+    @property
+    def channels(self) -> int:
+        """1 or 3."""
+        return self.preprocessing.decoding.channels
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Mean per channel on split "train", range [0, 1]."""
+        return self.preprocessing.mean
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Standard deviation per channel on split "train", same unit."""
+        return self.preprocessing.std
 
     def indices(self, split: str) -> Tensor:
         """Return the rows of a split, ascending, int64."""
@@ -244,21 +282,3 @@ def minority_of(counts: Sequence[int], class_names: Sequence[str], override: int
             f"{sum(counts)} training samples; leave the flag out or use {counts.index(min(counts))}"
         )
     return override
-
-
-def describe(dataset: Dataset) -> list[str]:
-    """Return the class table as lines of at most 100 columns, for the plan that is printed before training."""
-    counts = {split: dataset.class_counts(split) for split in SPLITS}
-    total = sum(counts["train"])
-    lines = [f"{'class':>5}  {'name':<30}" + "".join(f"{s:>9}" for s in SPLITS) + "  share of train"]
-    for label, name in enumerate(dataset.class_names):
-        shown = name if len(name) <= 30 else name[:27] + "..."
-        numbers = "".join(f"{counts[split][label]:>9}" for split in SPLITS)
-        share = f"{100 * counts['train'][label] / total:>14.2f} %"
-        marker = "  minority" if label == dataset.minority_class else ""
-        lines.append(f"{label:>5}  {shown:<30}{numbers}{share}{marker}")
-    if dataset.bad_images:
-        lines.append(
-            f"{len(dataset.bad_images)} unreadable images were left out; the first: {dataset.bad_images[0][0]}"[:100]
-        )
-    return lines

@@ -50,9 +50,9 @@ class ExportedEncoder(nn.Module):
         super().__init__()
         self.encoder = network.encoder
         self.feature_dim = network.feature_dim
-        self.image_size = int(description.encoder["image_size"])
-        self.register_buffer("mean", torch.tensor(description.mean).view(-1, 1, 1))
-        self.register_buffer("std", torch.tensor(description.std).view(-1, 1, 1))
+        self.image_size = description.preprocessing.image_size
+        self.register_buffer("mean", torch.tensor(description.preprocessing.mean).view(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(description.preprocessing.std).view(-1, 1, 1))
         self.requires_grad_(False).eval()
 
     def forward(self, images: Tensor) -> Tensor:
@@ -124,6 +124,7 @@ def save_safetensors(path: Path, encoder: ExportedEncoder, description: Descript
     metadata = {
         "encoder": json.dumps(description.encoder),
         "class_names": json.dumps(description.class_names),
+        "preprocessing": json.dumps(description.preprocessing.as_dict()),
         "input": f"float32 [N, {description.encoder['channels']}, {side}, {side}] in [0, 1]",
     }
     write_safetensors(path, encoder.state_dict(), metadata)

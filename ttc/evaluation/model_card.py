@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ttc.models.description import Description
@@ -28,13 +28,13 @@ def model_card(run: Path, description: Description, feature_dim: int) -> str:
     arguments = readers.read_arguments(path, run) if (path := _existing(run, "args.json")) else {}
     environment = readers.read_environment(path, run) if (path := _existing(run, "env.json")) else {}
     name, size = description.encoder["name"], description.encoder["image_size"]
-    channels = description.encoder["channels"]
+    channels, made = description.encoder["channels"], description.preprocessing
     lines = [
         f"# {markdown(str(name))} encoder, {markdown(description.method)} on {markdown(str(description.data['name']))}",
         "",
         f"Maps images of {size} x {size} px with {channels} channel{'s' if channels != 1 else ''}, values in [0, 1], "
-        f"to {feature_dim} features. Normalisation is part of the exported module: mean {_numbers(description.mean)}, "
-        f"standard deviation {_numbers(description.std)}.",
+        f"to {feature_dim} features. Normalisation is part of the exported module: mean {_numbers(made.mean)}, "
+        f"standard deviation {_numbers(made.std)}.",
         "",
         "## Data",
         "",
@@ -122,7 +122,7 @@ def _words(value: object) -> str:
     return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _numbers(values: list[float]) -> str:
+def _numbers(values: Sequence[float]) -> str:
     return ", ".join(f"{value:.4f}" for value in values)
 
 

@@ -6,6 +6,7 @@ Legend: N images, H x W pixels, C channels, F encoder features.
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,11 @@ import torch
 from torch import Tensor
 
 from ttc.datasets import batches
-from ttc.datasets.checks.listing import EXTENSIONS, list_images, refuse_all_missing, refuse_strange_names
-from ttc.datasets.images import FileImages, TensorImages, relative_id, stored_size, tensor_images
+from ttc.datasets.checks.listing import list_images, refuse_all_missing, refuse_strange_names
+from ttc.datasets.images import FileImages, TensorImages, relative_id, tensor_images
+from ttc.datasets.pixels.files import EXTENSIONS
+from ttc.datasets.pixels.preprocessing import EDITION, Decoding
+from ttc.datasets.pixels.survey import Intensity
 from ttc.models.description import Description
 from ttc.models.networks import PretrainNetwork
 from ttc.run.csv_file import read_table
@@ -26,7 +30,11 @@ _BATCH = 512
 
 
 def read_images(
-    source: str, description: Description, path_column: str | None = None, id_column: str | None = None
+    source: str,
+    description: Description,
+    path_column: str | None = None,
+    id_column: str | None = None,
+    intensity: Intensity | None = None,
 ) -> tuple[list[str], TensorImages | FileImages]:
     """List images in the form that a run's network takes.
 
@@ -36,6 +44,8 @@ def read_images(
         description: of the run.
         path_column: column of the file in a table; None for "path".
         id_column: column of the id; None for "id", if there is one, else the path.
+        intensity: "full" or the values of black and white, for files of more than 8 bits whose depth is not that of
+            the run's images; None takes the run's range, and refuses other depths.
 
     Returns:
         One id per image, and the images.
@@ -43,10 +53,9 @@ def read_images(
     Raises:
         ValueError: nothing to read there, or images that the network cannot take.
     """
-    path, channels = Path(source), int(description.encoder["channels"])
-    size = _size(description)
+    path, decoding = Path(source), description.preprocessing.decoding
     if path.suffix == ".npz":
-        return _arrays(path, size, channels)
+        return _arrays(path, decoding.size, decoding.channels)
     if path.is_dir():
         listing = list_images(path, "--images", deep=True)
         if listing.left_out:
@@ -57,13 +66,15 @@ def read_images(
     if not names:
         raise ValueError(f"--images {path} has no images ({', '.join(sorted(EXTENSIONS))}); pass a folder that has")
     refuse_strange_names([*ids, *names], "--images")
-    return ids, FileImages(names, size, channels)
+    return ids, FileImages(names, decoding if intensity is None else _with_intensity(decoding, intensity))
 
 
-def _size(description: Description) -> int:
-    """Return the side of the stored square: with a margin where the run decoded files, whose centre it then cut out."""
-    name, size = str(description.data["name"]), int(description.encoder["image_size"])
-    return size if name in ("digits", "fashion") or name.endswith("mnist") else stored_size(size)
+def _with_intensity(decoding: Decoding, intensity: Intensity) -> Decoding:
+    """Return a decoding that takes files of any depth."""
+    if intensity == "auto":
+        raise ValueError("--intensity auto is for the training set; pass full or LOW HIGH, or leave it out")
+    black, white = (None, None) if isinstance(intensity, str) else intensity
+    return replace(decoding, black=black, white=white, largest=None, depths=None, edition=EDITION)
 
 
 def _table(path: Path, path_column: str, id_column: str | None) -> tuple[list[str], list[str]]:

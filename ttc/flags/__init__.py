@@ -19,7 +19,7 @@ What compares runs asks `ttc.run.roles`, so that nothing else has to know the fl
 from collections.abc import Callable
 from functools import partial
 
-from ttc.flags.data import add_augmentation, add_data
+from ttc.flags.data import add_augmentation, add_data, add_intensity
 from ttc.flags.encoder import add_layers
 from ttc.flags.evaluation import (
     add_checkpoint,
@@ -49,6 +49,7 @@ __all__ = [
     "add_evaluation_set",
     "add_finetuning",
     "add_heads",
+    "add_intensity",
     "add_layers",
     "add_method",
     "add_metrics",

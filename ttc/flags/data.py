@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from ttc.batches.augment import PRESETS
 from ttc.datasets import DATASETS
+from ttc.datasets.pixels.preprocessing import FRAMINGS
 from ttc.datasets.splits import NEWEST_RULE
 from ttc.flags.parser import Parser, real, whole
 from ttc.run.roles import Role
@@ -129,6 +131,7 @@ def _add_image_flags(add: Callable[..., object]) -> None:
         help="side length to which image files are decoded, before random crops; the default is 1.15 times the "
         "image size; raise it when small crops look blurred",
     )
+    _add_preprocessing(add)
     add(
         "--on-bad-image",
         role=Role.RESULT,
@@ -152,6 +155,48 @@ def _add_image_flags(add: Callable[..., object]) -> None:
         help="where --cache disk and the file list of iNaturalist are kept; the default is ttc in your cache folder; "
         "name a large disk that all nodes see",
     )
+
+
+def _add_preprocessing(add: Callable[..., object]) -> None:
+    add(
+        "--framing",
+        role=Role.RESULT,
+        choices=FRAMINGS,
+        default="crop",
+        before="crop",
+        help="which part of an image file is used: the centre square (crop), all of it with black bars (pad), or all "
+        "of it distorted to a square (squash); change it when findings lie near the border of images that are not "
+        "square",
+    )
+    add_intensity(add)
+    add(
+        "--dicom-window",
+        role=Role.RESULT,
+        nargs=2,
+        type=real(-math.inf),
+        metavar=("CENTER", "WIDTH"),
+        help="window of grey values in place of those in the DICOM files, in their units, such as 40 400; give it when "
+        "the files have none, or one for another tissue",
+    )
+
+
+def add_intensity(add: Callable[..., object]) -> None:
+    """Add how files of more than 8 bits become bytes."""
+    add(
+        "--intensity",
+        role=Role.RESULT,
+        nargs="+",
+        type=intensity_word,
+        metavar="auto|full|LOW HIGH",
+        help="which values of image files of more than 8 bits become black and white: the range of the training set "
+        "(auto, the default), that of the file's type (full), or two values; give two to compare sets, or to read a "
+        "new image of another depth",
+    )
+
+
+def intensity_word(text: str) -> str | float:
+    """Read a word of --intensity: a name or a number."""
+    return text if text in ("auto", "full") else real(-math.inf)(text)
 
 
 def add_augmentation(parser: Parser) -> None:

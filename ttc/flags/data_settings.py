@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from ttc.datasets import DatasetSettings
 from ttc.datasets.classes import split_words
+from ttc.datasets.pixels.preprocessing import EDITION
+from ttc.datasets.pixels.survey import Intensity
 from ttc.datasets.splits import NEWEST_RULE
 from ttc.flags.parser import Namespace
 
@@ -28,12 +31,42 @@ def split_rule(args: Namespace, folder: Path) -> int:
         raise ValueError(f"{folder / 'args.json'} is damaged; choose another --output") from None
 
 
-def dataset_settings(args: Namespace, rule: int | None = None) -> DatasetSettings:
+def decoding_edition(run: Path) -> int:
+    """Return the rules by which the run in a folder decodes files: its own, or the newest where there is no run yet.
+
+    Raises:
+        ValueError: what the run says about itself cannot be read.
+    """
+    path = run / "args.json"
+    try:
+        return EDITION if not path.is_file() or "intensity" in json.loads(path.read_text()) else 1
+    except (OSError, ValueError, TypeError):
+        raise ValueError(f"{path} is damaged; choose another --output") from None
+
+
+def intensity(words: Sequence[str | float] | None) -> Intensity | None:
+    """Return what `--intensity` asks for; None where it is not given.
+
+    Raises:
+        ValueError: the words are neither a name nor two numbers.
+    """
+    match words:
+        case None:
+            return None
+        case [str(name)]:
+            return name
+        case [float(low), float(high)]:
+            return low, high
+    raise ValueError(f"--intensity {' '.join(map(str, words))}: pass auto, full, or the two values LOW HIGH")
+
+
+def dataset_settings(args: Namespace, rule: int | None = None, edition: int = EDITION) -> DatasetSettings:
     """Return the data that the flags of `flags.add_data` ask for.
 
     Args:
         args: the flags.
         rule: by which splits are drawn; None for that of the flag, or the newest.
+        edition: of the rules by which files are decoded.
     """
     return DatasetSettings(
         name=args.dataset,
@@ -55,6 +88,10 @@ def dataset_settings(args: Namespace, rule: int | None = None) -> DatasetSetting
         split_column=args.split_column,
         id_column=args.id_column,
         split_rule=rule or args.split_rule or NEWEST_RULE,
+        intensity=intensity(args.intensity) or "auto",
+        framing=args.framing,
+        dicom_window=None if args.dicom_window is None else tuple(args.dicom_window),
+        edition=edition,
         seed=args.seed,
         num_workers=args.num_workers,
     )

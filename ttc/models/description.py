@@ -5,11 +5,12 @@ This is why evaluation needs no flag but `--checkpoint`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 
 from ttc.batches.augment import Augmentation, ViewGenerator
 from ttc.datasets import Dataset, DatasetSettings
+from ttc.datasets.pixels.preprocessing import Preprocessing, preprocessing_of_earlier_versions
 from ttc.models.encoders import EncoderSpec, build_encoder
 from ttc.models.networks import PretrainNetwork
 
@@ -27,11 +28,12 @@ class Description:
         class_names: in label order.
         class_counts: training samples per class.
         minority_class: the rare label, or None.
-        mean: per channel, of pixel values in [0, 1], of the training subset or of the weights that were started from.
-        std: the same, > 0.
+        preprocessing: what decides the network's input for an image; its mean and std are those of the training subset,
+            or of the weights that were started from.
         augmentation: fields of Augmentation.
         split_digest: sha256 of the split table.
         seed: of the run.
+        content_digest: of the images, see `prepare.content_digest_of`; None for checkpoints of earlier versions.
         projection_batchnorm: whether the head normalises its hidden units over the batch.
     """
 
@@ -43,12 +45,34 @@ class Description:
     class_names: list[str]
     class_counts: list[int]
     minority_class: int | None
-    mean: list[float]
-    std: list[float]
+    preprocessing: Preprocessing
     augmentation: dict[str, object]
     split_digest: str
     seed: int
+    content_digest: str | None = None
     projection_batchnorm: bool = False
+
+    @staticmethod
+    def from_dict(values: Mapping[str, object]) -> Description:
+        """Read what a checkpoint of this version or an earlier one holds.
+
+        Raises:
+            ValueError: parts of it are missing or wrong.
+        """
+        known = dict(values)
+        if "preprocessing" in known:
+            prepared = known["preprocessing"]
+            assert isinstance(prepared, Mapping), "the preprocessing is no mapping"
+            return Description(**{**known, "preprocessing": Preprocessing.from_dict(prepared)})  # type: ignore[arg-type]
+        data, encoder, mean, std = known["data"], known["encoder"], known.pop("mean"), known.pop("std")
+        assert isinstance(data, Mapping)
+        assert isinstance(encoder, Mapping)
+        assert isinstance(mean, list)
+        assert isinstance(std, list)
+        prepared = preprocessing_of_earlier_versions(
+            data["name"], encoder["image_size"], encoder["channels"], data["stored_size"], tuple(mean), tuple(std)
+        )
+        return Description(**known, preprocessing=prepared)  # type: ignore[arg-type]  # the values of asdict
 
     @staticmethod
     def of(
@@ -77,10 +101,10 @@ class Description:
             class_names=dataset.class_names,
             class_counts=dataset.class_counts("train"),
             minority_class=dataset.minority_class,
-            mean=list(mean),
-            std=list(std),
+            preprocessing=replace(dataset.preprocessing, mean=tuple(mean), std=tuple(std)),
             augmentation=asdict(augmentation),
             split_digest=dataset.split_digest(),
+            content_digest=dataset.content_digest,
             seed=seed,
             projection_batchnorm=projection_batchnorm,
         )
@@ -93,13 +117,14 @@ class Description:
     def view_generator(self) -> ViewGenerator:
         """Build what makes the views."""
         augmentation = Augmentation(**_tuples(self.augmentation))  # type: ignore[arg-type]  # the values of asdict
-        size = int(self.encoder["image_size"])
-        return ViewGenerator(augmentation, size, tuple(self.mean), tuple(self.std), self.seed)
+        made = self.preprocessing
+        return ViewGenerator(augmentation, made.image_size, made.mean, made.std, self.seed, made.shown)
 
     def dataset_settings(self) -> DatasetSettings:
         """Return what `load_dataset` needs to give the same data and splits."""
-        # A run of an earlier version does not name the rule that it drew its splits by.
-        return DatasetSettings(**_tuples({"split_rule": 1, **self.data}))  # type: ignore[arg-type]  # the values of asdict
+        # Runs of earlier versions name neither the rule that drew their splits, nor the edition of their decoding.
+        earlier: dict[str, object] = {"split_rule": 1, "edition": 1}
+        return DatasetSettings(**_tuples(earlier | self.data))  # type: ignore[arg-type]  # the values of asdict
 
 
 def _tuples(values: dict[str, object]) -> dict[str, object]:

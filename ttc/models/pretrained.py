@@ -68,11 +68,16 @@ def load_pretrained(
     with checkpoint.contents(Path(path)):
         objective, step, settings = state["objective"], state["step"], description.dataset_settings()
     settings = replace(settings, num_workers=num_workers, data_root=data_root or settings.data_root)
-    dataset = load_dataset(settings, compare_pixels=False)
+    dataset = load_dataset(settings, description.preprocessing, compare_pixels=False)
     if dataset.split_digest() != description.split_digest:
         raise ValueError(
             f"--checkpoint {path}: the data have changed since, its splits are not those that {settings.name} gives "
             f"now; restore the files of the run, or name them with --data-root"
+        )
+    if description.content_digest not in (None, dataset.content_digest):
+        raise ValueError(
+            f"--checkpoint {path}: the images have changed since, some have another content under the same names; "
+            "restore the files of the run, or name them with --data-root"
         )
     stored = description.class_names, description.class_counts, description.minority_class
     if stored != (dataset.class_names, dataset.class_counts("train"), dataset.minority_class):
@@ -101,7 +106,7 @@ def load_network(
     """
     state = checkpoint.load(Path(path), *kinds)
     with checkpoint.contents(Path(path)):
-        description = Description(**state["description"])
+        description = Description.from_dict(state["description"])
         network = description.network()
         network.encoder.load_state_dict(state["encoder"])
         if network.projection is not None:

@@ -139,9 +139,14 @@ class TrainingState:
                 f"checkpoint {path} was trained on other splits: the data have changed since; restore the files "
                 f"of the run, or choose another --output"
             )
+        stored = Description.from_dict(state["description"])
+        if stored.content_digest not in (None, self.description.content_digest):
+            raise ValueError(
+                f"checkpoint {path} was trained on other images: some have another content under the same names since; "
+                f"restore the files of the run, or choose another --output"
+            )
         # A run of an earlier version with --weights normalised by its data, whatever is the default now.
-        stored = state["description"]
-        self.description = replace(self.description, mean=list(stored["mean"]), std=list(stored["std"]))
+        self.description = replace(self.description, preprocessing=stored.preprocessing)
         self._compare_world(len(state["rng"]), path, explicit=explicit)
         self.network.encoder.load_state_dict(state["encoder"])
         if self.network.projection is not None:

@@ -12,6 +12,7 @@ from ttc.datasets.cache import open_cache
 from ttc.datasets.checks import leaks
 from ttc.datasets.checks.leaks import Samples, check_leaks, check_unique_ids, warn_about_equal_pixels
 from ttc.datasets.images import FileImages, Images, TensorImages
+from ttc.datasets.pixels.preprocessing import Decoding
 
 
 def test_equal_pixels_across_splits_are_counted_and_named(caplog: pytest.LogCaptureFixture) -> None:
@@ -43,7 +44,7 @@ def test_content_check_has_a_limit_and_says_so(
     paths = [str(tmp_path / name) for name in "ab"]
     for path in paths:
         Path(path).write_bytes(b"same")
-    samples, images = Samples(["a", "b"], ["train", "test"], ["x", "x"], None, paths), FileImages(paths, 4, 1)
+    samples, images = Samples(["a", "b"], ["train", "test"], ["x", "x"], None, paths), FileImages(paths, Decoding(4, 1))
     with pytest.raises(ValueError, match="are the same image"):
         check_leaks(samples, images)
     monkeypatch.setattr(leaks, "MAX_HASHED_FILES", 1)
@@ -77,9 +78,9 @@ def test_copies_are_found_by_their_pixels(
         Image.fromarray(pixels[content]).save(paths[-1])
         splits.append(chosen["split"])
         labels.append(chosen["label"])
-    images: Images = FileImages(paths, 9, 1)
+    images: Images = FileImages(paths, Decoding(9, 1))
     if cache == "ram":
-        images = open_cache(FileImages(paths, 9, 1), list("abc"), "ram", None)[0]
+        images = open_cache(FileImages(paths, Decoding(9, 1)), list("abc"), "ram", None)[0]
     samples = Samples(list("abc"), splits, labels, None, paths)
     if message is None:
         check_leaks(samples, images, decode=True)
@@ -105,6 +106,6 @@ def test_one_file_is_one_sample(
     (tmp_path / "b").mkdir()
     Image.new("L", (4, 4)).save("a.png")
     with pytest.raises(ValueError, match=message):
-        check_leaks(Samples(["0", "1"], splits, labels, None, paths), FileImages(paths, 4, 1))
+        check_leaks(Samples(["0", "1"], splits, labels, None, paths), FileImages(paths, Decoding(4, 1)))
     if splits == ["train", "train"]:  # runs of earlier versions are evaluated as they were trained
-        check_leaks(Samples(["0", "1"], splits, labels, None, paths), FileImages(paths, 4, 1), rule=1)
+        check_leaks(Samples(["0", "1"], splits, labels, None, paths), FileImages(paths, Decoding(4, 1)), rule=1)

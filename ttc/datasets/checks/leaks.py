@@ -11,6 +11,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 from ttc.datasets.images import CachedImages, Images, TensorImages, in_threads
+from ttc.datasets.pixels.files import content_digest, read_regular, split_frame
 
 log = logging.getLogger("ttc")
 
@@ -135,7 +136,8 @@ def _copies_by_bytes(samples: Samples, images: Images, rule: int) -> tuple[int, 
         log.warning("content of %d files is not compared between splits: too many of equal size", len(suspects))
         return None
     paths = [samples.paths[row] for row in suspects]
-    pair = _first_pair((_digest(Path(path).read_bytes()) for path in paths), [kinds[row] for row in suspects])
+    contents = (content_digest(read_regular(path), path) for path in paths)
+    pair = _first_pair(contents, [kinds[row] for row in suspects])
     return None if pair is None else (suspects[pair[0]], suspects[pair[1]])
 
 
@@ -210,7 +212,7 @@ def _first_pair(keys: Iterable[str], kinds: Sequence[object]) -> tuple[int, int]
 
 def _file_size(path: str) -> int:
     try:
-        return Path(path).stat().st_size
+        return Path(split_frame(path)[0]).stat().st_size
     except OSError as error:
         reason = "a link that leads nowhere" if Path(path).is_symlink() else error.strerror
         raise ValueError(

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm"}
+from ttc.datasets.pixels.files import is_image, split_frame
+
 SYSTEM_FILES = {"thumbs.db", "desktop.ini"}
 """What Windows leaves in folders; hidden files are what Linux and macOS leave."""
 
@@ -45,11 +46,6 @@ def is_hidden(name: str) -> bool:
 def is_broken_link(path: Path) -> bool:
     """Tell whether a file is a link to something that is not there."""
     return path.is_symlink() and not path.exists()
-
-
-def is_image(path: Path) -> bool:
-    """Tell whether a file is taken for an image."""
-    return path.suffix.lower() in EXTENSIONS
 
 
 def subfolders(folder: Path, flag: str = "--data-root") -> list[Path]:
@@ -141,8 +137,7 @@ def refuse_all_missing(paths: Sequence[str], place: str) -> None:
         paths: The files; looked at until one exists.
         place: What the table is called in messages.
     """
-    # FILE#2 names the second picture of a file.
-    if not paths or any(Path(path).exists() or Path(path.rsplit("#", 1)[0]).exists() for path in paths):
+    if not paths or any(Path(split_frame(path)[0]).exists() for path in paths):
         return
     remedy = "paths start at the table's folder; correct them, or move the table"
     if "\\" in paths[0]:

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import torch
 
-from ttc.datasets.decoding import open_image
 from ttc.datasets.images import CachedImages, TensorImages, in_threads
 from ttc.datasets.imbalance import hash_order
+from ttc.datasets.pixels.files import read_header, read_regular
+from ttc.datasets.plan import describe
 from ttc.datasets.registry import build_dataset, read_source
-from ttc.datasets.table import SPLITS, Dataset, DatasetSettings, describe
+from ttc.datasets.table import SPLITS, Dataset, DatasetSettings
 
 TILE, GAP, COLUMNS, ROWS, CAPTION = 112, 2, 8, 6, 24
 
@@ -121,8 +122,8 @@ def _shapes(dataset: Dataset) -> tuple[Counter[str], list[int], list[int]]:
     widths, heights = [], []
 
     def header(path: str) -> tuple[str, int, int]:
-        with open_image(path) as image:
-            return f"{image.format} {image.mode}", image.width, image.height
+        found = read_header(path)
+        return found.mode, found.width, found.height
 
     for name, width, height in in_threads(header, dataset.paths, "looked at"):
         formats[name] += 1
@@ -139,7 +140,7 @@ def _contents(dataset: Dataset) -> Sequence[str]:
         return [blake2b(image.numpy().tobytes(), digest_size=16).hexdigest() for image in dataset.images.data]
     assert dataset.paths is not None
     return list(
-        in_threads(lambda path: blake2b(Path(path).read_bytes(), digest_size=16).hexdigest(), dataset.paths, "hashed")
+        in_threads(lambda path: blake2b(read_regular(path), digest_size=16).hexdigest(), dataset.paths, "hashed")
     )
 
 
