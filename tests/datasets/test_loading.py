@@ -74,7 +74,7 @@ class Killed(Failing):
 )
 def test_a_worker_that_fails_in_any_way_is_one_line(kind: type[FileImages], reason: str, files: FileImages) -> None:
     with pytest.raises((ValueError, RuntimeError)) as caught:
-        list(batches(kind(files.paths, 8, 3), torch.arange(10).reshape(5, 2), num_workers=2))
+        list(batches(kind(files.paths, files.decoding), torch.arange(10).reshape(5, 2), num_workers=2))
     line = _explain(caught.value)
     assert line is not None
     assert re.search(f"a process that decodes images failed .*({reason}).*; use --num-workers 0", line), line
@@ -89,9 +89,10 @@ from pathlib import Path
 from tests.processes import ROOT
 from ttc.datasets.images import FileImages
 from ttc.datasets.loading import batches
+from ttc.datasets.pixels.preprocessing import Decoding
 from ttc.run import runtime
-paths = sorted(map(str, Path("{folder}").glob("*.png")))
-runtime.run(lambda: len(list(batches(FileImages(paths, Decoding(200, 3)), torch.arange(8).reshape(2, 4), num_workers=2))))'
+images = FileImages(sorted(map(str, Path("{folder}").glob("*.png"))), Decoding(200, 3))
+runtime.run(lambda: len(list(batches(images, torch.arange(8).reshape(2, 4), num_workers=2))))'
 """
 
 

@@ -168,7 +168,7 @@ def channel_statistics(
         ValueError: If a channel is constant over all images, which cannot be normalised.
     """
     histogram = torch.zeros(channels, 256, dtype=torch.float64)
-    pixels = images.size**2 if isinstance(images, FileImages) else 1
+    pixels = images.decoding.size**2 if isinstance(images, FileImages) else 1
     chunk = max(1, min(STATISTICS_BATCH, STATISTICS_BYTES // (channels * pixels)))
     chunks = (rows[at : at + chunk] for at in range(0, len(rows), chunk))
     for batch in batches(images, chunks, num_workers):
