@@ -19,7 +19,7 @@ from ttc.batches.augment import PRESETS
 from ttc.datasets import Dataset, DatasetSettings, load_dataset
 from ttc.evaluation.new_images import read_images
 from ttc.models.description import Description
-from ttc.models.networks import EncoderSpec
+from ttc.models.encoders import EncoderSpec
 from ttc.models.pretrained import load_network, load_pretrained
 
 CPU = torch.device("cpu")

@@ -131,7 +131,7 @@ def tabulate(run: Path) -> None:
 
 def card(run: Path) -> None:
     state = checkpoint.load(FINISHED / "checkpoints" / "last.pt", "pretrain")
-    model_card(run, Description(**state["description"]), 32)
+    model_card(run, Description.from_dict(state["description"]), 32)
 
 
 def repeat(run: Path) -> None:

@@ -75,13 +75,13 @@ def test_the_report_holds_no_tag_of_a_name(table: Table) -> None:
 def test_the_model_card_holds_no_markup_of_a_name() -> None:
     run = ROOT / "tests" / "upgrade" / "93a57da" / "finished"
     state = checkpoint.load(run / "checkpoints" / "last.pt", "pretrain")
-    description = replace(Description(**state["description"]), class_names=list(NAMES[:2]), method=NAMES[1])
+    description = replace(Description.from_dict(state["description"]), class_names=list(NAMES[:2]), method=NAMES[1])
     card = model_card(run, replace(description, data={**description.data, "name": SCRIPT}), 32)
     assert "<" not in card
     rows = [line for line in card.splitlines() if re.match(r"\| [01] \|", line)]
     assert [line.count("|") for line in rows] == [6, 6]
     assert escape.markdown(SCRIPT) in rows[0]
-    plain = model_card(run, Description(**state["description"]), 32)
+    plain = model_card(run, Description.from_dict(state["description"]), 32)
     assert "# convnet-w8 encoder, supproto on digits" in plain
     assert "`--batch-size 64`" in plain
     assert card.count("\n") == plain.count("\n"), "a line feed of a name begins no line"

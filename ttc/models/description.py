@@ -70,7 +70,7 @@ class Description:
         assert isinstance(mean, list)
         assert isinstance(std, list)
         prepared = preprocessing_of_earlier_versions(
-            data["name"], encoder["image_size"], encoder["channels"], data["stored_size"], tuple(mean), tuple(std)
+            data["name"], encoder["image_size"], encoder["channels"], data.get("stored_size"), tuple(mean), tuple(std)
         )
         return Description(**known, preprocessing=prepared)  # type: ignore[arg-type]  # the values of asdict
 

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ttc.batches.augment import PRESETS, ViewGenerator, resize_centre
+from ttc.batches.augment import PRESETS, ViewGenerator
+from ttc.batches.resize import resize_centre
 from ttc.datasets.pixels.decoding import decode_file
 from ttc.datasets.pixels.framing import area_cut_off, padded_place
 from ttc.datasets.pixels.preprocessing import FRAMINGS, Decoding, stored_size
