@@ -26,7 +26,8 @@ def record(script: str, words: list[str], folder: str, output: str) -> None:
     seen: set[str] = set()
 
     def look(module: nn.Module, inputs: tuple[object, ...]) -> None:
-        if isinstance(module, PretrainNetwork) and isinstance(inputs[0], Tensor):
+        # The plan runs a network without data, to know its memory.
+        if isinstance(module, PretrainNetwork) and isinstance(inputs[0], Tensor) and not inputs[0].is_meta:
             seen.update(digests(inputs[0].detach()))
 
     nn.modules.module.register_module_forward_pre_hook(look)
