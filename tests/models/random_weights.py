@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from ttc.datasets.pixels.preprocessing import Decoding, Preprocessing
 from ttc.models.description import Description
 from ttc.models.encoders import EncoderSpec, build_encoder
 
@@ -50,8 +51,9 @@ def torchvision(state: State) -> object:
 
 def description_of(spec: EncoderSpec) -> Description:
     """Describe a run with this encoder; what describes its data is made up."""
+    size, channels = spec.image_size, spec.channels
+    preprocessing = Preprocessing("memory", Decoding(size, channels), size, 1.0, (0.5,) * channels, (0.25,) * channels)
     return Description(
         method="supmin", objective={}, encoder=spec.as_dict(), projection_dim=8, data={}, class_names=["a", "b"],
-        class_counts=[6, 2], minority_class=1, mean=[0.5] * spec.channels, std=[0.25] * spec.channels,
-        augmentation={}, split_digest="", seed=0,
+        class_counts=[6, 2], minority_class=1, preprocessing=preprocessing, augmentation={}, split_digest="", seed=0,
     )  # fmt: skip
