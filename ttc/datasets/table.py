@@ -165,10 +165,10 @@ class Dataset:
         paths: File per row, or None.
         images: The pixels, uint8; files are decoded to a square somewhat larger than `image_size`.
         preprocessing: How the network's input is made of an image.
-        content_digest: Of the content of a seeded sample of the images, see `registry.content_digest_of`.
-        area_cut_off: Share of an image's area that the framing leaves out, on average over a sample of the files.
         minority_class: Smallest class of split "train"; None when the smallest is not unique.
         bad_images: Path and reason of every file that was skipped.
+        content_digest: Of the content of a seeded sample of the images, see `prepare.content_digest_of`.
+        area_cut_off: Share of an image's area that the framing leaves out, on average over a sample of the files.
     """
 
     settings: DatasetSettings
@@ -181,10 +181,10 @@ class Dataset:
     paths: list[str] | None
     images: Images
     preprocessing: Preprocessing
-    content_digest: str
-    area_cut_off: float
     minority_class: int | None
     bad_images: list[tuple[str, str]]
+    content_digest: str | None = None
+    area_cut_off: float = 0.0
 
     @property
     def image_size(self) -> int:

@@ -24,6 +24,7 @@ from ttc.datasets import Dataset, DatasetSettings
 from ttc.datasets.checks.leaks import check_unique_ids
 from ttc.datasets.classes import sorted_labels
 from ttc.datasets.images import TensorImages
+from ttc.datasets.pixels.preprocessing import Decoding, Preprocessing
 from ttc.datasets.splits import SPLIT_OF, hold_out, missing_parts
 from ttc.datasets.table import count_classes, minority_of
 from ttc.models.description import Description
@@ -225,6 +226,8 @@ def as_run(file: FeatureFile, seed: int) -> Pretrained:
     train = [row for row, split in enumerate(splits) if split == "train"]
     counts = count_classes(file.labels[train], len(file.class_names))
     minority = file.about.get("minority_class")
+    # Features have no pixels; what asks for their shape gets the smallest one.
+    preprocessing = Preprocessing("memory", Decoding(1, 1), 1, 1.0, (0.0,), (1.0,))
     dataset = Dataset(
         settings=settings,
         name=str(file.about.get("dataset", file.path.stem)),
@@ -235,11 +238,8 @@ def as_run(file: FeatureFile, seed: int) -> Pretrained:
         groups=file.groups,
         paths=None,
         images=TensorImages(torch.empty(len(texts), 1, 1, 1, dtype=torch.uint8)),
-        image_size=1,
-        channels=1,
+        preprocessing=preprocessing,
         minority_class=minority if isinstance(minority, int) else minority_of(counts, file.class_names, None),
-        mean=(0.0,),
-        std=(1.0,),
         bad_images=[],
     )
     description = Description(
@@ -251,8 +251,7 @@ def as_run(file: FeatureFile, seed: int) -> Pretrained:
         class_names=file.class_names,
         class_counts=counts,
         minority_class=dataset.minority_class,
-        mean=[0.0],
-        std=[1.0],
+        preprocessing=preprocessing,
         augmentation={},
         split_digest=dataset.split_digest(),
         seed=seed,
