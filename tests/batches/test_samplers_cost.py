@@ -13,7 +13,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ttc.batches.samplers import SAMPLERS, BatchSampler, EpochPlan
+from ttc.batches.samplers import SAMPLERS, BatchSampler, EpochBatches
 
 RANKS = 64
 BATCHES = (256, 65_536)
@@ -42,7 +42,7 @@ class Cost(TorchDispatchMode):
         return result
 
 
-def planned(samples: int, batch_size: int, kind: str, min_minority: int) -> tuple[Cost, EpochPlan]:
+def planned(samples: int, batch_size: int, kind: str, min_minority: int) -> tuple[Cost, EpochBatches]:
     labels = (torch.arange(samples) % 100 == 0).long()
     sampler = BatchSampler(
         labels, batch_size=batch_size, kind=kind, seed=0, minority_class=1, min_minority=min_minority

@@ -129,10 +129,9 @@ class ViewGenerator:
     Crop, flip and rotation are one affine map, sampled once bilinearly. Brightness, contrast, saturation, hue and
     grayscale are one affine map of the colours per image.
 
-    Note: The usual per-image pipeline draws the order of the colour changes at random and clips after each; here the
-        order
-    is brightness, contrast, saturation, hue, and values are clipped once, at the end. Hue turns the chroma plane of
-    YIQ.
+    Note: The usual per-image pipeline draws the order of the colour changes at random and clips after each one. Here
+        the order is brightness, contrast, saturation, hue, and values are clipped once, at the end. Hue turns the
+        chroma plane of YIQ.
     """
 
     def __init__(
@@ -204,7 +203,7 @@ class ViewGenerator:
         return out.view(len(images), views, *out.shape[1:])
 
     def _normalise(self, pixels: Tensor) -> Tensor:
-        mean, std = (each.to(pixels.device, non_blocking=True) for each in (self.mean, self.std))
+        mean, std = (statistic.to(pixels.device, non_blocking=True) for statistic in (self.mean, self.std))
         return (pixels - mean) / std
 
     def _grid(self, random_NR: Tensor, shape: torch.Size) -> Tensor:

@@ -27,8 +27,8 @@ def _generator(*key: int) -> torch.Generator:
 
 
 @dataclass(frozen=True)
-class EpochPlan:
-    """The batches of one epoch, or a rank's piece of each.
+class EpochBatches:
+    """The batches of one epoch, or one rank's piece of each of them.
 
     Attributes:
         samples: [S, B] int64, positions in the labels that the sampler was given; [S, B / ranks] for one rank.
@@ -40,7 +40,7 @@ class EpochPlan:
 
 
 class BatchSampler:
-    """Plans epochs of global batches.
+    """Puts the global batches of each epoch together.
 
     * "shuffle": a fresh order of all samples each epoch; the incomplete batch at the end is left out.
     * "stratified": the same, but every batch has the class shares of the data, as nearly as whole samples allow.
@@ -104,24 +104,24 @@ class BatchSampler:
         self._is_minority = labels == -1 if minority_class is None else labels == minority_class
         self.members = [torch.nonzero(labels == c).flatten() for c in range(len(self.counts))]
         self.steps_per_epoch = len(labels) // batch_size
-        share = 0 if minority_class is None else batch_size // len(self.counts)
-        if kind == "balanced" and min_minority > share:
+        quota = 0 if minority_class is None else batch_size // len(self.counts)
+        if kind == "balanced" and min_minority > quota:
             raise ValueError(
-                f"--min-minority-per-batch {min_minority}: balanced batches hold {share}; lower it or use stratified"
+                f"--min-minority-per-batch {min_minority}: balanced batches hold {quota}; lower it or use stratified"
             )
 
-    def epoch(self, epoch: int, rank: int = 0, ranks: int = 1) -> EpochPlan:
-        """Plan one epoch; equal arguments give equal plans in every process.
+    def epoch(self, epoch: int, rank: int = 0, ranks: int = 1) -> EpochBatches:
+        """Return the batches of an epoch; equal arguments give equal batches in every process.
 
-        The plan takes a few vectorised passes over the samples; what stays of it is the piece of one rank.
+        They take a few vectorised passes over the samples; only the piece of one rank is kept.
 
         Args:
             epoch: from 0.
             rank: whose piece of the batches is wanted.
             ranks: number of equal pieces, which divides B; 1 for whole batches.
         """
-        share = self.batch_size // ranks
-        piece = slice(rank * share, (rank + 1) * share)
+        length = self.batch_size // ranks
+        piece = slice(rank * length, (rank + 1) * length)
         if self.kind == "balanced":
             return self._balanced(epoch, piece)
         generator = _generator(self.seed, epoch)
@@ -134,7 +134,7 @@ class BatchSampler:
         if self.min_minority:
             draws = self._raise_minority(samples, epoch)
         # A copy, because a view would keep the whole order for as long as the epoch lasts.
-        return EpochPlan(samples[:, piece].clone(), draws[:, piece].clone())
+        return EpochBatches(samples[:, piece].clone(), draws[:, piece].clone())
 
     def quota(self, label: int) -> int:
         """Return how many samples of a class a balanced batch has."""
@@ -153,10 +153,10 @@ class BatchSampler:
             shares = [self.quota(label) / self.batch_size for label in range(len(self.counts))]
         elif self.min_minority:
             assert self.minority_class is not None
-            rare = self.minority_per_batch() / self.batch_size
+            rare_share = self.minority_per_batch() / self.batch_size
             others = total - self.counts[self.minority_class]
-            shares = [(1 - rare) * count / others for count in self.counts]
-            shares[self.minority_class] = rare
+            shares = [(1 - rare_share) * count / others for count in self.counts]
+            shares[self.minority_class] = rare_share
         else:
             return list(self.counts)
         return [max(1, round(total * share)) for share in shares]
@@ -177,13 +177,13 @@ class BatchSampler:
         size = len(members)
         first_pass, last_pass = first // size, (first + count - 1) // size
         orders = torch.empty(last_pass - first_pass + 1, size, dtype=torch.int64)
-        for row, number in zip(orders, range(first_pass, last_pass + 1), strict=True):
-            torch.randperm(size, generator=_generator(self.seed, label, number, key), out=row)
+        for order, number in zip(orders, range(first_pass, last_pass + 1), strict=True):
+            torch.randperm(size, generator=_generator(self.seed, label, number, key), out=order)
         skip = first - first_pass * size
         numbers = torch.arange(first, first + count).div_(size, rounding_mode="floor")
         return members[orders.flatten()[skip : skip + count]], numbers
 
-    def _balanced(self, epoch: int, piece: slice) -> EpochPlan:
+    def _balanced(self, epoch: int, piece: slice) -> EpochBatches:
         steps = self.steps_per_epoch
         # One shuffle of the columns, so that every rank's piece of the batch has all classes.
         columns = torch.randperm(self.batch_size, generator=_generator(self.seed, epoch))[piece]
@@ -197,7 +197,7 @@ class BatchSampler:
             samples[:, place] = sample.view(steps, quota)[:, columns[place] - first]
             draws[:, place] = number.view(steps, quota)[:, columns[place] - first]
             first += quota
-        return EpochPlan(samples, draws)
+        return EpochBatches(samples, draws)
 
     def _raise_minority(self, samples: Tensor, epoch: int) -> Tensor:
         """Put minority samples in the place of majority samples where there are too few; return the draws."""
@@ -237,10 +237,14 @@ def _minority_distribution(minority: int, total: int, batch_size: int) -> Tensor
     def log_ways(of: Tensor, take: Tensor) -> Tensor:
         return torch.lgamma(of + 1) - torch.lgamma(take + 1) - torch.lgamma(of - take + 1)
 
-    held = torch.arange(min(minority, batch_size) + 1, dtype=torch.float64)
-    rare, all_samples, batch = (held.new_tensor(number) for number in (minority, total, batch_size))
-    log_share = log_ways(rare, held) + log_ways(all_samples - rare, batch - held) - log_ways(all_samples, batch)
-    return log_share.exp()
+    minority_counts = torch.arange(min(minority, batch_size) + 1, dtype=torch.float64)
+    rare, all_samples, batch = (minority_counts.new_tensor(number) for number in (minority, total, batch_size))
+    log_probability = (
+        log_ways(rare, minority_counts)
+        + log_ways(all_samples - rare, batch - minority_counts)
+        - log_ways(all_samples, batch)
+    )
+    return log_probability.exp()
 
 
 def share_of_poor_batches(minority: int, total: int, batch_size: int, at_most: int = 1) -> float:

@@ -32,10 +32,10 @@ class _GatherWithGradient(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> Tensor:
-        mine = grad.new_empty((grad.shape[0] // world_size(), *grad.shape[1:]))
+        grad_of_rank = grad.new_empty((grad.shape[0] // world_size(), *grad.shape[1:]))
         scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
-        scatter(mine, grad.contiguous())
-        return mine
+        scatter(grad_of_rank, grad.contiguous())
+        return grad_of_rank
 
 
 class _SumWithGradient(torch.autograd.Function):

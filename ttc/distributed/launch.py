@@ -63,5 +63,8 @@ def meeting_point(environment: Mapping[str, str]) -> dict[str, str]:
     numbers = (environment.get(f"SLURM_{name}", "") for name in ("JOB_ID", "STEP_ID"))
     job, step = (int(number) if number.isdigit() else 0 for number in numbers)
     # Below the ports that Linux gives to connections.
-    found = {"MASTER_ADDR": host if several else "127.0.0.1", "MASTER_PORT": str(10_000 + (101 * job + step) % 20_000)}
-    return {name: environment.get(name) or value for name, value in found.items()}
+    derived = {
+        "MASTER_ADDR": host if several else "127.0.0.1",
+        "MASTER_PORT": str(10_000 + (101 * job + step) % 20_000),
+    }
+    return {name: environment.get(name) or value for name, value in derived.items()}

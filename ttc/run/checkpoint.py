@@ -70,7 +70,7 @@ def save(path: Path, kind: str, state: State, keep_previous: Path | None = None)
 
 def _replace(path: Path, data: bytes | memoryview) -> None:
     new = hashlib.sha256(data).hexdigest()
-    write_text(_digest_file(path), "".join(f"{each}  {path.name}\n" for each in (*_digests(path), new)))
+    write_text(_digest_file(path), "".join(f"{digest}  {path.name}\n" for digest in (*_digests(path), new)))
     files.replace(path, data)
     write_text(_digest_file(path), f"{new}  {path.name}\n")
 
@@ -122,11 +122,11 @@ def load(path: Path, *kinds: str, within: Path | None = None) -> State:
     except ValueError:
         raise ValueError(f"checkpoint {path} is truncated or no checkpoint of this project; use another one") from None
     if not isinstance(state, dict) or state.get("format") != FORMAT:
-        found = state.get("format") if isinstance(state, dict) else type(state).__name__
-        raise ValueError(f"checkpoint {path} has format {found!r}, not {FORMAT!r}; pass one that pretrain.py wrote")
+        actual = state.get("format") if isinstance(state, dict) else type(state).__name__
+        raise ValueError(f"checkpoint {path} has format {actual!r}, not {FORMAT!r}; pass one that pretrain.py wrote")
     if state.get("kind") not in kinds:
-        wanted = " or ".join(map(repr, kinds))
-        raise ValueError(f"checkpoint {path} is of kind {state.get('kind')!r}, not {wanted}; pass one of that kind")
+        expected = " or ".join(map(repr, kinds))
+        raise ValueError(f"checkpoint {path} is of kind {state.get('kind')!r}, not {expected}; pass one of that kind")
     return state
 
 

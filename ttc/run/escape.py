@@ -34,8 +34,8 @@ def plain(text: str, width: int | None = None) -> str:
         text: the name.
         width: a longer name is cut, which two dots show; None leaves it whole.
     """
-    shown = text if text.isascii() and text.isprintable() else "".join(map(_visible, text))
-    return shown if width is None or len(shown) <= width else shown[: max(0, width - 2)] + ".."
+    visible = text if text.isascii() and text.isprintable() else "".join(map(_visible, text))
+    return visible if width is None or len(visible) <= width else visible[: max(0, width - 2)] + ".."
 
 
 def _visible(letter: str) -> str:
@@ -46,10 +46,10 @@ def _visible(letter: str) -> str:
 
 def markdown(text: str) -> str:
     """Return a name for running text and cells of tables in Markdown: no markup, no HTML, no link, one line."""
-    shown = "".join(_MARKDOWN.get(letter, letter) for letter in plain(text))
-    shown = _EMPHASIS.sub(r"\\_", shown)
+    escaped = "".join(_MARKDOWN.get(letter, letter) for letter in plain(text))
+    escaped = _EMPHASIS.sub(r"\\_", escaped)
     # Some readers make links of bare addresses.
-    return _ADDRESS.sub(lambda found: f"{found[1]}&#58;" if found[1] else f"{found[2]}&#46;", shown)
+    return _ADDRESS.sub(lambda address: f"{address[1]}&#58;" if address[1] else f"{address[2]}&#46;", escaped)
 
 
 def markdown_code(text: str) -> str:
@@ -59,8 +59,8 @@ def markdown_code(text: str) -> str:
 
 def latex(text: str) -> str:
     """Return a name for running text and cells of tables in LaTeX: no command, group or optional argument."""
-    shown = "".join(_LATEX.get(letter, letter) for letter in plain(text))
-    return shown.replace(r"\textgreater{}=", r"$\geq$")
+    escaped = "".join(_LATEX.get(letter, letter) for letter in plain(text))
+    return escaped.replace(r"\textgreater{}=", r"$\geq$")
 
 
 def html(text: str) -> str:

@@ -133,12 +133,12 @@ def _descriptor(path: Path, within: Path | None, flags: int) -> int:
         else:
             *names, name = path.relative_to(within).parts
             folders.append(os.open(within, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-            for folder in names:
-                folders.append(_step(path, folder, os.O_RDONLY | os.O_DIRECTORY, folders[-1]))
+            for folder_name in names:
+                folders.append(_step(path, folder_name, os.O_RDONLY | os.O_DIRECTORY, folders[-1]))
             number = _step(path, name, flags, folders[-1])
     finally:
-        for each in folders:
-            os.close(each)
+        for descriptor in folders:
+            os.close(descriptor)
     with _closing_on_error(number):
         mode = os.fstat(number).st_mode
         if stat.S_ISDIR(mode):

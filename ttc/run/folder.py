@@ -61,14 +61,14 @@ class RunFolder:
         if path.exists() and not path.is_dir():
             raise ValueError(f"--output {path} is a file; name a folder")
         files.refuse_links(path)
-        known = path / "args.json"
-        if known.is_file():
+        arguments_file = path / "args.json"
+        if arguments_file.is_file():
             if resume == "never":
                 raise ValueError(
                     f"--output {path} holds a run and --resume is never; choose another folder, or --resume auto"
                 )
-            self._compare(known, values)
-        elif path.is_dir() and any(not _before_the_run(each) for each in path.iterdir()):
+            self._compare(arguments_file, values)
+        elif path.is_dir() and any(not _before_the_run(entry) for entry in path.iterdir()):
             raise ValueError(f"--output {path} is not empty and holds no run; choose another folder")
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -84,8 +84,8 @@ class RunFolder:
             leftover.unlink()
         return self.finished
 
-    def _compare(self, known: Path, values: Mapping[str, object]) -> None:
-        stored = readers.read_arguments(known, self.path, "choose another --output")
+    def _compare(self, arguments_file: Path, values: Mapping[str, object]) -> None:
+        stored = readers.read_arguments(arguments_file, self.path, "choose another --output")
         differ = differing(
             {name: None if entry["source"] == "derived" else entry["value"] for name, entry in stored.items()}, values
         )
@@ -135,7 +135,7 @@ def differing(stored: Mapping[str, object], wanted: Mapping[str, object]) -> lis
     Returns:
         One text such as "--lr (0.1 there, 0.2 now)" per differing flag.
     """
-    stored, wanted = (json.loads(json.dumps(dict(each))) for each in (stored, wanted))
+    stored, wanted = (json.loads(json.dumps(dict(values))) for values in (stored, wanted))
     return [
         f"--{name.replace('_', '-')} ({roles.value_of(name, stored)} there, {roles.value_of(name, wanted)} now)"
         for name in sorted(stored.keys() | wanted.keys())
@@ -147,14 +147,14 @@ def truncate_jsonl(path: Path, step: int) -> None:
     """Drop the lines of a metrics file that come after `step`: the resumed run writes them again."""
     if not path.exists():
         return
-    kept = [line for line, entry in readers.read_steps(path, path.parent) if float(str(entry["step"])) <= step]
-    checkpoint.write_text(path, "".join(line + "\n" for line in kept))
+    lines = [line for line, entry in readers.read_steps(path, path.parent) if float(str(entry["step"])) <= step]
+    checkpoint.write_text(path, "".join(line + "\n" for line in lines))
 
 
 def shorten(names: Iterable[object], most: int = 5) -> str:
     """Join names for a message, at most `most` of them."""
-    every = [str(name) for name in names]
-    return ", ".join(every[:most]) + (f" and {len(every) - most} more" if len(every) > most else "")
+    texts = [str(name) for name in names]
+    return ", ".join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")
 
 
 def logged_curve(path: Path, key: str) -> list[tuple[float, float]]:

@@ -75,8 +75,8 @@ def complete(result: Mapping[str, object], arguments: Mapping[str, object]) -> d
 
 def arguments_digest(arguments: Mapping[str, object]) -> str:
     """Return the sha256 of the arguments that make another result, the same for any order of the flags."""
-    kept = {name: value for name, value in arguments.items() if roles.in_digest(name, value)}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+    counted = {name: value for name, value in arguments.items() if roles.in_digest(name, value)}
+    return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()
 
 
 def given_arguments(entries: Mapping[str, Mapping[str, object]]) -> dict[str, object]:
@@ -117,7 +117,7 @@ def measures(result: Mapping[str, object]) -> dict[str, Measure]:
 
 
 def _of_classifier(summary: Mapping[str, object], split: str) -> Iterator[tuple[str, Measure]]:
-    """Yield the metrics of one classifier, at any depth; its entry "n" counts the samples, "validation" has its own."""
+    """Yield the metrics of one classifier, at any depth; the nearest entry "n" above a metric counts its samples."""
     for name, entry in _mappings(summary):
         if "value" in entry or "mean" in entry:
             value = entry["value"] if "value" in entry else entry["mean"]

@@ -162,12 +162,12 @@ class RunLog:
         if self._writer is not None:
             from torch.utils.tensorboard.summary import hparams
 
-            shown = {
+            plain_values = {
                 key: value if isinstance(value, bool | int | float | str) else str(value)
                 for key, value in values.items()
             }
-            # The writer's own add_hparams would open a second run with a name of its own.
-            for summary in hparams(shown, dict(results)):  # type: ignore[no-untyped-call]  # torch
+            # The writer's own add_hparams would open a second run under another name.
+            for summary in hparams(plain_values, dict(results)):  # type: ignore[no-untyped-call]  # torch
                 self._writer._get_file_writer().add_summary(summary)  # type: ignore[no-untyped-call]  # torch
 
     def flush(self) -> None:

@@ -44,10 +44,8 @@ def read_arrays(path: Path, names: Sequence[str], within: Path | None = None) ->
         missing = [name for name in names if f"{name}.npy" not in sizes]
         if missing:
             raise ValueError(f"it has no array {missing[0]!r}")
-        total, memory = (
-            sum(sizes[f"{name}.npy"] for name in names),
-            os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGESIZE"),
-        )
+        total = sum(sizes[f"{name}.npy"] for name in names)
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGESIZE")
         if total > memory:
             raise ValueError(f"it unpacks to {total / 2**30:.0f} GiB, this machine has {memory / 2**30:.0f}")
         with files.open_binary(path, within) as stream, np.load(stream, allow_pickle=False) as file:
@@ -87,8 +85,8 @@ def read_embeddings(path: Path, within: Path) -> SavedEmbeddings:
         embeddings, labels, names = read_arrays(path, ["embeddings", "labels", "class_names"], within)
         stored = "prototypes" in array_names(path, within)
         prototypes = read_arrays(path, ["prototypes"], within)[0] if stored else None
-        floats = [embeddings] if prototypes is None else [embeddings, prototypes]
-        if labels.dtype.kind not in "iu" or names.dtype.kind != "U" or any(each.dtype.kind != "f" for each in floats):
+        arrays = [embeddings] if prototypes is None else [embeddings, prototypes]
+        if labels.dtype.kind not in "iu" or names.dtype.kind != "U" or any(array.dtype.kind != "f" for array in arrays):
             raise ValueError("its arrays are of other types")
         dimensions, classes = embeddings.shape[-1:], names.shape
         if embeddings.ndim != 3 or labels.shape != embeddings.shape[1:2] or len(classes) != 1:
@@ -97,7 +95,7 @@ def read_embeddings(path: Path, within: Path) -> SavedEmbeddings:
             raise ValueError(f"prototypes {prototypes.shape} do not fit the embeddings {embeddings.shape}")
         if labels.size and not 0 <= int(labels.min()) <= int(labels.max()) < len(names):
             raise ValueError(f"labels go beyond the {len(names)} classes")
-        if not all(np.isfinite(each).all() for each in floats):
+        if not all(np.isfinite(array).all() for array in arrays):
             raise ValueError("not all numbers are finite")
         if not embeddings.any(axis=2).all():
             raise ValueError("a sample has the embedding 0, which has no direction")

@@ -88,24 +88,24 @@ class Source:
 
     def texts(self, value: object, place: str) -> list[str]:
         """Return a list of texts, or refuse what is none."""
-        if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
             self.refuse(f"is damaged: {_name(value)} instead of a list of texts", place)
         return value
 
     def part(self, of: Mapping[str, object], name: str, kinds: tuple[type, ...], place: str = "") -> object:
         """Return an entry of a JSON object that must be of one of these types; True and False are no numbers."""
-        here = f"{place}/{name}" if place else name
+        entry_place = f"{place}/{name}" if place else name
         if name not in of:
-            self.refuse("is damaged: it is missing", here)
+            self.refuse("is damaged: it is missing", entry_place)
         value = of[name]
         if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
             self.refuse(
-                f"is damaged: {_name(value)} instead of {' or '.join(map(_KIND_NAMES.__getitem__, kinds))}", here
+                f"is damaged: {_name(value)} instead of {' or '.join(map(_KIND_NAMES.__getitem__, kinds))}", entry_place
             )
         return value
 
     def using(self, use: Callable[[], T]) -> T:
-        """Call what reads parts of the file that were not looked at one by one; missing or wrong ones are refused."""
+        """Call a function that reads parts of the file without checks; missing or wrong parts are refused."""
         try:
             return use()
         except (LookupError, TypeError, AttributeError, AssertionError, ArithmeticError, RecursionError) as error:

@@ -73,13 +73,13 @@ def words_of_run(words: Sequence[str]) -> list[str]:
 
     A flag reaches up to the next word that begins with two hyphens, since values that do so are written FLAG=VALUE.
     """
-    counts, kept = True, []
+    counts, words_that_count = True, []
     for word in words:
         if word.startswith("--"):
             counts = makes_run(word[2:].split("=", 1)[0].replace("-", "_"))
         if counts:
-            kept.append(word)
-    return kept
+            words_that_count.append(word)
+    return words_that_count
 
 
 def makes_result(name: str) -> bool:
@@ -100,7 +100,7 @@ def same(name: str, values: Mapping[str, object], others: Mapping[str, object]) 
         values: flag -> value of the first run.
         others: of the second.
     """
-    first, second = (json.loads(json.dumps(value_of(name, each))) for each in (values, others))
+    first, second = (json.loads(json.dumps(value_of(name, run))) for run in (values, others))
     return bool(first == second) or (is_off(first) and is_off(second))
 
 
