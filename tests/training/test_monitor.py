@@ -203,7 +203,7 @@ def test_the_probe_learns_from_balanced_training_images_and_is_tested_on_others(
     from sklearn.preprocessing import StandardScaler
 
     watched = watch(digits)
-    taught, tested = watched._taught, watched._rows
+    taught, tested = watched._probe_rows, watched._rows
     assert set(digits.splits[taught]) == {"train"}
     assert torch.bincount(digits.labels[taught]).tolist() == [min(digits.class_counts("train"))] * 2
     plain = view_generator(digits).plain(digits.images[torch.cat([taught, tested])]).flatten(1)[:, :16].double().numpy()

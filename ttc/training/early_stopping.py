@@ -41,7 +41,7 @@ class Selection:
         state: of the run.
         run: the checkpoint, with the data.
         metric: one of SELECTORS.
-        patience: epochs without a better one after which the run ends; 0 never.
+        patience: epochs without improvement after which the run ends; 0 for never.
         first_epoch: epochs up to this one do not count against the patience.
         positive_class: the label that AUPRC is about.
         num_workers: processes that decode image files.
@@ -63,9 +63,9 @@ class Selection:
         rows = self.run.dataset.indices("val")
         labels = self.run.dataset.labels[rows]
         scores = predict_shared(self.state.network, self.state.objective, self.run, rows, self.num_workers)
-        found = classification_metrics(labels.numpy(), scores, positive_class=self.positive_class, bootstrap=0)
-        names = ("auroc", "balanced_accuracy", *(["auprc"] if "auprc" in found else []))
-        values = {f"val/{name}": float(found[name]["value"]) for name in names}  # type: ignore[literal-required]
+        metrics = classification_metrics(labels.numpy(), scores, positive_class=self.positive_class, bootstrap=0)
+        names = ("auroc", "balanced_accuracy", *(["auprc"] if "auprc" in metrics else []))
+        values = {f"val/{name}": float(metrics[name]["value"]) for name in names}  # type: ignore[literal-required]
         logs = torch.from_numpy(scores).clamp_min(torch.finfo(torch.float64).tiny).log()
         values["val/loss"] = float(torch.nn.functional.nll_loss(logs, labels))
         score, extra = values[f"val/{self.metric}"] * (-1 if self.metric == "loss" else 1), self.state.extra
@@ -94,7 +94,7 @@ class Selection:
         Args:
             class_balance: "natural" or "balanced" test split.
             deploy_prevalence: see `clinical_metrics`.
-            bootstrap: draws of the intervals; 0 leaves them out.
+            bootstrap: resamples for the intervals; 0 leaves them out.
 
         Returns:
             The metrics in the form of linear_eval.py's probes, and the predictions of validation and test by id.
@@ -107,7 +107,7 @@ class Selection:
             split: predict_shared(self.state.network, self.state.objective, self.run, rows, self.num_workers)
             for split, rows in splits.items()
         }
-        found = clinical_metrics(
+        metrics = clinical_metrics(
             dataset.labels[splits["test"]].numpy(),
             scores["test"],
             validation=(dataset.labels[splits["val"]].numpy(), scores["val"]),
@@ -117,11 +117,12 @@ class Selection:
             bootstrap=bootstrap,
             seed=self.state.description.seed,
         )
-        tables = [
+        prediction_tables = [
             prediction_table(dataset, "own", split, rows, scores[split], self.positive_class)
             for split, rows in splits.items()
         ]
-        return {"train_samples": len(dataset.indices("train")), **summarise([found])}, pandas.concat(tables)
+        summary = {"train_samples": len(dataset.indices("train")), **summarise([metrics])}
+        return summary, pandas.concat(prediction_tables)
 
 
 def write_result(
@@ -143,7 +144,7 @@ def write_result(
         folder: the run folder.
         class_balance: "natural" or "balanced" test split.
         deploy_prevalence: see `clinical_metrics`.
-        bootstrap: draws of the intervals.
+        bootstrap: resamples for the intervals.
         frozen: digest of the encoder before the run if it was to stay as it was, else None.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What fine-tuning adds to training: an encoder of which parts stand still, a classifier, two learning rates."""
+"""What fine-tuning adds to training: an encoder with frozen parts, a classifier, two learning rates."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LOSSES = ("ce", "weighted-ce", "focal", "logit-adjusted-ce")
 
 
 class FinetuneNetwork(PretrainNetwork):
-    """An encoder that stands still for some time, or up to some layer; BatchNorm stands still with its layer."""
+    """An encoder that is frozen for some time, or up to some layer; BatchNorm is frozen with its layer."""
 
     def __init__(self, encoder: nn.Module, freeze_until: str | None) -> None:
         """Take over an encoder.
@@ -35,7 +35,7 @@ class FinetuneNetwork(PretrainNetwork):
             freeze_until: last frozen layer, or None.
 
         Raises:
-            ValueError: there is no such layer, or none is left to learn.
+            ValueError: there is no such layer, or no layer is left to learn.
         """
         super().__init__(encoder, None)
         self.learning = True
@@ -44,7 +44,7 @@ class FinetuneNetwork(PretrainNetwork):
             self.freeze(freeze_until)
 
     def learn(self, learning: bool) -> None:
-        """Let the encoder learn, or stand still in eval mode, until the next call."""
+        """Let the encoder learn, or freeze it in eval mode, until the next call."""
         self.learning = learning
         self.train()
 

@@ -58,8 +58,9 @@ def precompute(
     """
     rows, device = dataset.indices("train"), next(network.parameters()).device
     features, _ = embed_shared(network, dataset, recipe.views, rows, views=0, num_workers=num_workers)
-    table = torch.zeros(len(dataset.ids), network.feature_dim, 1, 1)
-    table[rows] = features[:, 0, :, None, None]
+    images = torch.zeros(len(dataset.ids), network.feature_dim, 1, 1)
+    images[rows] = features[:, 0, :, None, None]
     old = recipe.views
     views = RepeatedViews(old.augmentation, 1, tuple(old.mean.flatten().tolist()), tuple(old.std.flatten().tolist()), 0)
-    return replace(dataset, images=TensorImages(table.to(device))), replace(recipe, views=views, network=Heads(network))
+    images = images.to(device)
+    return replace(dataset, images=TensorImages(images)), replace(recipe, views=views, network=Heads(network))

@@ -32,8 +32,8 @@ def step_bytes(
     weights = sum(parameter.numel() for parameter in network.parameters())
     learning = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
     # From two numbers of images to any: some of what is kept does not grow with them.
-    one, two = (activation_bytes(network, image_shape, count) for count in (1, 2))
-    activations = one + (images - 1) * (two - one)
+    of_one, of_two = (activation_bytes(network, image_shape, count) for count in (1, 2))
+    activations = of_one + (images - 1) * (of_two - of_one)
     return 4 * weights + 4 * learning * (1 + _MOMENTS[optimizer]) + activations // (2 if half_precision else 1)
 
 
@@ -49,12 +49,12 @@ def activation_bytes(network: nn.Module, image_shape: tuple[int, int, int], imag
         name: value.detach().to("meta").requires_grad_(value.requires_grad)
         for name, value in [*network.named_parameters(), *network.named_buffers()]
     }
-    given = {tensor.untyped_storage()._cdata for tensor in tensors.values()}
-    kept: dict[int, torch.UntypedStorage] = {}  # held, so that no other tensor gets the same address
+    of_network = {tensor.untyped_storage()._cdata for tensor in tensors.values()}
+    saved: dict[int, torch.UntypedStorage] = {}  # held, so that no other tensor gets the same address
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        kept[storage._cdata] = storage
+        saved[storage._cdata] = storage
         return tensor
 
     inputs = torch.zeros(images, *image_shape, device="meta")
@@ -62,7 +62,7 @@ def activation_bytes(network: nn.Module, image_shape: tuple[int, int, int], imag
         # The outputs hold what is kept until all of it is counted.
         outputs = functional_call(network, tensors, (inputs,))
     assert len(outputs)
-    return sum(storage.nbytes() for address, storage in kept.items() if address not in given)
+    return sum(storage.nbytes() for address, storage in saved.items() if address not in of_network)
 
 
 @contextmanager

@@ -43,7 +43,7 @@ class LossMonitor:
     collapse_value: float | None
     _names: list[str] = field(default_factory=list)
     _steps: list[int] = field(default_factory=list)
-    _rows: list[Tensor] = field(default_factory=list)
+    _losses: list[Tensor] = field(default_factory=list)
     _gradients: dict[str, Tensor] = field(default_factory=dict)
     _batches: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
@@ -71,22 +71,23 @@ class LossMonitor:
                 f"{', '.join(map(str, self._names))}; continue from another checkpoint"
             )
         self._steps.append(step)
-        self._rows.append(torch.stack([loss.float(), *(value.float() for value in terms.values())]))
+        self._losses.append(torch.stack([loss.float(), *(value.float() for value in terms.values())]))
         self._batches.append((ids, norms))
 
-    def add_gradients(self, values: dict[str, Tensor], rows: tuple[Tensor, ...]) -> None:
+    def add_gradients(self, values: dict[str, Tensor], outputs: tuple[Tensor, ...]) -> None:
         """Remember how hard each term of a combined loss pulls, as the norm of its gradient on the network's outputs.
 
         Args:
             values: weighted terms with their graph, which stays usable; fewer than two have nothing to compare.
-            rows: the network's outputs.
+            outputs: the network's outputs.
         """
-        rows = tuple(row for row in rows if row.requires_grad)  # a frozen encoder's features have no gradient
-        for name, value in values.items() if len(values) > 1 and rows else ():
-            gradients = torch.autograd.grad(value, rows, retain_graph=True, allow_unused=True)
+        # A frozen encoder's features have no gradient.
+        outputs = tuple(output for output in outputs if output.requires_grad)
+        for name, value in values.items() if len(values) > 1 and outputs else ():
+            gradients = torch.autograd.grad(value, outputs, retain_graph=True, allow_unused=True)
             squares = [gradient.float().square().sum() for gradient in gradients if gradient is not None]
             # A term on the features of a frozen encoder pulls at nothing but its own head.
-            self._gradients[name] = torch.stack(squares or [rows[0].new_zeros(())]).sum().sqrt()
+            self._gradients[name] = torch.stack(squares or [outputs[0].new_zeros(())]).sum().sqrt()
 
     def read(self) -> dict[str, float]:
         """Return the means since the last call, over ranks; waits for the device.
@@ -104,8 +105,8 @@ class LossMonitor:
         if self._gradients:
             norms = distributed.mean(torch.stack(list(self._gradients.values()))).tolist()
             out |= {f"train/gradient_{name}": norm for name, norm in zip(self._gradients, norms, strict=True)}
-        for each in (self._steps, self._rows, self._gradients, self._batches):
-            each.clear()
+        for memory in (self._steps, self._losses, self._gradients, self._batches):
+            memory.clear()
         return out
 
     def pending(self) -> dict[str, object]:
@@ -119,13 +120,13 @@ class LossMonitor:
             and terms of each step.
 
         Raises:
-            ValueError: as `read`, so that no checkpoint holds what came of a bad step.
+            ValueError: as `read`, so that no checkpoint holds the weights after a bad step.
         """
         if not self._steps:
             return {}
         self._checked()
-        rows = distributed.gather(torch.stack(self._rows)[None])
-        return {"names": list(self._names), "steps": list(self._steps), "rows": rows.cpu()}
+        losses = distributed.gather(torch.stack(self._losses)[None])
+        return {"names": list(self._names), "steps": list(self._steps), "rows": losses.cpu()}
 
     def restore(self, pending: Mapping[str, Any], device: torch.device) -> None:
         """Take over what `pending` returned to a process before this one.
@@ -135,24 +136,24 @@ class LossMonitor:
             device: where the steps to come are added.
 
         Raises:
-            LookupError, AttributeError, AssertionError: it is none; see `checkpoint.contents`.
+            LookupError, AttributeError, AssertionError: it has another form; see `checkpoint.contents`.
         """
         if not pending:
             return
-        names, steps, rows = list(pending["names"]), list(pending["steps"]), pending["rows"].to(device)
-        assert rows.shape[1:] == (len(steps), 1 + len(names)), f"pending losses of shape {tuple(rows.shape)}"
-        assert bool(rows[..., 0].isfinite().all()), "pending losses that are not finite"
-        mine = rows[distributed.rank()] if len(rows) == distributed.world_size() else rows.mean(0)
-        self._names, self._steps, self._rows = names, steps, list(mine)
+        names, steps, losses = list(pending["names"]), list(pending["steps"]), pending["rows"].to(device)
+        assert losses.shape[1:] == (len(steps), 1 + len(names)), f"pending losses of shape {tuple(losses.shape)}"
+        assert bool(losses[..., 0].isfinite().all()), "pending losses that are not finite"
+        of_rank = losses[distributed.rank()] if len(losses) == distributed.world_size() else losses.mean(0)
+        self._names, self._steps, self._losses = names, steps, list(of_rank)
 
     def _checked(self) -> Tensor:
         """Return loss and terms of each step, averaged over ranks: [n, 1 + terms]; every loss is a number."""
-        rows = distributed.mean(torch.stack(self._rows))
-        bad = (~torch.isfinite(rows[:, 0])).nonzero().flatten().tolist()
+        losses = distributed.mean(torch.stack(self._losses))
+        bad = (~torch.isfinite(losses[:, 0])).nonzero().flatten().tolist()
         if bad:
             # What was restored is known to be finite and has no batches here.
             self._report(bad[0] - len(self._steps))
-        return rows
+        return losses
 
     def _report(self, index: int) -> None:
         ids, norms = self._batches[index]
@@ -201,8 +202,8 @@ class CollapseWatch:
         self.collapse_value, self._remedies = collapse_value, remedies
         self._rows = fixed_subset(dataset, WATCHED_SAMPLES)
         counts = dataset.class_counts("train")
-        share = min(*counts, WATCHED_SAMPLES // len(counts))
-        self._taught = balanced_rows(dataset, dataset.indices("train"), share, "watch", dataset.settings.seed)
+        per_class = min(*counts, WATCHED_SAMPLES // len(counts))
+        self._probe_rows = balanced_rows(dataset, dataset.indices("train"), per_class, "watch", dataset.settings.seed)
 
     def measure(self, epoch: int, latest: Mapping[str, float]) -> dict[str, float]:
         """Measure now, and warn when a collapse is found that the last call did not find.
@@ -238,23 +239,23 @@ class CollapseWatch:
         if len(labels) < 2:
             return {"watch/dead_samples": float(dead)}
         classes = len(self._dataset.class_names)
-        found = representation_metrics(embeddings, labels, num_classes=classes, peu_draws=0)
-        cosine = found["mean_cosine"]
+        metrics = representation_metrics(embeddings, labels, num_classes=classes, peu_draws=0)
+        cosine = metrics["mean_cosine"]
         values: dict[str, float | None] = {"watch/dead_samples": float(dead)}
-        for name, summary in (("SAA", found["SAA"]), ("CAC", found["CAC"])):
+        for name, summary in (("SAA", metrics["SAA"]), ("CAC", metrics["CAC"])):
             values |= {f"watch/{name}_class{label}": value for label, value in enumerate(summary["per_class"])}
         values["watch/mean_cosine"] = cosine["all"]
         values["watch/mean_cosine_within"], values["watch/mean_cosine_between"] = cosine["within"], cosine["between"]
-        values["watch/effective_rank"] = found["effective_rank"]["all"]
+        values["watch/effective_rank"] = metrics["effective_rank"]["all"]
         return {key: value for key, value in values.items() if value is not None}
 
     def _probe(self) -> dict[str, float]:
-        rows, first = torch.cat([self._taught, self._rows]), len(self._taught)
+        rows, first = torch.cat([self._probe_rows, self._rows]), len(self._probe_rows)
         parts = [features[:, 0] for features, _ in embed(self._network, self._dataset, self._views, rows, views=0)]
         features, labels = torch.cat(parts), self._dataset.labels[rows]
         scores = fit_logistic(features[:first], labels[:first], None)(features[first:])
-        found = classification_metrics(labels[first:].numpy(), scores, bootstrap=0)
-        values = {"auroc": found["auroc"]["value"], "balanced_accuracy": found["balanced_accuracy"]["value"]}
+        metrics = classification_metrics(labels[first:].numpy(), scores, bootstrap=0)
+        values = {"auroc": metrics["auroc"]["value"], "balanced_accuracy": metrics["balanced_accuracy"]["value"]}
         return {f"watch/probe_{name}": value for name, value in values.items() if value is not None}
 
     def charts(self) -> dict[str, list[str]]:
@@ -271,7 +272,7 @@ class CollapseWatch:
 
 
 def class_views(dataset: Dataset, views: ViewGenerator) -> dict[str, Tensor]:
-    """Return what training sees, as pixels in [0, 1]: a look catches a wrong augmentation.
+    """Return what training sees, as pixels in [0, 1]: one look reveals a wrong augmentation.
 
     Returns:
         Class name -> [32, C, S, S]: of up to 8 training images each the plain view and three augmented ones.

@@ -47,8 +47,8 @@ def plan_lines(
     """
     batch, steps = sampler.batch_size, sampler.steps_per_epoch
     parameters = sum(p.numel() for p in network.parameters())
-    still = sum(p.numel() for p in network.parameters() if not p.requires_grad)
-    frozen = f", {still:,} of them frozen" if still else ""
+    frozen_parameters = sum(p.numel() for p in network.parameters() if not p.requires_grad)
+    frozen = f", {frozen_parameters:,} of them frozen" if frozen_parameters else ""
     images = views * (batch // world_size // micro_batches)
     memory = step_bytes(network, image_shape, images, optimizer=optimizer, half_precision=half_precision)
     pieces = f"micro-batches of {batch // micro_batches}, " if micro_batches > 1 else ""
@@ -83,16 +83,16 @@ def composition_warning(sampler: BatchSampler, method: str) -> str | None:
     """Return a warning when a method that learns from labels gets too few rare images per batch, else None."""
     if sampler.minority_class is None or method == "simclr":
         return None
-    expected, wanted = sampler.minority_per_batch(), ENOUGH_MINORITY * sampler.batch_size
-    if expected >= wanted:
+    expected, enough = sampler.minority_per_batch(), ENOUGH_MINORITY * sampler.batch_size
+    if expected >= enough:
         return None
-    remedies = [f"--min-minority-per-batch {wanted:.0f}", "a larger --batch-size"]
+    remedies = [f"--min-minority-per-batch {enough:.0f}", "a larger --batch-size"]
     if sampler.kind != "balanced":
         remedies = ["--batch-sampler balanced", *remedies]
-    elif sampler.quota(sampler.minority_class) < wanted:  # many classes; no more than the quota can be asked for
+    elif sampler.quota(sampler.minority_class) < enough:  # many classes; no more than the quota can be asked for
         remedies = remedies[1:]
     return (
-        f"a batch of {sampler.batch_size} holds {expected:.1f} rare images on average, fewer than about {wanted:.0f}: "
+        f"a batch of {sampler.batch_size} holds {expected:.1f} rare images on average, fewer than about {enough:.0f}: "
         f"supervised losses tend to collapse or to ignore them; try {join_remedies(remedies)}"
     )
 

@@ -27,7 +27,7 @@ class StepRecipe:
         compiled: whether torch compiles the network.
         learning_rate: step, counted from 0 -> learning rate.
         clip_norm: largest norm of the gradient; None for no limit.
-        network: takes the place of the run's own, to which its parameters belong; see `frozen`.
+        network: takes the place of the run's network, whose parameters it uses; see `frozen`.
     """
 
     views: ViewGenerator

@@ -19,11 +19,11 @@ from ttc.run.runtime import EXIT_STOPPED, StopRequest
 from ttc.training.monitor import CollapseWatch, LossMonitor, class_views
 from ttc.training.training_state import TrainingState
 
-_SHOWN = (
+_OF_EPOCH = (
     *("train/loss", "train/loss_over_collapse", "train/lr"),
     *("watch/mean_cosine", "watch/probe_auroc", "val/auroc"),
 )
-"""What the line of an epoch tells, as far as it is known."""
+"""Numbers in the line of an epoch, where the run has them."""
 
 
 @dataclass
@@ -145,7 +145,7 @@ class Reporter:
             self.write(self.watch.measure(epoch, self.state.latest))
         self._end_a_collapsed_run()
         latest = self.state.latest
-        self.progress.epoch(epoch, self.epochs, {key: latest[key] for key in _SHOWN if key in latest})
+        self.progress.epoch(epoch, self.epochs, {key: latest[key] for key in _OF_EPOCH if key in latest})
 
     def save_checkpoint(self) -> None:
         """Write last.pt and, after every so many epochs and the last one, a checkpoint that stays."""
@@ -161,13 +161,13 @@ class Reporter:
         if self.state.epoch == self.epochs:
             return False
         reason = self.stop.reason(self.folder)
-        wanted = reason is not None
-        if self.world.size > 1:  # what the ranks wanted a step ago, so that nobody waits for the answer
-            before, self._asked = self._asked, distributed.ask_ranks(wanted)
-            wanted = before is not None and before()
-        if wanted:
+        requested = reason is not None
+        if self.world.size > 1:  # what the ranks requested a step ago, so that nobody waits for the answer
+            before, self._asked = self._asked, distributed.ask_ranks(requested)
+            requested = before is not None and before()
+        if requested:
             self.stopped_by = reason or "another rank"
-        return wanted
+        return requested
 
     def tell_stop(self) -> int:
         """Tell who stopped the run, whose checkpoint has been written; return the exit code."""

@@ -96,7 +96,7 @@ class TrainingState:
             "latest": self.latest,
             "pending": self.pending,
             "extra": self.extra,
-            "rng": [each.clone() for each in rng],
+            "rng": [rank_state.clone() for rank_state in rng],
             "args": dict(self.arguments),
             "description": asdict(self.description),
         }
@@ -109,7 +109,7 @@ class TrainingState:
             source: "auto" or "never" (the folder's newest checkpoint, if any), or the path of a checkpoint.
 
         Raises:
-            ValueError: the checkpoint cannot be used, belongs to another run, or is another one for other ranks.
+            ValueError: the checkpoint cannot be used, belongs to another run, or is not the same one on all ranks.
         """
         self.resumed_from = self._find(folder, source)
         steps = distributed.gather(torch.tensor([self.step], device=next(self.network.parameters()).device)).tolist()
@@ -121,12 +121,12 @@ class TrainingState:
 
     def _find(self, folder: Path, source: str) -> Path | None:
         if source in ("auto", "never"):
-            found = checkpoint.load_latest(folder, self.kind)
+            loaded = checkpoint.load_latest(folder, self.kind)
         else:
-            found = checkpoint.load(Path(source), self.kind), Path(source)
-        if found is None:
+            loaded = checkpoint.load(Path(source), self.kind), Path(source)
+        if loaded is None:
             return None
-        state, path = found
+        state, path = loaded
         with checkpoint.contents(path):
             self._take(state, path, explicit=source not in ("auto", "never"))
         return path
