@@ -29,7 +29,7 @@ def draw_shares(path_png: Path, runs: pandas.DataFrame, shares: Sequence[int]) -
     """
     from matplotlib.lines import Line2D
 
-    figure, panels = panel_grid(len(_PANELS), 3.4, 3.0, 4, share=False)
+    figure, panels = panel_grid(len(_PANELS), 3.4, 3.0, 4, shared_axes=False)
     rows = [(method, row, style) for method in MAIN for row, style in ((method, "-"), (f"{method}-balanced", "--"))]
     for axes, (metric, title, scale) in zip(panels, _PANELS, strict=True):
         for method, row, style in rows:
@@ -78,7 +78,7 @@ def draw_ablations(path_png: Path, runs: pandas.DataFrame, varied: pandas.DataFr
 
     factors = [(factor, paired.factor_points(factor, runs, varied)) for factor in paired.FACTORS]
     factors = [(factor, methods) for factor, methods in factors if methods]
-    figure, panels = panel_grid(len(factors), 2.9, 2.4, 4, share=False)
+    figure, panels = panel_grid(len(factors), 2.9, 2.4, 4, shared_axes=False)
     for axes, (factor, methods) in zip(panels, factors, strict=True):
         values = list(dict.fromkeys(value for points in methods.values() for value in points))
         for method, points in methods.items():

@@ -91,7 +91,7 @@ def test_reliability_with_fewer_samples_than_bins() -> None:
 
 @pytest.mark.parametrize("count", [1, 5, 6, 19])
 def test_panels(count: int) -> None:
-    figure, panels = panel_grid(count, 2, 2, 5, share=True)
+    figure, panels = panel_grid(count, 2, 2, 5, shared_axes=True)
     assert len(panels) == count
     assert sum(axes.axison for axes in figure.axes) == count
 

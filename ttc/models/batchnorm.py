@@ -87,10 +87,10 @@ class _OverRanks(TorchFunctionMode):
 
 
 class GlobalStatistics(_BatchNorm):
-    """What `synchronise` puts before a class of BatchNorm; in eval mode that class alone is at work."""
+    """What `synchronise` adds to a class of BatchNorm; in eval mode the class does what it did without."""
 
     def forward(self, values: Tensor) -> Tensor:
-        """Normalise [N, C, ...] per channel, and do what else the class does."""
+        """Normalise [N, C, ...] per channel, and do whatever else the class does."""
         with _OverRanks() if self.training else contextlib.nullcontext():
             return super().forward(values)
 
@@ -120,10 +120,10 @@ def synchronise(network: nn.Module, device: torch.device) -> nn.Module:
 
 @contextlib.contextmanager
 def running_statistics_moving_by(network: nn.Module, share: float) -> Iterator[None]:
-    """Let one training step consist of several forward passes: a pass moves running statistics by a share of a step.
+    """Let one training step consist of several forward passes, each of which moves running statistics by a share.
 
     After 1 / share passes the statistics from before the step have the weight that one pass leaves them, 1 - momentum,
-    and the passes have the rest in nearly equal parts. The step is counted once.
+    and the passes share the rest almost equally. The step is counted once.
 
     Args:
         network: its BatchNorms are changed within the context.
@@ -135,8 +135,8 @@ def running_statistics_moving_by(network: nn.Module, share: float) -> Iterator[N
         # A frozen one counts nothing, one without statistics has none to move.
         if isinstance(module, _BatchNorm) and module.training and module.num_batches_tracked is not None
     ]
-    kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
-    for norm, (momentum, counted) in zip(norms, kept, strict=True):
+    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm, (momentum, counted) in zip(norms, before, strict=True):
         assert counted is not None
         norm.num_batches_tracked = torch.zeros_like(counted)
         if momentum is not None:
@@ -148,7 +148,7 @@ def running_statistics_moving_by(network: nn.Module, share: float) -> Iterator[N
     try:
         yield
     finally:
-        for norm, (momentum, counted) in zip(norms, kept, strict=True):
+        for norm, (momentum, counted) in zip(norms, before, strict=True):
             norm.momentum, norm.num_batches_tracked = momentum, counted
             if share and counted is not None:
                 counted += 1

@@ -131,6 +131,6 @@ def _tuples(values: dict[str, object]) -> dict[str, object]:
     """Turn lists into tuples, at any depth: a checkpoint may hold either, frozen settings hold tuples."""
 
     def convert(value: object) -> object:
-        return tuple(convert(each) for each in value) if isinstance(value, list | tuple) else value
+        return tuple(convert(entry) for entry in value) if isinstance(value, list | tuple) else value
 
     return {name: convert(value) for name, value in values.items()}

@@ -1,8 +1,8 @@
 """The blocks and stages of any encoder: for layer decay, recomputation, freezing and probes of intermediate layers.
 
-A block is the outermost part that its class calls one (BasicBlock, EncoderBlock, CNBlock, SwinTransformerBlock,
+A block is an outermost part whose class is named so (BasicBlock, EncoderBlock, CNBlock, SwinTransformerBlock,
 InvertedResidual, Fire, ...); in networks without any it is a layer with a weight matrix. A stage is a part that holds
-several blocks one after the other, or a block where all of them lie in one row, as in a ViT.
+several consecutive blocks, or a single block where the network is one sequence of them, as in a ViT.
 
 Legend: N images, C channels, H x W positions, T tokens, F features.
 """
@@ -54,7 +54,7 @@ def layer_numbers(encoder: nn.Module) -> dict[str, int]:
     """Return parameter name -> number of its layer.
 
     0 is what comes before the first block, k the k-th block with what leads to it; what comes after the last block
-    belongs to that. Where a block is a single weight matrix, its normalisation belongs to it.
+    belongs to it. Where a block is a single weight matrix, its normalisation belongs to it.
     """
     names, between = blocks(encoder), int(bool(_marked(encoder)))
     numbers: dict[str, int] = {}

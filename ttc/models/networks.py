@@ -1,4 +1,4 @@
-"""The projection head and the network that pretraining trains, of which the encoder may stand still.
+"""The projection head and the network that pretraining trains, whose encoder may be frozen.
 
 Legend: N images, C channels, H x W pixels, F encoder features, D projection dimensions.
 """
@@ -62,15 +62,15 @@ class PretrainNetwork(nn.Module):
         return features, functional.normalize(self.projection(features).float(), dim=1)
 
     def freeze(self, layer: str | None) -> None:
-        """Let the encoder stand still, as a whole or from its first layer up to and including a named one.
+        """Freeze the encoder, as a whole or from its first layer up to and including a named one.
 
-        What is frozen stays in eval mode too, so that BatchNorm statistics and dropout stand still with it.
+        What is frozen stays in eval mode too, so that BatchNorm's statistics stay and dropout is off.
 
         Args:
             layer: any module of the encoder, or None for the whole encoder.
 
         Raises:
-            ValueError: there is no such layer, or none is left to learn.
+            ValueError: there is no such layer, or no layer is left to learn.
         """
         names = [name for name, _ in self.encoder.named_parameters()]
         end = len(names) if layer is None else _end_of(self.encoder, names, layer)

@@ -71,7 +71,8 @@ def build_layered_optimizer(
 
 
 def _groups(name: str, modules: Iterable[nn.Module], weight_decay: float) -> list[dict[str, object]]:
-    return _split(name, [each for module in modules for each in module.named_parameters()], weight_decay)
+    parameters = (named for module in modules for named in module.named_parameters())
+    return _split(name, parameters, weight_decay)
 
 
 def _split(name: str, parameters: Iterable[tuple[str, nn.Parameter]], weight_decay: float) -> list[dict[str, object]]:
@@ -126,7 +127,7 @@ def learning_rate(step: int, *, peak: float, steps: int, warmup_steps: int) -> f
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Give every parameter group this learning rate, times the group's own "factor" where it has one."""
+    """Give every parameter group this learning rate, times the group's "factor" where it has one."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group.get("factor", 1.0)
 

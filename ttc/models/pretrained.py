@@ -1,4 +1,4 @@
-"""Bring a checkpoint back to life and embed images with it: what the evaluation scripts share."""
+"""Load a checkpoint and embed images with it: what the evaluation scripts share."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def stored_objective(run: Pretrained) -> Objective:
 
 def build_stored(network: PretrainNetwork, description: Description, state: Mapping[str, Tensor]) -> Objective:
     """Build an objective from the description and the objective's state of a checkpoint."""
-    objective = build_objective(description.method, **description.objective)  # type: ignore[arg-type]  # its own
+    objective = build_objective(description.method, **description.objective)  # type: ignore[arg-type]  # its arguments
     objective.attach(network)
     objective.load_state_dict(state)
     return objective.to(next(network.parameters()).device).eval()
@@ -193,8 +193,8 @@ def embed(
             count = len(inputs)
             if count < _FEWEST_ROWS:
                 inputs = inputs[torch.arange(_FEWEST_ROWS, device=device) % count]
-            embedded = network(inputs.contiguous(memory_format=torch.channels_last))
-            features, z = (each[:count].float().unflatten(0, (len(ids), -1)).cpu() for each in embedded)
+            outputs = network(inputs.contiguous(memory_format=torch.channels_last))
+            features, z = (output[:count].float().unflatten(0, (len(ids), -1)).cpu() for output in outputs)
             yield features, z
     network.train(training)
 
@@ -219,13 +219,13 @@ def embed_shared(
     batches_of_all = torch.split(torch.arange(len(rows)), SHARED_BATCH)
     places = torch.cat([torch.arange(0), *batches_of_all[distributed.rank() :: distributed.world_size()]])
     # With fewer batches than ranks, a rank without any embeds the first row again to know the widths, and drops it.
-    mine = rows[places] if len(places) else rows[:1]
+    rows_of_rank = rows[places] if len(places) else rows[:1]
     parts = list(
         embed(
             network,
             dataset,
             generator,
-            mine,
+            rows_of_rank,
             views=views,
             draw=draw,
             num_workers=num_workers,
@@ -236,8 +236,8 @@ def embed_shared(
     order = distributed.gather_uneven(places.to(device)).cpu().argsort()
     assert len(order) == len(rows)
     features, z = (
-        distributed.gather_uneven(torch.cat(each)[: len(places)].to(device)).cpu()[order]
-        for each in zip(*parts, strict=True)
+        distributed.gather_uneven(torch.cat(outputs)[: len(places)].to(device)).cpu()[order]
+        for outputs in zip(*parts, strict=True)
     )
     return features, z
 
@@ -276,7 +276,7 @@ def without_dead(embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, in
 
 
 def fixed_subset(dataset: Dataset, most: int) -> Tensor:
-    """Return rows to watch during training: from validation, or from training where there is none, half of each class.
+    """Return rows to watch during training, equally many of each class: of validation, or of training without one.
 
     Args:
         dataset: the data.
@@ -288,6 +288,6 @@ def fixed_subset(dataset: Dataset, most: int) -> Tensor:
     split = "val" if len(dataset.indices("val")) else "train"
     rows = dataset.indices(split)
     labels = dataset.labels[rows]
-    share = most // len(dataset.class_names)
-    chosen = [rows[labels == label][:share] for label in range(len(dataset.class_names))]
+    per_class = most // len(dataset.class_names)
+    chosen = [rows[labels == label][:per_class] for label in range(len(dataset.class_names))]
     return torch.cat(chosen).sort().values

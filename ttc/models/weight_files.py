@@ -74,7 +74,7 @@ def read_weights(path: Path) -> Weights:
 def _holds_tensors(value: object, depth: int = 0) -> bool:
     if not isinstance(value, Mapping) or depth > 2:
         return False
-    return any(isinstance(each, Tensor) or _holds_tensors(each, depth + 1) for each in value.values())
+    return any(isinstance(entry, Tensor) or _holds_tensors(entry, depth + 1) for entry in value.values())
 
 
 def _named_normalisation(content: Mapping[str, object]) -> Normalisation | None:
@@ -83,14 +83,14 @@ def _named_normalisation(content: Mapping[str, object]) -> Normalisation | None:
     for part in ("description", "preprocessing"):
         inner = source.get(part)
         source = inner if isinstance(inner, Mapping) else source
-    found = []
+    statistics = []
     for name in ("mean", "std"):
         value = source.get(name)
         if isinstance(value, Tensor):
             value = value.flatten().tolist()
-        numbers = isinstance(value, list | tuple) and value and all(isinstance(each, float) for each in value)
-        found.append(list(value) if numbers and isinstance(value, list | tuple) else None)
-    mean, std = found
+        numbers = isinstance(value, list | tuple) and value and all(isinstance(number, float) for number in value)
+        statistics.append(list(value) if numbers and isinstance(value, list | tuple) else None)
+    mean, std = statistics
     return None if mean is None or std is None or len(mean) != len(std) else (mean, std)
 
 

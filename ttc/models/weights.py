@@ -28,10 +28,10 @@ _COUNTER = "num_batches_tracked"
 
 @dataclass(frozen=True)
 class Loaded:
-    """What came of loading weights.
+    """The outcome of loading weights.
 
     Attributes:
-        matched: tensors of the encoder that were found.
+        matched: tensors of the encoder that the file holds.
         total: tensors of the encoder.
         missing: names of those that were not, with the reason where the shape differs.
         unexpected: names of the file that the encoder does not have, heads apart.
@@ -79,17 +79,17 @@ def load_weights(encoder: nn.Module, spec: EncoderSpec, source: str, *, allow_mi
     """
     family = family_of(spec.name)
     weights = family.default_weights(encoder, spec) if source in DEFAULT else read_weights(Path(source))
-    wanted = encoder.state_dict()
-    prefix = _prefix(weights.state, wanted)
+    expected = encoder.state_dict()
+    prefix = _prefix(weights.state, expected)
     state = {name.removeprefix(prefix): value for name, value in weights.state.items() if name.startswith(prefix)}
     first = f"{first_convolution(encoder)[0]}.weight"
     if first in state and state[first].ndim == 4:
         state[first] = fit_channels(state[first], spec.channels)
     state = family.fit(state, encoder)
-    fitting = {name: state[name] for name in wanted if name in state and state[name].shape == wanted[name].shape}
-    missing = tuple(_why(name, state, wanted) for name in wanted if name not in fitting and _COUNTER not in name)
-    unexpected = _unexpected(state, wanted, encoder.cut)  # type: ignore[arg-type]  # names, of every encoder
-    needed = sum(_COUNTER not in name for name in wanted)
+    fitting = {name: state[name] for name in expected if name in state and state[name].shape == expected[name].shape}
+    missing = tuple(_why(name, state, expected) for name in expected if name not in fitting and _COUNTER not in name)
+    unexpected = _unexpected(state, expected, encoder.cut)  # type: ignore[arg-type]  # names, of every encoder
+    needed = sum(_COUNTER not in name for name in expected)
     matched = needed - len(missing)
     named = weights.normalisation or family.normalisation(encoder)
     normalisation = named and (_channels(named[0], spec.channels), _channels(named[1], spec.channels))
@@ -98,7 +98,7 @@ def load_weights(encoder: nn.Module, spec: EncoderSpec, source: str, *, allow_mi
     if missing or unexpected:
         _complain(loaded, source, spec, allow_missing=allow_missing)
     _log.info("%s", loaded.line(source))
-    encoder.load_state_dict({**wanted, **fitting})
+    encoder.load_state_dict({**expected, **fitting})
     return loaded
 
 
@@ -113,28 +113,28 @@ def _complain(loaded: Loaded, source: str, spec: EncoderSpec, *, allow_missing: 
     _log.warning("%s", loaded.line(source))
 
 
-def _why(name: str, state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
-    return f"{name} {list(state[name].shape)} instead of {list(wanted[name].shape)}" if name in state else name
+def _why(name: str, state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
+    return f"{name} {list(state[name].shape)} instead of {list(expected[name].shape)}" if name in state else name
 
 
-def _unexpected(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], cut: Iterable[str]) -> tuple[str, ...]:
+def _unexpected(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], cut: Iterable[str]) -> tuple[str, ...]:
     """Return the names that belong to parts which the encoder has, but not there: the file is of a larger network."""
-    parts = {name.partition(".")[0] for name in wanted if "." in name}
+    parts = {name.partition(".")[0] for name in expected if "." in name}
     heads = tuple(f"{name}." for name in cut)
     return tuple(
         name for name in state
-        if name not in wanted and "." in name and name.partition(".")[0] in parts and not name.startswith(heads)
+        if name not in expected and "." in name and name.partition(".")[0] in parts and not name.startswith(heads)
     )  # fmt: skip
 
 
-def _prefix(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
+def _prefix(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
     """Return the prefix without which most names fit; the first and shortest of equals (MoCo has two encoders)."""
     fitting: Counter[str] = Counter()
     for name, value in state.items():
         for start in (0, *(end + 1 for end, letter in enumerate(name) if letter == ".")):
-            if (rest := name[start:]) in wanted:
+            if (rest := name[start:]) in expected:
                 # The shape counts more: parts of several networks have one name.
-                fitting[name[:start]] += 1 + 1000 * (wanted[rest].shape == value.shape)
+                fitting[name[:start]] += 1 + 1000 * (expected[rest].shape == value.shape)
     return max(fitting, key=lambda prefix: fitting[prefix], default="")
 
 

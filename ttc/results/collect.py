@@ -102,7 +102,7 @@ def lines_of(
     places = places_of(runs, compared)
     _refuse_other_settings(runs, [group for group, _ in places], compared)
     folders = _relative([run.path.resolve() for run in runs], root)
-    rows: list[dict[str, object]] = []
+    entries: list[dict[str, object]] = []
     for run, (group, name), folder in zip(runs, places, folders, strict=True):
         common = {
             "group": group,
@@ -115,8 +115,8 @@ def lines_of(
         measured = _measured(run)
         further = {name for name in measured if any(fnmatchcase(name, pattern) for pattern in also)}
         for metric in [*wanted, *sorted(further - set(wanted))]:
-            rows.append({**common, "metric": metric, **measured.get(metric, _NOT_MEASURED)})
-    lines = ledger_lines.from_rows(rows)
+            entries.append({**common, "metric": metric, **measured.get(metric, _NOT_MEASURED)})
+    lines = ledger_lines.from_rows(entries)
     ledger_lines.check(lines)
     return lines
 
@@ -200,7 +200,7 @@ def _row_name(training: Mapping[str, object]) -> str:
 
 
 def _distinguish(names: Sequence[str], runs: Sequence[Run], flags: frozenset[str]) -> list[str]:
-    """Append to names that several runs share those of the flags in which these runs differ."""
+    """Append to the names that several runs share the flags in which these runs differ."""
     out, added = [], roles.names(Role.ADDED)
     for name, run in zip(names, runs, strict=True):
         same = [other.training for other, its_name in zip(runs, names, strict=True) if its_name == name]

@@ -1,7 +1,7 @@
 """Figures of classifiers and of training: ROC, precision and recall, reliability, curves over epochs.
 
-With many runs, lines of many colours cannot be told apart: each row of the table gets a small panel of its own, in
-which all other rows are drawn in grey behind it. A row may be None, where a grid of panels has nothing to show.
+With many runs, lines of many colours cannot be told apart: each row of the table gets a small panel, in which all
+other rows are drawn in grey behind it. A row may be None, where a grid of panels has nothing to show.
 
 Shape suffixes: N samples, B bootstrap draws, G grid points, T thresholds, K bins.
 """
@@ -63,30 +63,32 @@ def roc_and_pr(predictions: Sequence[Scored], draws: int = 200, seed: int = 0) -
         span the draws of all seeds, so that they hold both kinds of chance.
     """
     points, samples = [], []
-    for number, each in enumerate(predictions):
-        labels_N, scores_N = np.asarray(each.labels_N), np.asarray(each.scores_N, dtype=np.float64)
+    for number, run in enumerate(predictions):
+        labels_N, scores_N = np.asarray(run.labels_N), np.asarray(run.scores_N, dtype=np.float64)
         order_N = np.argsort(-scores_N, kind="stable")
         positive_N = labels_N[order_N] == 1
         # Equal scores share a threshold: only the last sample of each tie is a point of the curve.
         last_T = np.flatnonzero(np.append(np.diff(scores_N[order_N]) != 0, True))
         points.append(_curves(positive_N, np.ones(len(order_N)), last_T))
-        groups_N = numbered(each.groups, len(labels_N))
+        groups_N = numbered(run.groups, len(labels_N))
         if draws and (groups_N is None or groups_N.any()):
             for counts_BN in bootstrap_counts(labels_N, draws, seed + number, groups_N):
                 samples += [_curves(positive_N, counts_N[order_N], last_T) for counts_N in counts_BN]
     mean, low, high = np.mean(points, 0), *np.quantile(samples or points, (0.025, 0.975), axis=0)
     # Without any recall there is no precision.
-    roc, pr = (Band(*(each[first:] for each in (_GRID_G, mean[first], low[first], high[first]))) for first in (0, 1))
+    roc, pr = (
+        Band(*(curve_G[first:] for curve_G in (_GRID_G, mean[first], low[first], high[first]))) for first in (0, 1)
+    )
     return roc, pr
 
 
 def _curves(positive_N: np.ndarray, weight_N: Floats, last_T: np.ndarray) -> Floats:
     """Return [2, G]: true-positive rate over the false-positive rate, and precision over recall."""
-    found_T = np.cumsum(weight_N * positive_N)[last_T]
+    hits_T = np.cumsum(weight_N * positive_N)[last_T]
     alarms_T = np.cumsum(weight_N * ~positive_N)[last_T]
-    sensitivity_T, false_T = found_T / found_T[-1], alarms_T / alarms_T[-1]
+    sensitivity_T, false_T = hits_T / hits_T[-1], alarms_T / alarms_T[-1]
     roc_G = np.interp(_GRID_G, np.append(0.0, false_T), np.append(0.0, sensitivity_T))
-    precision_T = found_T / np.maximum(found_T + alarms_T, 1e-300)
+    precision_T = hits_T / np.maximum(hits_T + alarms_T, 1e-300)
     # The first threshold that reaches a recall; between thresholds precision is not linear.
     return np.stack([roc_G, precision_T[np.searchsorted(sensitivity_T, _GRID_G - 1e-12).clip(max=len(last_T) - 1)]])
 
@@ -110,7 +112,7 @@ def save_band_figure(
         chance: Height of the line of chance; None draws the diagonal.
         columns: Panels in a line.
     """
-    figure, panels = panel_grid(len(bands), 1.9, 1.9, columns, share=True)
+    figure, panels = panel_grid(len(bands), 1.9, 1.9, columns, shared_axes=True)
     for axes, (name, band) in zip(panels, bands.items(), strict=True):
         if band is None:
             no_data(axes)
@@ -138,8 +140,8 @@ def reliability(predictions: Sequence[Scored], bins: int = 10) -> tuple[Floats, 
         Mean probability [K], share of positives [K] and the 95 % Wilson interval of that share [2, K], which takes
         samples as independent.
     """
-    labels_N = np.concatenate([np.asarray(each.labels_N, dtype=np.float64) for each in predictions])
-    scores_N = np.concatenate([np.asarray(each.scores_N, dtype=np.float64) for each in predictions])
+    labels_N = np.concatenate([np.asarray(run.labels_N, dtype=np.float64) for run in predictions])
+    scores_N = np.concatenate([np.asarray(run.scores_N, dtype=np.float64) for run in predictions])
     parts = np.array_split(np.argsort(scores_N, kind="stable"), min(bins, len(scores_N)))
     mean_K = np.array([scores_N[part].mean() for part in parts])
     share_K = np.array([labels_N[part].mean() for part in parts])
@@ -153,15 +155,15 @@ def save_reliability_figure(
     path_png: Path, rows: Mapping[str, Sequence[Scored] | None], *, columns: int = _COLUMNS
 ) -> None:
     """Draw one reliability curve per row of the table, as `save_band_figure` does."""
-    found = {name: None if each is None else reliability(each) for name, each in rows.items()}
-    figure, panels = panel_grid(len(found), 1.9, 1.9, columns, share=True)
-    for axes, (name, curve) in zip(panels, found.items(), strict=True):
+    curves = {name: None if runs is None else reliability(runs) for name, runs in rows.items()}
+    figure, panels = panel_grid(len(curves), 1.9, 1.9, columns, shared_axes=True)
+    for axes, (name, curve) in zip(panels, curves.items(), strict=True):
         if curve is None:
             no_data(axes)
             continue
         mean_K, share_K, interval_2K = curve
         axes.plot([0, 1], [0, 1], color="0.5", linewidth=0.8, linestyle=":")
-        for other_mean, other_share, _ in filter(None, found.values()):
+        for other_mean, other_share, _ in filter(None, curves.values()):
             axes.plot(other_mean, other_share, color=_OTHERS, linewidth=0.7, zorder=1)
         reach_2K = np.abs(interval_2K - share_K)
         axes.errorbar(
@@ -191,7 +193,7 @@ def save_training_figure(
     """
     from matplotlib.ticker import MaxNLocator
 
-    figure, panels = panel_grid(len(rows), 2.1, 1.7, columns, share=True)
+    figure, panels = panel_grid(len(rows), 2.1, 1.7, columns, shared_axes=True)
     for axes, (name, seeds) in zip(panels, rows.items(), strict=True):
         if seeds is None:
             no_data(axes)

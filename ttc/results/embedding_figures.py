@@ -124,26 +124,26 @@ def save_grid_figure(
     if not runs:
         raise ValueError("a grid needs at least one run")
     columns = max(len(members) for _, members in grid)
-    heads = [next((run[0] for _, members in grid if (run := members[place])), "") for place in range(columns)]
-    sides = [name for name, _ in grid]
-    cells = [run for _, members in grid for run in members]
+    column_names = [next((run[0] for _, members in grid if (run := members[place])), "") for place in range(columns)]
+    row_names = [name for name, _ in grid]
+    entries = [run for _, members in grid for run in members]
     several = len(grid) > 1
     turned = several and columns > max(_MOST_COLUMNS, len(grid))
     if turned:
-        cells = [members[place] for place in range(columns) for _, members in grid]
-        heads, sides, columns = sides, heads, len(grid)
+        entries = [members[place] for place in range(columns) for _, members in grid]
+        column_names, row_names, columns = row_names, column_names, len(grid)
     figure, panels = panel_grid(
-        len(cells), 1.7, 1.6 if turned else 1.9, columns if several else _MOST_COLUMNS, share=False
+        len(entries), 1.7, 1.6 if turned else 1.9, columns if several else _MOST_COLUMNS, shared_axes=False
     )
-    for place, (axes, run) in enumerate(zip(panels, cells, strict=True)):
+    for place, (axes, run) in enumerate(zip(panels, entries, strict=True)):
         if several and place % columns == 0:
             # Names of methods are long: beside a row they are read from left to right.
             axes.text(
-                -0.08, 0.5, wrapped(sides[place // columns], 18), rotation=0 if turned else 90,
+                -0.08, 0.5, wrapped(row_names[place // columns], 18), rotation=0 if turned else 90,
                 ha="right", va="center", fontsize=8, transform=axes.transAxes,
             )  # fmt: skip
         if place < columns or not several:
-            axes.set_title(wrapped(heads[place], 20), fontsize=8)
+            axes.set_title(wrapped(column_names[place], 20), fontsize=8)
         if run is None:
             no_data(axes)
             continue
@@ -153,8 +153,8 @@ def save_grid_figure(
         if panel == "circle":
             draw_circle(axes, rows_ND, labels_N, prototypes)
         else:
-            kept = np.concatenate([some(labels_N, label, most_points) for label in np.unique(labels_N)])
-            draw_scatter(axes, rows_ND[kept], labels_N[kept], panel)
+            drawn_rows = np.concatenate([some(labels_N, label, most_points) for label in np.unique(labels_N)])
+            draw_scatter(axes, rows_ND[drawn_rows], labels_N[drawn_rows], panel)
             axes.set_box_aspect(1)
     drawn = panel == "circle" and any(prototypes is not None for *_, prototypes in runs)
     class_legend(figure, np.asarray(runs[0][2], dtype=np.int64), class_names, prototypes=drawn)

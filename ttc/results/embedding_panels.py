@@ -25,7 +25,7 @@ def draw_circle(axes: Axes, rows_ND: Floats, labels_N: Ints, prototypes: ArrayLi
 
     The orthogonal direction is the principal one of the rows as they are, not of the centred rows: a collapsed set then
     stays one spot, whereas centring would spread its noise over the circle.
-    Each class has a ring of its own around the unit circle, with a seeded jitter of the radius, so that classes which
+    Each class has its own ring around the unit circle, with a seeded jitter of the radius, so that classes which
     coincide stay visible; only the angle carries information.
     """
     prototypes_CD = None if prototypes is None else np.asarray(prototypes, dtype=np.float64)

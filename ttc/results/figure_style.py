@@ -37,7 +37,7 @@ def colour_of(label: int) -> str:
     return COLOURS[label % len(COLOURS)]
 
 
-def panel_grid(count: int, width: float, height: float, most: int, *, share: bool) -> tuple[Figure, list[Axes]]:
+def panel_grid(count: int, width: float, height: float, most: int, *, shared_axes: bool) -> tuple[Figure, list[Axes]]:
     """Make a figure with `count` panels in rows of at most `most`.
 
     Args:
@@ -45,7 +45,7 @@ def panel_grid(count: int, width: float, height: float, most: int, *, share: boo
         width: of a panel in inches.
         height: of a panel in inches.
         most: panels in a row.
-        share: whether all panels have the same axes.
+        shared_axes: whether all panels have the same axes.
 
     Returns:
         The figure, and its panels row by row; places that are left over are invisible.
@@ -56,7 +56,7 @@ def panel_grid(count: int, width: float, height: float, most: int, *, share: boo
     columns = -(-count // rows)
     # Panels of a fixed shape leave gaps in the constrained layout.
     figure = Figure(figsize=(max(4.5, width * columns), height * rows + 0.6), layout="compressed")
-    panels = list(figure.subplots(rows, columns, squeeze=False, sharex=share, sharey=share).flat)
+    panels = list(figure.subplots(rows, columns, squeeze=False, sharex=shared_axes, sharey=shared_axes).flat)
     for panel in panels[count:]:
         panel.axis("off")
     for panel in panels[max(0, count - columns) : count]:
@@ -68,9 +68,9 @@ def without_common_words(names: Sequence[str]) -> list[str]:
     """Leave out the words that begin or end all names: beside a figure there is room for what differs."""
     words = [name.split() for name in names]
     first = _common(words)
-    last = _common([each[first:][::-1] for each in words])
-    kept = (" ".join(each[first : len(each) - last]).strip(",") for each in words)
-    return [short or name for short, name in zip(kept, names, strict=True)]
+    last = _common([name_words[first:][::-1] for name_words in words])
+    short_names = (" ".join(name_words[first : len(name_words) - last]).strip(",") for name_words in words)
+    return [short or name for short, name in zip(short_names, names, strict=True)]
 
 
 def _common(lists: Sequence[Sequence[str]]) -> int:
@@ -145,6 +145,6 @@ def short_name(name: str, most: int = 40) -> str:
 
 
 def wrapped(name: str, width: int) -> str:
-    """Return a name for a figure in lines of at most `width` letters, six at the most; its own line feeds are kept."""
+    """Return a name for a figure in lines of at most `width` letters, six at the most; line feeds in it are kept."""
     lines = [textwrap.fill(short_name(line, 3 * width), width, break_on_hyphens=False) for line in name.split("\n")[:2]]
     return "\n".join(lines)

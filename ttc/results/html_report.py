@@ -70,7 +70,7 @@ def html_report(
 
 def _results(table: Table) -> str:
     """Lay out the results, the best of each group in bold."""
-    names = ["run", "seeds", *(f"{html(column.group)}<br>{html(column.head)}" for column in table.columns)]
+    names = ["run", "seeds", *(f"{html(column.group)}<br>{html(column.heading)}" for column in table.columns)]
     lines = ["<div class='wide'><table><tr>" + "".join(f"<th>{name}</th>" for name in names) + "</tr>"]
     for group, rows in table.sections(table.cells(" ± ", "<b>{}</b>".format)):
         if group is not None:

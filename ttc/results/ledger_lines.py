@@ -97,9 +97,9 @@ def update(lines: pandas.DataFrame, newer: pandas.DataFrame) -> pandas.DataFrame
     Raises:
         ValueError: lines that must not share a table.
     """
-    kept = lines[~lines["folder"].isin(newer["folder"])]
+    older = lines[~lines["folder"].isin(newer["folder"])]
     places = {folder: place for place, folder in enumerate(pandas.concat([lines, newer])["folder"].unique())}
-    merged = pandas.concat([kept, newer], ignore_index=True)
+    merged = pandas.concat([older, newer], ignore_index=True)
     merged = _unify_names(merged.sort_values("folder", key=lambda folders: folders.map(places), kind="stable"))
     check(merged)
     return merged

@@ -30,7 +30,7 @@ def format_table(metrics: RepresentationMetrics, class_names: Sequence[str], min
         raise ValueError(f"class_names has {len(class_names)} names, but the metrics have {classes} classes")
     names = [_shorten(name, _NAME_WIDTH - 1) for name in class_names]
     names[minority] = _shorten(class_names[minority], _NAME_WIDTH - 2) + "*"
-    heads = [*names, "macro", "all"]
+    headings = [*names, "macro", "all"]
     rows = _table_rows(metrics)
     sizes = metrics["class_rows"]
     cosine = metrics["mean_cosine"]
@@ -39,9 +39,9 @@ def format_table(metrics: RepresentationMetrics, class_names: Sequence[str], min
         f"CAC: the {metrics['neighbours']} nearest other rows",
         f"* minority: {_shorten(class_names[minority], 40)}, {sizes[minority]} rows",
     ]
-    for first in range(0, len(heads), _COLUMNS_PER_PART):
+    for first in range(0, len(headings), _COLUMNS_PER_PART):
         part = slice(first, first + _COLUMNS_PER_PART)
-        lines.append(f"{'':<20}{'better':<8}" + "".join(f"{head:>{_NAME_WIDTH}}" for head in heads[part]))
+        lines.append(f"{'':<20}{'better':<8}" + "".join(f"{heading:>{_NAME_WIDTH}}" for heading in headings[part]))
         for title, direction, digits, summary in rows:
             values = [*summary["per_class"], summary["macro"], summary["all"]]
             cells = "".join(f"{_cell(value, digits):>{_NAME_WIDTH}}" for value in values[part])
@@ -124,10 +124,10 @@ def format_clinical(results: Results, prevalences: Sequence[float]) -> list[str]
         "at the threshold that validation chose for the largest sensitivity + specificity (Youden):",
         *_rows(results, ("operating_points", "youden"), names, 16),
     ]
-    for share in prevalences:
-        lines.append(f"the same threshold where {100 * share:g} % are positive:")
-        lines += _rows(results, ("deployment", f"{share:g}", "youden"), {"ppv": "PPV", "npv": "NPV"}, 16)
-        lines += _rows(results, ("deployment", f"{share:g}"), {"auprc": "AUPRC"}, 16)
+    for prevalence in prevalences:
+        lines.append(f"the same threshold where {100 * prevalence:g} % are positive:")
+        lines += _rows(results, ("deployment", f"{prevalence:g}", "youden"), {"ppv": "PPV", "npv": "NPV"}, 16)
+        lines += _rows(results, ("deployment", f"{prevalence:g}"), {"auprc": "AUPRC"}, 16)
     for section, probes in results.items():
         for probe, metrics in probes.items():
             details = metrics["details"]
@@ -139,17 +139,17 @@ def format_clinical(results: Results, prevalences: Sequence[float]) -> list[str]
 def _units(results: Results) -> str:
     """Say what the intervals take as independent where it is not the single sample."""
     for summary in (summary for probes in results.values() for summary in probes.values()):
-        made = summary.get("intervals")
-        if isinstance(made, Mapping) and made["draws"] and made["resampled"] == "groups":
-            return f" over {made['units']} groups{', rough' if made['units'] < _FEW_GROUPS else ''}"
+        intervals = summary.get("intervals")
+        if isinstance(intervals, Mapping) and intervals["draws"] and intervals["resampled"] == "groups":
+            return f" over {intervals['units']} groups{', rough' if intervals['units'] < _FEW_GROUPS else ''}"
     return ""
 
 
 def _rows(
     results: Results, path: Sequence[str], names: Mapping[str, str], width: int, *, intervals: bool = True
 ) -> list[str]:
-    """Return the head and a line per section and probe; `path` leads to the metrics within a probe's summary."""
-    lines = [f"{'layer':<15}{'probe':<11}{'n':>6}" + "".join(f"{head:>{width}}" for head in names.values())]
+    """Return the header and a line per section and probe; `path` leads to the metrics within a probe's summary."""
+    lines = [f"{'layer':<15}{'probe':<11}{'n':>6}" + "".join(f"{heading:>{width}}" for heading in names.values())]
     for section, probes in results.items():
         for probe, summary in probes.items():
             entry: object = summary

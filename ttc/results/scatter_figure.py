@@ -35,14 +35,14 @@ def save_scatter_figure(
     entries = len(names) + (len(groups) + 1 if len(groups) > 1 else 0)
     figure = Figure(figsize=(9.5, max(3.9, 0.19 * entries)), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
-    every = [point for points in rows.values() for point in points]
+    all_points = [point for points in rows.values() for point in points]
     for side, axes in enumerate(panels):
         for (group, name), points in rows.items():
             _mark(axes, [point[side] for point in points], [point[2] for point in points],
                   names.index(name), groups.index(group))  # fmt: skip
-        correlation = _rank_correlation([point[side] for point in every], [point[2] for point in every])
+        correlation = _rank_correlation([point[side] for point in all_points], [point[2] for point in all_points])
         axes.set_xlabel(labels[side], fontsize=9)
-        axes.set_title(f"rank correlation {correlation:.2f}, {len(every)} runs", fontsize=9)
+        axes.set_title(f"rank correlation {correlation:.2f}, {len(all_points)} runs", fontsize=9)
         axes.tick_params(labelsize=8)
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel(labels[2], fontsize=9)
@@ -54,8 +54,8 @@ def save_scatter_figure(
             for number in range(len(groups))
         ]
         names = [*names, "", *groups]
-    shown = [wrapped(name, 34) for name in names]  # a long name would leave the panels no room
-    figure.legend(handles, shown, loc="outside right center", fontsize=8, frameon=False)
+    wrapped_names = [wrapped(name, 34) for name in names]  # a long name would leave the panels no room
+    figure.legend(handles, wrapped_names, loc="outside right center", fontsize=8, frameon=False)
     save(figure, path_png)
 
 

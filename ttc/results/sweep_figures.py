@@ -82,7 +82,7 @@ def draw(
         kinds: names of KINDS.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    made: list[Figure] = []
+    drawn: list[Figure] = []
     for kind in kinds:
         planned = KINDS[kind](members, lines, folder, probe)
         if not planned:
@@ -90,8 +90,8 @@ def draw(
         for figure, save in planned:
             with drawing(figure.path):
                 save()
-                made.append(figure)
-    return made
+                drawn.append(figure)
+    return drawn
 
 
 def _rows(members: Sequence[Member]) -> dict[str, list[Member]]:
@@ -108,7 +108,7 @@ def _name(row: str, group: str, several: bool) -> str:
 
 
 def _laid_out(members: Sequence[Member], by_row: Mapping[str, T]) -> tuple[dict[str, T | None], int]:
-    """Return what was found for the rows in the order of the panels, None where there is no run, and panels in a line.
+    """Return the values of the rows in the order of the panels, None where there is no run, and the panels in a line.
 
     Several groups make a grid: one row of the table below the other, or, where there are too many, beside each other.
     """
@@ -148,11 +148,11 @@ def _discrimination(members: Sequence[Member], lines: pandas.DataFrame, folder: 
     if not rows:
         return []
     bands = {name: curve_figures.roc_and_pr(predictions) for name, predictions in rows.items()}
-    prevalence = float(np.mean([one.labels_N.mean() for runs in rows.values() for one in runs]))
+    prevalence = float(np.mean([run.labels_N.mean() for runs in rows.values() for run in runs]))
     reading = "Blue: mean over seeds with the 95 % band of the bootstrap; grey: the other rows; dotted: chance."
-    if any(one.groups is not None for runs in rows.values() for one in runs):
+    if any(run.groups is not None for runs in rows.values() for run in runs):
         reading += " The bootstrap draws whole groups."
-    made: Planned = []
+    planned: Planned = []
     for number, (kind, title, axes, chance) in enumerate(
         (
             ("roc", "ROC", ("false-positive rate", "true-positive rate"), None),
@@ -165,8 +165,8 @@ def _discrimination(members: Sequence[Member], lines: pandas.DataFrame, folder: 
         save = partial(
             curve_figures.save_band_figure, path, grid, x_label=axes[0], y_label=axes[1], chance=chance, columns=columns
         )
-        made.append((figure, save))
-    return made
+        planned.append((figure, save))
+    return planned
 
 
 def _reliability(members: Sequence[Member], lines: pandas.DataFrame, folder: Path, probe: str) -> Planned:
@@ -180,7 +180,7 @@ def _reliability(members: Sequence[Member], lines: pandas.DataFrame, folder: Pat
 
 
 def _training(members: Sequence[Member], lines: pandas.DataFrame, folder: Path, probe: str) -> Planned:
-    made: Planned = []
+    planned: Planned = []
     for key, name, label, caption in (
         ("train/loss_over_collapse", "training_loss", "loss / collapse value",
          "Training loss divided by its value when all embeddings are equal: at 1 the run has collapsed."),
@@ -198,10 +198,10 @@ def _training(members: Sequence[Member], lines: pandas.DataFrame, folder: Path, 
             grid, columns = _laid_out(members, rows)
             caption += " Blue: the seeds of the row; grey: the other rows."
             figure = Figure(folder / f"{name}.png", f"Training: {label}", caption)
-            made.append(
+            planned.append(
                 (figure, partial(curve_figures.save_training_figure, figure.path, grid, label, columns=columns))
             )
-    return made
+    return planned
 
 
 def _embeddings(panel: str) -> Callable[[Sequence[Member], pandas.DataFrame, Path, str], Planned]:

@@ -26,7 +26,7 @@ class Column:
     Attributes:
         metric: what it shows, as in the ledger.
         group: heading that several columns share.
-        head: heading of its own.
+        heading: of this column alone.
         meaning: one line for the legend.
         scale: factor before printing.
         digits: after the point.
@@ -37,7 +37,7 @@ class Column:
 
     metric: str
     group: str
-    head: str
+    heading: str
     meaning: str
     scale: float = 1.0
     digits: int = 1
@@ -48,7 +48,7 @@ class Column:
     @property
     def title(self) -> str:
         """Both headings."""
-        return f"{self.group} {self.head}"
+        return f"{self.group} {self.heading}"
 
 
 _SMALL = "balanced accuracy of a probe on as many images per class as the minority has, %"
@@ -169,9 +169,9 @@ def _best(columns: Sequence[Column], mean: pandas.DataFrame) -> pandas.DataFrame
     """Tell which means are the best of their group; rows that look equal are equally good, a single one is no best."""
     best = {}
     for column in columns:
-        shown = mean[column.title].map(lambda value, digits=column.digits: round(value, digits))
-        by_group = shown.groupby("group")
-        best[column.title] = (shown == by_group.transform("max")) & (by_group.transform("count") > 1) & column.best
+        rounded = mean[column.title].map(lambda value, digits=column.digits: round(value, digits))
+        by_group = rounded.groupby("group")
+        best[column.title] = (rounded == by_group.transform("max")) & (by_group.transform("count") > 1) & column.best
     return pandas.DataFrame(best, index=mean.index)
 
 
@@ -188,15 +188,17 @@ def as_text(table: Table) -> str:
     lines = []
     for part in parts:
         groups = [table.columns[number].group for number in part]
-        shown = ["" if place and groups[place - 1] == group else group for place, group in enumerate(groups)]
-        lines.append(" " * (name_width + 3) + "".join(f"{g:>{widths[n]}}" for g, n in zip(shown, part, strict=True)))
-        heads = "".join(f"{table.columns[number].head:>{widths[number]}}" for number in part)
-        lines.append(f"{'run':<{name_width}}{'n':>3}{heads}")
+        group_headings = ["" if place and groups[place - 1] == group else group for place, group in enumerate(groups)]
+        lines.append(
+            " " * (name_width + 3) + "".join(f"{g:>{widths[n]}}" for g, n in zip(group_headings, part, strict=True))
+        )
+        headings = "".join(f"{table.columns[number].heading:>{widths[number]}}" for number in part)
+        lines.append(f"{'run':<{name_width}}{'n':>3}{headings}")
         for group, rows in table.sections(cells):
             lines += [] if group is None else [f"-- {plain(group)}"]
             for run, seeds, *texts in rows:
-                shown_cells = "".join(f"{texts[number]:>{widths[number]}}" for number in part)
-                lines.append(f"{plain(run):<{name_width}}{seeds:>3}{shown_cells}")
+                line_cells = "".join(f"{texts[number]:>{widths[number]}}" for number in part)
+                lines.append(f"{plain(run):<{name_width}}{seeds:>3}{line_cells}")
     meaning = textwrap.wrap(f"{_meanings(table)}. Mean+-standard deviation over n seeds.", WIDTH)
     return "\n".join(line.rstrip() for line in [*lines, *meaning]) + "\n"
 
@@ -204,10 +206,10 @@ def as_text(table: Table) -> str:
 def as_markdown(table: Table) -> str:
     """Lay the table out in Markdown, the best of each group in bold, with the meaning of the columns below."""
     cells = table.cells(" ± ", "**{}**".format)
-    heads = ["run", "seeds", *cells]
-    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    headings = ["run", "seeds", *cells]
+    lines = ["| " + " | ".join(headings) + " |", "|---" * len(headings) + "|"]
     for group, rows in table.sections(cells):
-        lines += [] if group is None else [f"| *{markdown(group)}* " + "| " * (len(heads) - 1) + "|"]
+        lines += [] if group is None else [f"| *{markdown(group)}* " + "| " * (len(headings) - 1) + "|"]
         lines += ["| " + " | ".join([markdown(run), *texts]) + " |" for run, *texts in rows]
     return "\n".join([*lines, "", legend(table), ""])
 

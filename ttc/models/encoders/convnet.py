@@ -69,7 +69,7 @@ def fit(state: dict[str, Tensor], encoder: nn.Module) -> dict[str, Tensor]:
 
 
 def normalisation(encoder: nn.Module) -> Normalisation | None:
-    """Return nothing: every run has its own."""
+    """Return nothing: no weights are published, so each run normalises by its data."""
     return None
 
 

@@ -144,7 +144,7 @@ def fit(state: dict[str, Tensor], encoder: nn.Module) -> dict[str, Tensor]:
     name = "encoder.pos_embedding"
     if not isinstance(encoder, VisionTransformer) or name not in state:
         return state
-    wanted = encoder.encoder.pos_embedding.shape[1]
-    if state[name].ndim != 3 or state[name].shape[1] == wanted:
+    positions = encoder.encoder.pos_embedding.shape[1]
+    if state[name].ndim != 3 or state[name].shape[1] == positions:
         return state
     return dict(interpolate_embeddings(encoder.image_size, encoder.patch_size, OrderedDict(state)))
