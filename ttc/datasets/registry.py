@@ -12,8 +12,15 @@ import torch
 
 from ttc import distributed
 from ttc.datasets.cache import open_cache
-from ttc.datasets.checks.leaks import Samples, check_leaks, check_unique_ids, warn_about_equal_pixels
+from ttc.datasets.checks.leaks import (
+    Samples,
+    check_leaks,
+    check_unique_ids,
+    refuse_equal_pixels,
+    warn_about_equal_pixels,
+)
 from ttc.datasets.checks.listing import refuse_strange_names
+from ttc.datasets.checks.rare import check_classes, warn_of_few_groups
 from ttc.datasets.checks.spelling import two_spellings
 from ttc.datasets.images import FileImages, Images, TensorImages, find_bad_images, tensor_images
 from ttc.datasets.imbalance import draw_subset, hash_order, subset_counts
@@ -52,6 +59,8 @@ READERS: dict[str, str] = {
     "arrays": "arrays",
 }
 DATASETS = tuple(READERS)
+PUBLISHED = frozenset(("digits", "fashion", "ukbb-cardiac", *MEDMNIST_NAMES))
+"""Held in memory and used as they are: copies in them are told, not refused, or results could not be compared."""
 STATISTICS_FILES = 4096
 
 
@@ -113,8 +122,7 @@ def build_dataset(
     rows = [row for row, label in enumerate(source.labels) if label in source.classes.label_of]
     images, preprocessing = _images(settings, source, rows, splits, stored)
     images, bad = _readable(settings, images, [source.ids[row] for row in rows])
-    left_out = {position for position, _ in bad}
-    paths = source.paths or []
+    left_out, paths = {position for position, _ in bad}, source.paths or []
     bad_images = source.bad_images + [(paths[rows[position]], reason) for position, reason in bad]
     rows = [row for position, row in enumerate(rows) if position not in left_out]
     for path, reason in bad_images if distributed.rank() == 0 else []:
@@ -122,26 +130,26 @@ def build_dataset(
 
     ids = [source.ids[row] for row in rows]
     labels = [source.classes.label_of[source.labels[row]] for row in rows]
-    groups = None if source.groups is None else [source.groups[row] for row in rows]
-    splits = [splits[row] for row in rows]
+    groups, splits = (
+        None if source.groups is None else [source.groups[row] for row in rows],
+        [splits[row] for row in rows],
+    )
     # "pool" belongs to the training side: the draw below, not a leak, separates it from "train".
     sides = ["train" if split == "pool" else split for split in splits]
     names = source.classes.names
-    _check_classes(labels, sides, names, groups)
+    check_classes(labels, sides, names, groups)
     kept_paths = None if source.paths is None else [source.paths[row] for row in rows]
-    samples = Samples(ids, sides, [names[label] for label in labels], groups, kept_paths)
     if refuse_leaks:
-        distributed.from_first_rank(lambda: _check_leaks(samples, images, compare_pixels, settings.split_rule))
-    splits = _draw(settings, source.classes.names, ids, labels, splits)
-
-    split_array = np.array(splits, dtype="<U5")
-    label_tensor = torch.tensor(labels, dtype=torch.int64)
+        samples = Samples(ids, sides, [names[label] for label in labels], groups, kept_paths)
+        distributed.from_first_rank(lambda: _check_leaks(settings, samples, images, compare_pixels))
+    splits = _draw(settings, names, ids, labels, splits)
+    split_array, label_tensor = np.array(splits, dtype="<U5"), torch.tensor(labels, dtype=torch.int64)
     train = np.flatnonzero(split_array == "train").tolist()
-    counts = count_classes(label_tensor[train], len(source.classes.names))
+    counts = count_classes(label_tensor[train], len(names))
     if not preprocessing.mean:
         statistics_rows = _statistics_rows(images, ids, train, settings.seed)
         preprocessing = _normalised(preprocessing, images, statistics_rows, settings.num_workers)
-    return Dataset(
+    dataset = Dataset(
         settings=settings,
         name=settings.name,
         class_names=source.classes.names,
@@ -159,6 +167,9 @@ def build_dataset(
         minority_class=minority_of(counts, source.classes.names, settings.minority_class),
         bad_images=bad_images,
     )
+    if refuse_leaks:
+        warn_of_few_groups(dataset)
+    return dataset
 
 
 def _splits(settings: DatasetSettings, source: Source, refuse_doubts: bool) -> list[str]:
@@ -206,11 +217,12 @@ def _refuse_bad(path: str, reason: str, others: int) -> None:
     )
 
 
-def _check_leaks(samples: Samples, images: Images, compare_pixels: bool, rule: int) -> None:
+def _check_leaks(settings: DatasetSettings, samples: Samples, images: Images, compare_pixels: bool) -> None:
     """Refuse leaks between splits, and tell of equal pixels where the data have no files."""
-    check_leaks(samples, images, decode=compare_pixels, rule=rule)
+    check_leaks(samples, images, decode=compare_pixels, rule=settings.split_rule)
     if isinstance(images, TensorImages):
-        warn_about_equal_pixels(images, samples)
+        find = warn_about_equal_pixels if settings.name in PUBLISHED else refuse_equal_pixels
+        find(images, samples)
 
 
 def _images(
@@ -254,28 +266,6 @@ def _draw(
     for row in side:
         result[row] = "train" if row in drawn else "pool"
     return result
-
-
-def _check_classes(
-    labels: Sequence[int], sides: Sequence[str], names: Sequence[str], groups: Sequence[str] | None
-) -> None:
-    """Raise ValueError when a class has no sample in one of train, val and test."""
-    present = set(zip(labels, sides, strict=True))
-    for label, name in enumerate(names):
-        missing = [split for split in ("train", "val", "test") if (label, split) not in present]
-        if not missing:
-            continue
-        rows = [row for row, value in enumerate(labels) if value == label]
-        units, what = len(rows), "images"
-        if groups is not None:
-            units, what = len({groups[row] for row in rows}), "groups"
-        reason = f"class {label} ({name}) has no sample in split {missing[0]!r}"
-        remedy = "add images, or group more labels into the class with --classes"
-        if units < 3:
-            remedy = (
-                f"its {units} {what} are too few: at least 3 are needed, one each for train, val and test; {remedy}"
-            )
-        raise ValueError(f"--data-root: {reason}; {remedy}")
 
 
 def _normalised(preprocessing: Preprocessing, images: Images, rows: torch.Tensor, num_workers: int) -> Preprocessing:

@@ -78,3 +78,10 @@ def test_missing_arrays_and_files(tmp_path: Path) -> None:
             (tmp_path / name).write_text(text)
         with pytest.raises(ValueError, match=rf"{name} cannot be read \(.*pass an .npz file"):
             load_dataset(DatasetSettings("arrays", str(tmp_path / name)))
+
+
+def test_copies_in_own_arrays_are_refused(tmp_path: Path) -> None:
+    content = arrays()
+    content["images"][1] = content["images"][0]  # type: ignore[index]
+    with pytest.raises(ValueError, match=r"arrays/00000[01] .* and arrays/00000[01] .* are the same image"):
+        load_dataset(settings(tmp_path, content))

@@ -141,15 +141,22 @@ def _copies_by_bytes(samples: Samples, images: Images, rule: int) -> tuple[int, 
     return None if pair is None else (suspects[pair[0]], suspects[pair[1]])
 
 
+def refuse_equal_pixels(images: TensorImages, samples: Samples) -> None:
+    """Raise ValueError when one image in memory lies in two splits or under two labels."""
+    pair = _first_pair(pixel_digests(images), _kinds(samples, 2))
+    if pair is not None:
+        _refuse_copy(samples, *pair)
+
+
 def _refuse_copy(samples: Samples, first: int, second: int) -> None:
-    assert samples.paths is not None
+    names = samples.paths or samples.ids
     if samples.splits[first] != samples.splits[second]:
         raise ValueError(
-            f"--data-root: {samples.paths[first]} ({samples.splits[first]}) and {samples.paths[second]} "
+            f"--data-root: {names[first]} ({samples.splits[first]}) and {names[second]} "
             f"({samples.splits[second]}) are the same image; remove one, or put both in one group of a CSV table"
         )
     raise ValueError(
-        f"--data-root: {samples.paths[first]} ({samples.labels[first]}) and {samples.paths[second]} "
+        f"--data-root: {names[first]} ({samples.labels[first]}) and {names[second]} "
         f"({samples.labels[second]}) are the same image under two labels; correct one, or remove both"
     )
 

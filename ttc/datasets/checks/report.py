@@ -1,4 +1,4 @@
-"""What a look at all images of a data set finds: sizes, modes, unreadable files, duplicates, leaks, contact sheets."""
+"""What a look at all images of a data set finds: what training would refuse, what is worth a warning, what there is."""
 
 from __future__ import annotations
 
@@ -6,17 +6,22 @@ import statistics
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from hashlib import blake2b
 from pathlib import Path
 
 import torch
 
-from ttc.datasets.images import CachedImages, TensorImages, in_threads
+from ttc.datasets.checks import depths
+from ttc.datasets.checks.leaks import pixel_digests
+from ttc.datasets.checks.listing import describe_formats
+from ttc.datasets.checks.rare import least, too_few_groups, too_few_images
+from ttc.datasets.checks.spelling import spellings, two_spellings
+from ttc.datasets.images import in_threads
 from ttc.datasets.imbalance import hash_order
-from ttc.datasets.pixels.files import read_header, read_regular
+from ttc.datasets.pixels.files import Header
+from ttc.datasets.pixels.survey import headers_of
 from ttc.datasets.plan import describe
-from ttc.datasets.registry import build_dataset, read_source
-from ttc.datasets.table import SPLITS, Dataset, DatasetSettings
+from ttc.datasets.registry import PUBLISHED, build_dataset, read_source
+from ttc.datasets.table import SPLITS, Dataset, DatasetSettings, Source
 
 TILE, GAP, COLUMNS, ROWS, CAPTION = 112, 2, 8, 6, 24
 
@@ -27,14 +32,18 @@ class Report:
 
     Attributes:
         dataset: the table, without unreadable images.
+        classes: what the files of each class are made of.
         lines: for people, at most 100 columns each where no path is longer.
-        problems: one line each; empty when training may start.
+        problems: one line each, with the remedy: what training refuses.
+        warnings: one line each, with the remedy: what training puts up with.
         values: the same as plain values, complete.
     """
 
     dataset: Dataset
+    classes: list[depths.ClassFiles]
     lines: list[str]
     problems: list[str]
+    warnings: list[str]
     values: dict[str, object]
 
 
@@ -45,28 +54,36 @@ def examine(settings: DatasetSettings) -> Report:
         ValueError: If the data cannot be read at all, or a class is missing in a split.
     """
     source = read_source(settings)
-    dataset = build_dataset(replace(settings, on_bad_image="skip"), source, refuse_leaks=False)
+    doubts = two_spellings(settings, source)
+    dataset = _build(settings, source, doubts)
     counts = {split: dataset.class_counts(split) for split in SPLITS}
-    formats, widths, heights = _shapes(dataset)
-    contents = _contents(dataset)
-    copies = _copies(contents, dataset.splits.tolist())
-    names = dataset.paths or dataset.ids
-    across = [[f"{names[row]} ({dataset.splits[row]})" for row in rows] for rows in copies]
-    groups = [] if dataset.groups is None else _divided(dataset.groups, dataset.splits.tolist())
-    repeated = sum(count - 1 for count in Counter(contents).values())
+    widths, heights = _sizes(dataset)
+    classes = depths.files_by_class(dataset)
+    formats = sum((each.modes for each in classes), Counter[str]())
+    copies = _Copies.among(dataset)
+    groups = [] if dataset.groups is None else _divided(dataset.groups, copies.sides)
+    unreadable = _by_class(source, dataset.bad_images)
     lines = [
         *describe(dataset),
+        f"smallest class: {least(counts)}",
         "images: " + ", ".join(f"{count} {name}" for name, count in formats.most_common()),
         f"size: {_spread(widths)} px wide, {_spread(heights)} px high; the network sees {dataset.channels} x "
         f"{dataset.image_size} x {dataset.image_size}",
+        *depths.lines_of(classes),
         f"mean {_numbers(dataset.mean)}, standard deviation {_numbers(dataset.std)} of split train, in [0, 1]",
-        f"copies: {repeated} images equal an earlier one, {len(across)} of these contents lie in two splits",
+        f"copies: {copies.repeated} images have the pixels of an earlier one, {len(copies.across)} of these lie in two "
+        f"splits, {len(copies.conflicts)} under two labels",
         f"groups: {len(set(dataset.groups or []))}, {len(groups)} in two splits",
-        f"unreadable: {len(dataset.bad_images)}",
+        f"unreadable: {len(dataset.bad_images)}" + (f" ({describe_formats(unreadable)})" if unreadable else ""),
     ]
     problems = [f"unreadable image {path}: {reason}" for path, reason in dataset.bad_images]
-    problems += [f"the same content in two splits: {' and '.join(each[:2])}" for each in across]
-    problems += [f"group {group!r} is in the splits {' and '.join(parts)}" for group, parts in groups]
+    problems += [*doubts, *copies.problems()]
+    problems += [
+        f"group {group!r} is in the splits {' and '.join(parts)}; keep each group in one split"
+        for group, parts in groups
+    ]
+    warnings = [*_left_out(source), *_harmless_spellings(source, doubts), *copies.warnings()]
+    warnings += [*depths.warnings_of(classes), *too_few_groups(dataset), *too_few_images(dataset)]
     values: dict[str, object] = {
         "dataset": dataset.name,
         "class_names": dataset.class_names,
@@ -79,14 +96,31 @@ def examine(settings: DatasetSettings) -> Report:
         "image_size": dataset.image_size,
         "mean": dataset.mean,
         "std": dataset.std,
+        "classes": [each.as_dict() for each in classes],
+        "area_cut_off": dataset.area_cut_off,
+        "left_out": {label: dict(each) for label, each in source.left_out.items()},
         "unreadable": [{"path": path, "reason": reason} for path, reason in dataset.bad_images],
-        "copies": repeated,
-        "copies_across_splits": across,
+        "unreadable_by_class": dict(unreadable),
+        "copies": copies.repeated,
+        "copies_across_splits": copies.across,
+        "copies_under_two_labels": copies.conflicts,
+        "spellings": {"labels": spellings(source.labels), "groups": spellings(source.groups or [])},
         "groups": None if dataset.groups is None else len(set(dataset.groups)),
         "groups_in_two_splits": [{"group": group, "splits": parts} for group, parts in groups],
         "split_digest": dataset.split_digest(),
+        "problems": problems,
+        "warnings": warnings,
     }
-    return Report(dataset, lines, problems, values)
+    return Report(dataset, classes, lines, problems, warnings, values)
+
+
+def _build(settings: DatasetSettings, source: Source, doubts: Sequence[str]) -> Dataset:
+    try:
+        return build_dataset(replace(settings, on_bad_image="skip"), source, refuse_leaks=False)
+    except ValueError as error:  # such as a class that lacks a split, since half of it is spelled otherwise
+        if not doubts:
+            raise
+        raise ValueError(f"--data-root: {doubts[0]}") from error
 
 
 def contact_sheet(dataset: Dataset, label: int, path: Path) -> int:
@@ -113,51 +147,119 @@ def contact_sheet(dataset: Dataset, label: int, path: Path) -> int:
     return len(tiles)
 
 
-def _shapes(dataset: Dataset) -> tuple[Counter[str], list[int], list[int]]:
-    """Count formats with modes, and list widths and heights."""
+@dataclass(frozen=True)
+class _Copies:
+    """Images that have equal pixels, whatever their files are.
+
+    Attributes:
+        sides: split of each row, the pool belonging to training.
+        repeated: images that equal an earlier one.
+        across: names, with splits, of one image of each split.
+        conflicts: names, with classes, of one image of each class.
+        inside: the same within one split and class.
+        refused: whether training refuses copies; published sets are kept as they are.
+    """
+
+    sides: list[str]
+    repeated: int
+    across: list[list[str]]
+    conflicts: list[list[str]]
+    inside: list[list[str]]
+    refused: bool
+
+    @classmethod
+    def among(cls, dataset: Dataset) -> _Copies:
+        """Compare the pixels of all images."""
+        sides = ["train" if split == "pool" else str(split) for split in dataset.splits]
+        classes = [dataset.class_names[label] for label in dataset.labels.tolist()]
+        rows_of: dict[str, list[int]] = defaultdict(list)
+        for row, digest in enumerate(pixel_digests(dataset.images)):
+            rows_of[digest].append(row)
+        equal = [rows for digest, rows in rows_of.items() if digest and len(rows) > 1]
+        names = dataset.paths or dataset.ids
+        across, conflicts = ([_one_of_each(rows, values, names) for rows in equal] for values in (sides, classes))
+        plain = [rows for rows in equal if len({(sides[row], classes[row]) for row in rows}) == 1]
+        return cls(
+            sides,
+            sum(len(rows) - 1 for rows in equal),
+            [each for each in across if len(each) > 1],
+            [each for each in conflicts if len(each) > 1],
+            [[names[row] for row in rows] for rows in plain],
+            dataset.name not in PUBLISHED,
+        )
+
+    def problems(self) -> list[str]:
+        """Return what training refuses."""
+        return self._faults() if self.refused else []
+
+    def warnings(self) -> list[str]:
+        """Return what counts twice, or what a published set has of it."""
+        lines = [] if self.refused else [f"{line} (the published splits are kept)" for line in self._faults()]
+        if self.inside:
+            more, first = sum(len(names) - 1 for names in self.inside), " and ".join(self.inside[0][:2])
+            lines.append(f"{more} images equal another one of their split and class, such as {first}; remove them")
+        return lines
+
+    def _faults(self) -> list[str]:
+        lines = [
+            f"one image under two labels: {' and '.join(each[:2])}; correct one, or remove both"
+            for each in self.conflicts
+        ]
+        return lines + [
+            f"the same content in two splits: {' and '.join(each[:2])}; remove one, or put both in one group"
+            for each in self.across
+        ]
+
+
+def _one_of_each(rows: Sequence[int], values: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Return one row's name for each value among the rows."""
+    first: dict[str, int] = {}
+    for row in rows:
+        first.setdefault(values[row], row)
+    return [f"{names[row]} ({value})" for value, row in first.items()]
+
+
+def _sizes(dataset: Dataset) -> tuple[list[int], list[int]]:
+    """List widths and heights."""
     if dataset.paths is None:
         height, width = dataset.images[torch.tensor([0])].shape[-2:]
-        return Counter({"in memory": len(dataset.ids)}), [width], [height]
-    formats: Counter[str] = Counter()
-    widths, heights = [], []
-
-    def header(path: str) -> tuple[str, int, int]:
-        found = read_header(path)
-        return found.mode, found.width, found.height
-
-    for name, width, height in in_threads(header, dataset.paths, "looked at"):
-        formats[name] += 1
-        widths.append(width)
-        heights.append(height)
-    return formats, widths, heights
+        return [width], [height]
+    headers = [header for header in in_threads(_header, dataset.paths, "measured") if header is not None]
+    return [header.width for header in headers], [header.height for header in headers]
 
 
-def _contents(dataset: Dataset) -> Sequence[str]:
-    """Return a digest of each image's content: of its file where it has one."""
-    if isinstance(dataset.images, CachedImages):
-        return dataset.images.contents
-    if isinstance(dataset.images, TensorImages):
-        return [blake2b(image.numpy().tobytes(), digest_size=16).hexdigest() for image in dataset.images.data]
-    assert dataset.paths is not None
-    return list(
-        in_threads(lambda path: blake2b(read_regular(path), digest_size=16).hexdigest(), dataset.paths, "hashed")
-    )
+def _header(path: str) -> Header | None:
+    return headers_of([path])[0]
 
 
-def _copies(contents: Sequence[str], splits: Sequence[str]) -> list[list[int]]:
-    """Return rows of equal content in different splits, one of each split; the pool belongs to training."""
-    found: dict[str, dict[str, int]] = defaultdict(dict)
-    for row, (content, split) in enumerate(zip(contents, splits, strict=True)):
-        found[content].setdefault("train" if split == "pool" else split, row)
-    return [list(rows.values()) for rows in found.values() if len(rows) > 1]
+def _by_class(source: Source, bad_images: Sequence[tuple[str, str]]) -> Counter[str]:
+    """Count unreadable images by their label."""
+    label_of = dict(zip(source.paths or [], source.labels, strict=False))
+    return Counter(label_of[path] for path, _ in bad_images if path in label_of)
+
+
+def _left_out(source: Source) -> list[str]:
+    return [
+        f"label {label}: left out, since no image format that is read: {describe_formats(formats)}; convert them, "
+        "or remove them"
+        for label, formats in source.left_out.items()
+    ]
+
+
+def _harmless_spellings(source: Source, refused: Sequence[str]) -> list[str]:
+    return [
+        f"labels {' and '.join(map(repr, forms))} look like one label in two spellings; write it in one way"
+        for forms in spellings(source.labels)
+        if not any(all(repr(form) in line for form in forms) for line in refused)
+    ]
 
 
 def _divided(groups: Sequence[str], splits: Sequence[str]) -> list[tuple[str, list[str]]]:
     """Return groups with the splits they are in, where these are several."""
-    found: dict[str, dict[str, None]] = defaultdict(dict)
+    splits_of: dict[str, dict[str, None]] = defaultdict(dict)
     for group, split in zip(groups, splits, strict=True):
-        found[group]["train" if split == "pool" else split] = None
-    return [(group, list(parts)) for group, parts in found.items() if len(parts) > 1]
+        splits_of[group][split] = None
+    return [(group, list(parts)) for group, parts in splits_of.items() if len(parts) > 1]
 
 
 def _spread(values: Sequence[int]) -> str:
