@@ -150,6 +150,7 @@ def test_stages_come_behind_the_features(name: str, names: list[str]) -> None:
     if name == "timm/test_vit":
         torch.testing.assert_close(parts["norm"], features)  # test_vit uses its class token
     assert not network.encoder._forward_hooks
+    assert not both.training
 
 
 def test_maps_with_channels_behind_are_pooled_over_positions() -> None:
