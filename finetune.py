@@ -26,11 +26,12 @@ from ttc.evaluation.probe import module_digest
 from ttc.flags import settings, setup
 from ttc.flags.encoder import optimizer_of
 from ttc.flags.parser import Parser
+from ttc.metrics.clinic.calibrators import check_calibration
 from ttc.models.optim import set_learning_rate, step_optimizer
 from ttc.models.pretrained import Pretrained, load_pretrained
 from ttc.run import runtime
 from ttc.run.folder import RunFolder
-from ttc.training.early_stopping import Selection, write_result
+from ttc.training.early_stopping import Selection, Wanted, write_result
 from ttc.training.embedder import embed_views
 from ttc.training.finetuning import KIND, FinetuneNetwork, build_classifier, build_network
 from ttc.training.recipe import StepRecipe
@@ -174,6 +175,8 @@ def main() -> int:
     # 4. data
     run = load_pretrained(args.checkpoint, args.data_root, args.num_workers, world.device)
     args.positive_class = settings.positive_class(args.positive_class, run.description)
+    known = run.dataset.labels[run.dataset.indices("val")].numpy()
+    check_calibration(args.calibration, known, len(run.dataset.class_names))
     sampler = settings.batch_sampler(args, run.dataset, world.size)
 
     # 5. model, 6. objective, 7. optimizer
@@ -210,8 +213,9 @@ def main() -> int:
         return reporter.tell_stop()
 
     # 11. result
-    clinical = (args.class_balance, args.deploy_prevalence or (), args.bootstrap)
-    write_result(selection, reporter, folder, *clinical, encoder_before)
+    prevalences, thresholds = args.deploy_prevalence or (), args.decision_thresholds
+    wanted = Wanted(args.class_balance, prevalences, args.bootstrap, args.calibration, thresholds)
+    write_result(selection, reporter, folder, wanted, encoder_before)
     if world.main:
         sys.stdout.write(folder.result_text())
     return 0

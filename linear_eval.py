@@ -33,6 +33,7 @@ from ttc.evaluation.embeddings import as_run, read_features
 from ttc.evaluation.evaluate import Evaluation
 from ttc.evaluation.folds import stratified_folds
 from ttc.evaluation.heads import prototype_classifier, save_heads
+from ttc.evaluation.probabilities import check_prevalences
 from ttc.evaluation.probe import (
     PROBES,
     evaluation_rows,
@@ -45,13 +46,14 @@ from ttc.evaluation.probe import (
 from ttc.flags import settings
 from ttc.flags.heads import FITTED, refuse_idle_heads
 from ttc.flags.parser import Parser
+from ttc.metrics.clinic.calibrators import check_calibration
 from ttc.models.layers import OUTPUTS, WithStages
 from ttc.models.pretrained import Pretrained, embed_shared, load_pretrained, own_classifier
 from ttc.results.metric_tables import format_clinical, format_probes
 from ttc.run import ledger, runtime
 from ttc.run.checkpoint import contents, write_text
 from ttc.run.folder import RunFolder
-from ttc.run.log import log, save_pr_curves, start_logging
+from ttc.run.log import log, save_calibration, save_pr_curves, start_logging
 
 Results = dict[str, dict[str, dict[str, object]]]
 """Metrics by section ("encoder", "knn projection", "own", ...) and probe."""
@@ -106,7 +108,9 @@ def evaluate(
         if head in args.head:
             with contents(Path(args.checkpoint)):
                 predict = build(run)
-            found = evaluation.measure(layer, predict, splits, name=head, bootstrap=args.bootstrap)
+            found = evaluation.measure(
+                layer, predict, splits, name=head, bootstrap=args.bootstrap, prior=evaluation.prior(head)
+            )
             results[head] = {"classifier": {"train_samples": sum(run.description.class_counts), **summarise([found])}}
     for head, layer in itertools.product([each for each in args.head if each in FITTED], args.layers):
         name, prefix = section(head, layer)
@@ -116,7 +120,10 @@ def evaluate(
             for seed, chosen in drawn:
                 predict = evaluation.fit(head, layer, chosen, splits["val"], seed)
                 kept = prefix + probe if layer == args.layers[0] and seed == args.seed else None
-                draws.append(evaluation.measure(layer, predict, splits, name=kept, bootstrap=args.bootstrap))
+                prior = evaluation.prior(head, chosen)
+                draws.append(
+                    evaluation.measure(layer, predict, splits, name=kept, bootstrap=args.bootstrap, prior=prior)
+                )
             results[name][probe] = {"train_samples": len(chosen), **summarise(draws)}
     return results
 
@@ -134,21 +141,27 @@ def cross_validate(evaluation: Evaluation, args: argparse.Namespace) -> Results:
     for head, layer in itertools.product([each for each in args.head if each in FITTED], args.layers):
         name, prefix = section(head, layer)
         scores, folds, learned = np.zeros((len(rows), len(run.description.class_names))), [], []
+        made = np.full_like(scores, np.nan)
         for fold in range(args.folds):
             choosing, tested = fold_N == (fold + 1) % args.folds, fold_N == fold
             chosen, splits = rows[~choosing & ~tested], {"val": rows[choosing], "test": rows[tested]}
             predict = evaluation.fit(head, layer, chosen, splits["val"], args.seed)
-            folds.append(evaluation.measure(layer, predict, splits, name=None, bootstrap=0))
+            prior = evaluation.prior(head, chosen)
+            folds.append(evaluation.measure(layer, predict, splits, name=None, bootstrap=0, prior=prior))
             scores[tested.numpy()] = predict(evaluation.take(layer, splits["test"]))
+            calibrator = evaluation.calibrate(splits["val"], predict(evaluation.take(layer, splits["val"])), prior)
+            if calibrator is not None:
+                made[tested.numpy()] = calibrator(scores[tested.numpy()])
             learned.append(len(chosen))
         details = [fold["details"] for fold in folds]
-        pooled = evaluation.report(rows, scores, rows[:0], None, bootstrap=args.bootstrap)
+        complete = None if np.isnan(made).any() else made
+        pooled = evaluation.report(rows, scores, rows[:0], None, bootstrap=args.bootstrap, made=complete)
         results[name] = {
             "folds": {"train_samples": min(learned), **summarise(folds), "details": details},
             "pooled": {"train_samples": min(learned), **summarise([pooled])},
         }
         if layer == args.layers[0]:
-            evaluation.keep(f"{prefix}folds", "test", rows, scores)["fold"] = fold_N.numpy()
+            evaluation.keep(f"{prefix}folds", "test", rows, scores, complete)["fold"] = fold_N.numpy()
     return results
 
 
@@ -202,12 +215,13 @@ def main() -> int:
     # 4. data and model
     run, before, extract = open_source(args, world.device)
     args.positive_class = settings.positive_class(args.positive_class, run.description)
-    if args.deploy_prevalence and len(run.description.class_names) > 2:
-        raise ValueError("--deploy-prevalence is defined for two classes only; leave it out")
+    check_prevalences(args.deploy_prevalence, len(run.description.class_names))
     splits = {
         "val": run.dataset.indices("val"),
         "test": evaluation_rows(run.dataset, "test", args.class_balance),
     }
+    if args.folds is None:
+        check_calibration(args.calibration, run.dataset.labels[splits["val"]].numpy(), len(run.description.class_names))
     if not args.probes and args.folds is None:
         usual = ["fraction"] if args.protocol == "paper" else PROBES
         args.probes = usual_probes(run.dataset, usual, fraction=args.probe_fraction)
@@ -235,6 +249,8 @@ def main() -> int:
             deploy_prevalence=args.deploy_prevalence or (),
             seed=args.seed,
             num_workers=args.num_workers,
+            calibration=args.calibration,
+            decision_thresholds=args.decision_thresholds,
         )
         results = cross_validate(evaluation, args) if args.folds else evaluate(evaluation, splits, learned, args)
         if args.checkpoint is not None and module_digest(run.network) != before:
@@ -245,9 +261,11 @@ def main() -> int:
         predictions = pandas.concat(evaluation.tables)
         write_text(folder.path / "predictions.csv", predictions.to_csv(index=False))
         save_pr_curves(folder.path / "tb", predictions, args.positive_class)
+        save_calibration(folder.path / "tb", results)
         description = run.description
         names, positive = description.class_names, args.positive_class
-        save_heads(folder.path / "heads.pt", evaluation.heads, names, positive, encoder_sha256=before)
+        path, calibrators = folder.path / "heads.pt", evaluation.calibrators
+        save_heads(path, evaluation.heads, names, positive, encoder_sha256=before, calibrators=calibrators)
         result = {
             "kind": "linear_eval",
             "method": description.method,

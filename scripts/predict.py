@@ -3,8 +3,9 @@
 python scripts/predict.py --checkpoint runs/NAME/checkpoints/last.pt --images FOLDER
 python scripts/predict.py --checkpoint runs/NAME/finetune/checkpoints/best.pt --head own --images FOLDER
 
-Writes one line per image: id, score (probability of the positive class; one column per class where there are more than
-two), prediction (label) and class (its name).
+Writes one line per image: id, score (raw output for the positive class, for ranking and thresholds; one column per
+class where there are more than two), probability (calibrated on validation and moved to the prevalence of the source
+data, or to --deploy-prevalence), prevalence (the one at which the probability holds), prediction (label), class (name).
 """
 
 from __future__ import annotations
@@ -25,9 +26,11 @@ from ttc.datasets.images import FileImages, find_bad_images
 from ttc.evaluation.heads import Heads, Predict, load_heads
 from ttc.evaluation.new_images import encode, read_images
 from ttc.evaluation.predictions import read_predictions
+from ttc.evaluation.probabilities import NO_CALIBRATOR, check_prevalences, columns, deploy_shares
 from ttc.evaluation.probe import PROBES, FittedProbe, module_digest
 from ttc.flags import data_settings, settings
 from ttc.flags.parser import Parser, real
+from ttc.metrics.clinic.calibrators import Calibrator
 from ttc.metrics.thresholds import RULES, choose_thresholds
 from ttc.models.description import Description
 from ttc.models.networks import PretrainNetwork
@@ -75,6 +78,13 @@ def build_parser() -> Parser:
         metavar="T|RULE",
         help="two classes: score from which the positive class is predicted, or the rule that chooses it on the "
         f"validation predictions of linear_eval.py: {', '.join(RULES)}",
+    )
+    add(
+        "--deploy-prevalence",
+        type=real(0, 0.999999, above=True),
+        metavar="P",
+        help="share of the positive class where the images come from; set it where it is known, since probabilities "
+        "hold at one prevalence only; the default is that of the run's source data",
     )
     flags.add_runtime(parser, precision=False)
     parser.add_argument_group("output").add_argument(
@@ -134,14 +144,46 @@ def choose_head(heads: Heads, probe: str | None, path: Path) -> tuple[str, Fitte
     return name, heads.heads[name]
 
 
+def own_calibrator(state: State, heads: Path, network: PretrainNetwork, within: Path | None) -> Calibrator | None:
+    """Return the calibrator of a checkpoint's own classifier: finetune.py's is in it, linear_eval.py's beside heads."""
+    if isinstance(stored := state.get("extra", {}).get("calibrator"), dict):
+        return Calibrator.of(stored)
+    if not heads.is_file():
+        return None
+    found = load_heads(heads, within)
+    return found.calibrators.get("own") if found.encoder_sha256 == module_digest(network) else None
+
+
+def probabilities_of(
+    scores: np.ndarray, calibrator: Calibrator | None, description: Description, prevalence: float | None, positive: int
+) -> tuple[np.ndarray, float | None]:
+    """Return the calibrated probabilities [N, K], NaN without a calibrator, and the prevalence at which they hold."""
+    if calibrator is None:
+        if prevalence is not None:
+            raise ValueError(f"--deploy-prevalence {prevalence:g}: this head has no probabilities; leave it out")
+        log.warning(NO_CALIBRATOR, "this head", "run linear_eval.py or finetune.py again in a new folder")
+        return np.full_like(scores, np.nan), None
+    there, source = deploy_shares(description, calibrator, prevalence, positive)
+    log.info("probability: holds where %.4g %% are positive, by %s", 100 * there[positive], source)
+    return calibrator(scores, there), there[positive]
+
+
 def as_csv(
-    ids: list[str], rows: list[int], scores: np.ndarray, class_names: list[str], positive: int, threshold: float
+    ids: list[str],
+    rows: list[int],
+    scores: np.ndarray,
+    probabilities: np.ndarray,
+    prevalence: float | None,
+    class_names: list[str],
+    positive: int,
+    threshold: float,
 ) -> str:
-    """Lay out the predictions of the images in `rows`; other ids get empty cells."""
+    """Lay out the predictions of the images in `rows`; other ids get empty cells, and so do missing probabilities."""
     classes = scores.shape[1]
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    names = ["score"] if classes == 2 else [f"score_{label}" for label in range(classes)]
+    made = columns("probability", probabilities, positive)
+    names = [*columns("score", scores, positive), *made, "prevalence"]
     writer.writerow(["id", *names, "prediction", "class"])
     place_of = {row: place for place, row in enumerate(rows)}
     for row, each in enumerate(ids):
@@ -151,7 +193,9 @@ def as_csv(
         own = scores[place_of[row]]
         label = int(own.argmax()) if classes > 2 else positive if own[positive] >= threshold else 1 - positive
         shown = [own[positive]] if classes == 2 else own
-        writer.writerow([each, *map(float, shown), label, class_names[label]])
+        likely = ["" if prevalence is None else float(column[place_of[row]]) for column in made.values()]
+        holds = "" if prevalence is None else prevalence
+        writer.writerow([each, *map(float, shown), *likely, holds, label, class_names[label]])
     return file.getvalue()
 
 
@@ -169,11 +213,14 @@ def main() -> int:
     if args.head == "own":
         with contents(Path(args.checkpoint)):
             predictions, head = run / "predictions.csv", own_head(network, description, state)
+            calibrator = own_calibrator(state, run / "linear_eval" / "heads.pt", network, run)
     else:
         path = Path(args.head) if args.head else run / "linear_eval" / "heads.pt"
         predictions = path.with_name("predictions.csv")
         heads = matching_heads(path, network, description, args.checkpoint, within)
         positive, (probe, head) = heads.positive_class, choose_head(heads, args.probe, path)
+        calibrator = heads.calibrators.get(probe)
+    check_prevalences([args.deploy_prevalence] if args.deploy_prevalence else None, len(description.class_names))
     names = description.class_names
     log.info("positive class: %s", names[positive])
     limit = args.threshold
@@ -198,7 +245,8 @@ def main() -> int:
     scores = head(features)
     if not np.isfinite(scores).all():
         raise ValueError(f"--checkpoint {args.checkpoint}: some scores are no finite numbers; use another checkpoint")
-    table = as_csv(ids, rows, scores, names, positive, limit)
+    probabilities, held = probabilities_of(scores, calibrator, description, args.deploy_prevalence, positive)
+    table = as_csv(ids, rows, scores, probabilities, held, names, positive, limit)
     if args.output == "-":
         sys.stdout.write(table)
     else:

@@ -58,6 +58,7 @@ def probe_results(validation, groups=("a", "b", "c")):
         labels,
         probabilities,
         validation=(labels, probabilities) if validation else None,
+        calibrated=probabilities if validation else None,
         groups=[groups[number % len(groups)] for number in range(60)],
         deploy_prevalence=[0.01],
         bootstrap=20,
@@ -81,6 +82,14 @@ def test_probes_stand_under_their_heads():
     assert lines[youden + 2][32:48].strip().startswith(f"{100 * sensitivity:.1f} [")
     assert any("where 1 % are positive" in line for line in lines)
     assert sum(line.startswith(("a  ", "b  ")) for line in lines) == 2
+    assert "intervals rest on 15 positives of 3 groups: rough" in lines
+    heads = next(line for line in lines if line.split() == ["Brier", "log", "loss", "ECE", "intercept", "slope"])
+    before, after = lines[lines.index(heads) + 1 :][:2]
+    slope = found["calibration"]["after"]["slope"]
+    assert after.split()[3:4] == ["probability"]
+    assert before.split()[4:] == after.split()[4:]
+    assert after.endswith(f" {slope['value']:.2f} [{slope['low']:.1f},{slope['high']:.1f}]")
+    assert after[heads.index("ECE") :].split()[0] == f"{found['calibration']['after']['ece']['value']:.3f}"
 
 
 def test_undefined_cells_and_many_groups():

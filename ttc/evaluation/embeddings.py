@@ -255,6 +255,7 @@ def as_run(file: FeatureFile, seed: int) -> Pretrained:
         augmentation={},
         split_digest=dataset.split_digest(),
         seed=seed,
+        natural_counts=count_classes(file.labels, len(file.class_names)),
     )
     views = ViewGenerator(PRESETS["digits"], 1, (0.0,), (1.0,), seed)
     return Pretrained(nn.Identity(), description, dataset, views, {}, _whole(file, "step", 0))  # type: ignore[arg-type]  # never called

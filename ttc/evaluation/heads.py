@@ -6,7 +6,7 @@ Legend: N samples, F features, K classes, D dimensions of the projection.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from ttc.evaluation.probabilities import read_calibrators
 from ttc.evaluation.probe import FittedProbe, auroc, linear_probe
 from ttc.losses.prototypes import PrototypePull, SupProto
+from ttc.metrics.clinic.calibrators import Calibrator
 from ttc.models.layers import OUTPUTS, WithStages
 from ttc.models.optim import build_optimizer, learning_rate, set_learning_rate
 from ttc.models.pretrained import Pretrained, embed, stored_objective
@@ -180,16 +182,25 @@ class Heads:
         class_names: in label order.
         positive_class: the class whose probability is the score.
         encoder_sha256: `module_digest` of the network that the heads were fitted on.
+        calibrators: by the name of the probe, also of heads that the checkpoint holds ("own"); empty in files of
+            earlier versions.
     """
 
     heads: dict[str, FittedProbe]
     class_names: list[str]
     positive_class: int
     encoder_sha256: str
+    calibrators: dict[str, Calibrator] = field(default_factory=dict)
 
 
 def save_heads(
-    path: Path, heads: Mapping[str, FittedProbe], class_names: list[str], positive_class: int, *, encoder_sha256: str
+    path: Path,
+    heads: Mapping[str, FittedProbe],
+    class_names: list[str],
+    positive_class: int,
+    *,
+    encoder_sha256: str,
+    calibrators: Mapping[str, Calibrator] | None = None,
 ) -> None:
     """Write heads as a checkpoint of plain tensors; see `Heads` for the arguments."""
     tensors = {
@@ -197,7 +208,8 @@ def save_heads(
         for name, head in heads.items()
     }
     description = {"class_names": class_names, "positive_class": positive_class, "encoder_sha256": encoder_sha256}
-    checkpoint.save(path, KIND, {"heads": tensors, **description})
+    fitted = {name: calibrator.plain() for name, calibrator in (calibrators or {}).items()}
+    checkpoint.save(path, KIND, {"heads": tensors, **description, "calibrators": fitted})
 
 
 def load_heads(path: Path, within: Path | None = None) -> Heads:
@@ -220,7 +232,10 @@ def load_heads(path: Path, within: Path | None = None) -> Heads:
     digest = str(source.part(state, "encoder_sha256", (str,)))
     stored = source.mapping(state.get("heads"), "heads")
     heads = {name: _head(source, source.mapping(parts, name), name, len(names)) for name, parts in stored.items()}
-    return Heads(heads, names, positive, digest)
+    fitted = read_calibrators(source.mapping(state.get("calibrators", {}), "calibrators"), path)
+    if strange := [name for name, each in fitted.items() if len(each.prevalence) != len(names)]:
+        source.refuse(f"is damaged: a calibrator of other than {len(names)} classes", strange[0])
+    return Heads(heads, names, positive, digest, fitted)
 
 
 def _head(source: Source, parts: Mapping[str, object], name: str, classes: int) -> FittedProbe:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ttc.datasets import Dataset
 from ttc.datasets.imbalance import hash_order
+from ttc.evaluation.probabilities import columns
 
 if TYPE_CHECKING:
     import pandas
@@ -258,7 +259,13 @@ def groups_of(dataset: Dataset, rows: Tensor) -> list[str] | None:
 
 
 def prediction_table(
-    dataset: Dataset, probe: str, split: str, rows: Tensor, scores: NDArray[np.float64], positive_class: int
+    dataset: Dataset,
+    probe: str,
+    split: str,
+    rows: Tensor,
+    scores: NDArray[np.float64],
+    positive_class: int,
+    probabilities: NDArray[np.float64] | None = None,
 ) -> pandas.DataFrame:
     """Return the predictions of one split by sample id.
 
@@ -269,17 +276,17 @@ def prediction_table(
         rows: [N] int64.
         scores: [N, K] class probabilities.
         positive_class: whose probability is the score; K > 2 classes have one score column each.
+        probabilities: [N, K] what a calibrator makes of the scores; None leaves their columns empty.
     """
     import pandas
 
-    score = {"score": scores[:, positive_class]}
-    if scores.shape[1] > 2:
-        score = {f"score_{label}": scores[:, label] for label in range(scores.shape[1])}
+    made = np.full_like(scores, np.nan) if probabilities is None else probabilities
     return pandas.DataFrame(
         {
             "id": [dataset.ids[row] for row in rows.tolist()],
             "label": dataset.labels[rows].numpy(),
-            **score,
+            **columns("score", scores, positive_class),
+            **columns("probability", made, positive_class),
             "split": split,
             "group": groups_of(dataset, rows) or "",
             "probe": probe,

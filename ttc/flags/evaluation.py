@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 from ttc.evaluation.probe import PROBES
 from ttc.flags.parser import Parser, real, whole
+from ttc.metrics.clinic.calibrators import METHODS
+from ttc.metrics.clinical import DECISION_THRESHOLDS
 from ttc.run.roles import Role
 
 
@@ -170,8 +172,28 @@ def add_clinical(parser: Parser) -> None:
         nargs="+",
         type=real(0, 0.999999, above=True),
         metavar="P",
-        help="prevalence of the positive class where the model will be used, for PPV, NPV and AUPRC there; set it "
-        "when the test split has more positives than practice",
+        help="prevalence of the positive class where the model will be used, for PPV, NPV, AUPRC and net benefit "
+        "there; set it when the test split has more positives than practice",
+    )
+    add(
+        "--calibration",
+        role=Role.RESULT,
+        choices=METHODS,
+        default="auto",
+        before="auto",
+        help="how validation makes probabilities of scores: Platt scaling, the prior offset alone (auto below 20 "
+        "samples of a class), isotonic regression (from 200 positives on), or none, which leaves them out",
+    )
+    add(
+        "--decision-thresholds",
+        role=Role.RESULT,
+        nargs="+",
+        type=real(0, 0.999999, above=True),
+        default=list(DECISION_THRESHOLDS),
+        before=list(DECISION_THRESHOLDS),
+        metavar="P",
+        help="probabilities from which one would act, for the net benefit; set them to the risks at which practice "
+        "treats or looks closer",
     )
 
 

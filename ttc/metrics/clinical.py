@@ -64,8 +64,8 @@ def clinical_metrics(
         JSON-safe; an estimate is {"value", "low", "high"} with a 95 % interval, None where not defined.
         - "intervals": "draws", and what they rest on, see `intervals.Basis`;
         - all of `classification_metrics`: decisions at 0.5, or the most probable of K > 2 classes;
-        - "brier", "log_loss", "ece" of the scores, and "brier_scaled", "log_loss_scaled", "ece_scaled" after
-          temperature scaling: estimates; the calibration error has no interval, since the bootstrap's lies above it;
+        - "brier", "ece" of the scores, and "brier_scaled", "ece_scaled" after temperature scaling: estimates; the
+          calibration error has no interval, since the bootstrap's lies above it;
         - "calibration": "before" (the scores) and "after" (the calibrated probabilities) -> "brier", "log_loss",
           "ece", and "intercept", "slope" of `calibration.intercept_and_slope`: estimates;
         - "details": "temperature", "reliability", "reliability_scaled", "reliability_calibrated" (see
@@ -207,7 +207,8 @@ def _estimates(
 
 def _renamed(path: str, measure: Statistics | None, counts_RN: Floats) -> dict[str, Floats]:
     found = undefined(calibration.STATISTICS, counts_RN) if measure is None else measure(counts_RN)
-    return {path.format(name): values for name, values in found.items()}
+    inside = path.startswith("calibration/")
+    return {path.format(name): values for name, values in found.items() if inside or name != "log_loss"}
 
 
 def _benefits(

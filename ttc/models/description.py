@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
+import torch
+
 from ttc.batches.augment import Augmentation, ViewGenerator
 from ttc.datasets import Dataset, DatasetSettings
 from ttc.datasets.pixels.preprocessing import Preprocessing, preprocessing_of_earlier_versions
@@ -35,6 +37,8 @@ class Description:
         seed: of the run.
         content_digest: of the images, see `prepare.content_digest_of`; None for checkpoints of earlier versions.
         projection_batchnorm: whether the head normalises its hidden units over the batch.
+        natural_counts: images per class of the source data, before class ratios and draws; None in checkpoints of
+            earlier versions.
     """
 
     method: str
@@ -51,6 +55,7 @@ class Description:
     seed: int
     content_digest: str | None = None
     projection_batchnorm: bool = False
+    natural_counts: list[int] | None = None
 
     @staticmethod
     def from_dict(values: Mapping[str, object]) -> Description:
@@ -107,6 +112,7 @@ class Description:
             content_digest=dataset.content_digest,
             seed=seed,
             projection_batchnorm=projection_batchnorm,
+            natural_counts=torch.bincount(dataset.labels, minlength=len(dataset.class_names)).tolist(),
         )
 
     def network(self, drop_path: float = 0.0) -> PretrainNetwork:

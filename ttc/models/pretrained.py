@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -39,6 +39,7 @@ class Pretrained:
         views: makes plain and augmented views.
         objective_state: the objective's tensors (prototypes, classifier, ...).
         step: optimizer steps of the checkpoint.
+        arguments: flag -> value of the run.
     """
 
     network: PretrainNetwork
@@ -47,6 +48,7 @@ class Pretrained:
     views: ViewGenerator
     objective_state: dict[str, Tensor]
     step: int
+    arguments: Mapping[str, object] = field(default_factory=dict)
 
 
 def load_pretrained(
@@ -67,6 +69,7 @@ def load_pretrained(
     network, description, state = load_network(path, device, [kind])
     with checkpoint.contents(Path(path)):
         objective, step, settings = state["objective"], state["step"], description.dataset_settings()
+        arguments = dict(state["args"])
     settings = replace(settings, num_workers=num_workers, data_root=data_root or settings.data_root)
     dataset = load_dataset(settings, description.preprocessing, compare_pixels=False)
     if dataset.split_digest() != description.split_digest:
@@ -85,7 +88,7 @@ def load_pretrained(
             f"--checkpoint {path} describes other classes than its data have ({dataset.class_names}); "
             f"the file is damaged, use another checkpoint of the run"
         )
-    return Pretrained(network, description, dataset, description.view_generator(), objective, step)
+    return Pretrained(network, description, dataset, description.view_generator(), objective, step, arguments)
 
 
 def load_network(

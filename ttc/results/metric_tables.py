@@ -100,16 +100,49 @@ def format_probes(results: Results, positive_name: str) -> list[str]:
         "mcc": "MCC",
         "sensitivity_at_specificity_90": "sens@90",
         "specificity_at_sensitivity_90": "spec@90",
-        "brier": "Brier",
-        "ece": "ECE",
-        "ece_scaled": "ECE sc.",
     }
     return [
         f"positive class: {_shorten(positive_name, 28)}; percent, mean over draws [95 % interval{_units(results)}]",
         *_rows(results, (), first, 16),
-        "sens@90: sensitivity at 90 % specificity; spec@90: the reverse; ECE sc.: after temperature scaling",
-        *_rows(results, (), second, 9, intervals=False),
+        *_basis(results),
+        "sens@90: sensitivity at 90 % specificity; spec@90: the reverse",
+        *_rows(results, (), second, 16),
+        *format_calibration(results),
     ]
+
+
+def format_calibration(results: Results) -> list[str]:
+    """Format the calibration of scores and probabilities as lines of at most 100 columns; none where it is missing."""
+    names = {"brier": "Brier", "log_loss": "log loss", "ece": "ECE", "intercept": "intercept", "slope": "slope"}
+    widths = (8, 10, 8, 20, 18)
+    lines = []
+    for section, probes in results.items():
+        for probe, summary in probes.items():
+            calibration = summary.get("calibration")
+            for when, title in (("before", "score"), ("after", "probability")):
+                entries = calibration.get(when, {}) if isinstance(calibration, Mapping) else {}
+                cells = [_number(entries.get(name), name in ("intercept", "slope")) for name in names]
+                if any(cell != "-" for cell in cells):
+                    row = "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+                    lines.append(f"{_shorten(f'{section} {probe}', 23):<24}{title:<12}{row}")
+    if not lines:
+        return []
+    heads = "".join(f"{head:>{width}}" for head, width in zip(names.values(), widths, strict=True))
+    return [
+        "calibration; intercept 0 and slope 1 [95 % interval] are right, slope below 1 is too extreme",
+        f"{'':<36}{heads}",
+        *lines,
+    ]
+
+
+def _number(summary: object, interval: bool) -> str:
+    """Format an estimate, or the summary of several, as it is."""
+    value = summary.get("mean", summary.get("value")) if isinstance(summary, Mapping) else None
+    if not isinstance(summary, Mapping) or not isinstance(value, int | float):
+        return "-"
+    if not interval or summary["low"] is None:
+        return f"{value:.3f}"
+    return f"{value:.2f} [{summary['low']:.1f},{summary['high']:.1f}]"
 
 
 def format_clinical(results: Results, prevalences: Sequence[float]) -> list[str]:
@@ -143,6 +176,16 @@ def _units(results: Results) -> str:
         if isinstance(intervals, Mapping) and intervals["draws"] and intervals["resampled"] == "groups":
             return f" over {intervals['units']} groups{', rough' if intervals['units'] < _FEW_GROUPS else ''}"
     return ""
+
+
+def _basis(results: Results) -> list[str]:
+    """Say in words what the intervals rest on, for each test set once."""
+    words: dict[str, None] = {}
+    for summary in (summary for probes in results.values() for summary in probes.values()):
+        made = summary.get("intervals")
+        if isinstance(made, Mapping) and made["draws"] and isinstance(made.get("rests_on"), str):
+            words[made["rests_on"]] = None
+    return [f"intervals rest on {text}" for text in words]
 
 
 def _rows(

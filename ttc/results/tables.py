@@ -60,6 +60,15 @@ COLUMNS = (
     Column("encoder/minority/auroc", "probe i", "AUC", "AUROC of this probe, %", 100),
     Column("encoder/fraction/balanced_accuracy", "probe ii", "acc", _LARGE, 100),
     Column("encoder/fraction/auroc", "probe ii", "AUC", "AUROC of this probe, %", 100),
+    Column(
+        "encoder/minority/calibration/after/intercept", "calibr.", "icpt",
+        "calibration intercept of probe i; 0 is right",
+        digits=2, best=False, optional=True,
+    ),
+    Column(
+        "encoder/minority/calibration/after/slope", "calibr.", "slope", "calibration slope of probe i; 1 is right",
+        digits=2, best=False, optional=True,
+    ),
     Column("finetune/own/classifier/balanced_accuracy", "fine-tuned", "acc", _TUNED, 100, optional=True),
     Column("finetune/own/classifier/auroc", "fine-tuned", "AUC", "its AUROC, %", 100, optional=True),
     Column("from_scratch/own/classifier/balanced_accuracy", "from scratch", "acc", _SCRATCH, 100, optional=True),

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Mapping
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 from torch.nn import functional
@@ -253,6 +253,24 @@ def save_projector(folder: Path, rows: Tensor, labels: list[str], sprites: Tenso
     names = [escape.plain(label) for label in labels]
     with SummaryWriter(str(folder)) as writer:
         writer.add_embedding(rows, metadata=names, label_img=sprites, tag="embeddings")
+
+
+def save_calibration(folder: Path, results: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
+    """Write the calibration of each head before and after it was calibrated for TensorBoard.
+
+    Args:
+        folder: where the event file goes.
+        results: metrics by section and probe, with "calibration" -> "before" and "after" -> estimates.
+    """
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(str(folder)) as writer:
+        for section, probes in results.items():
+            for probe, metrics in probes.items():
+                for when, estimates in metrics["calibration"].items():
+                    for name, estimate in estimates.items():
+                        if estimate["mean"] is not None:
+                            writer.add_scalar(f"calibration/{section}/{probe}/{name}_{when}", estimate["mean"], 0)
 
 
 def save_pr_curves(folder: Path, predictions: pandas.DataFrame, positive_class: int) -> None:

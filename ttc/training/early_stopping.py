@@ -9,18 +9,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from ttc.evaluation.probabilities import classifier_prior, held_at
 from ttc.evaluation.probe import evaluation_rows, groups_of, module_digest, prediction_table, summarise
 from ttc.metrics.classification import classification_metrics
+from ttc.metrics.clinic.calibrators import Calibrator, fit_calibrator
 from ttc.metrics.clinical import clinical_metrics
 from ttc.models.pretrained import Pretrained, predict_shared
 from ttc.results.metric_tables import format_clinical, format_probes
 from ttc.run import ledger
 from ttc.run.checkpoint import write_text
 from ttc.run.folder import RunFolder
-from ttc.run.log import log, save_pr_curves
+from ttc.run.log import log, save_calibration, save_pr_curves
 from ttc.training.reporter import Reporter
 from ttc.training.training_state import TrainingState
 
@@ -29,6 +33,40 @@ if TYPE_CHECKING:
 
 SELECTORS = ("auroc", "auprc", "balanced_accuracy", "loss")
 """Validation metrics that can choose the epoch; all but the loss are better when higher."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Scores of a split.
+
+    Attributes:
+        rows: [N] int64, of the dataset.
+        labels_N: their classes.
+        scores_NK: class probabilities of the network.
+    """
+
+    rows: Tensor
+    labels_N: NDArray[np.int64]
+    scores_NK: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """How the test split is measured.
+
+    Attributes:
+        class_balance: "natural" or "balanced" test split.
+        deploy_prevalence: see `clinical_metrics`.
+        bootstrap: draws of the intervals; 0 leaves them out.
+        calibration: of `calibrators.METHODS`.
+        decision_thresholds: see `clinical_metrics`.
+    """
+
+    class_balance: str
+    deploy_prevalence: Sequence[float]
+    bootstrap: int
+    calibration: str
+    decision_thresholds: Sequence[float]
 
 
 @dataclass
@@ -86,52 +124,62 @@ class Selection:
         self.state.network.encoder.load_state_dict(best["encoder"])
         self.state.objective.load_state_dict(best["objective"])
 
+    def predict(self, split: str, class_balance: str = "natural") -> Scored:
+        """Return rows, labels and scores of a split; every rank must call it."""
+        dataset = self.run.dataset
+        rows = evaluation_rows(dataset, split, class_balance)
+        scores = predict_shared(self.state.network, self.state.objective, self.run, rows, self.num_workers)
+        return Scored(rows, dataset.labels[rows].numpy(), scores)
+
+    def calibrate(self, val: Scored, method: str) -> Calibrator | None:
+        """Fit the calibrator of the network as it is on validation."""
+        state = self.state
+        prior = classifier_prior(state.description, state.objective.state_dict(), state.arguments)
+        return fit_calibrator(val.labels_N, val.scores_NK, method, prior)
+
     def test(
-        self, class_balance: str, deploy_prevalence: Sequence[float], bootstrap: int
+        self, val: Scored, test: Scored, calibrator: Calibrator | None, wanted: Wanted
     ) -> tuple[dict[str, object], pandas.DataFrame]:
-        """Measure the network as it is on the test split; every rank must call it.
+        """Measure the scores of the test split.
 
         Args:
-            class_balance: "natural" or "balanced" test split.
-            deploy_prevalence: see `clinical_metrics`.
-            bootstrap: resamples for the intervals; 0 leaves them out.
+            val: chooses thresholds.
+            test: is measured.
+            calibrator: that validation fitted.
+            wanted: what is measured.
 
         Returns:
             The metrics in the form of linear_eval.py's probes, and the predictions of validation and test by id.
         """
         import pandas
 
-        dataset = self.run.dataset
-        splits = {"val": dataset.indices("val"), "test": evaluation_rows(dataset, "test", class_balance)}
-        scores = {
-            split: predict_shared(self.state.network, self.state.objective, self.run, rows, self.num_workers)
-            for split, rows in splits.items()
-        }
+        dataset, tables, made = self.run.dataset, [], None
+        for name, split in (("val", val), ("test", test)):
+            made = None if calibrator is None else calibrator(split.scores_NK, held_at(calibrator, split.labels_N))
+            tables.append(
+                prediction_table(dataset, "own", name, split.rows, split.scores_NK, self.positive_class, made)
+            )
         metrics = clinical_metrics(
-            dataset.labels[splits["test"]].numpy(),
-            scores["test"],
-            validation=(dataset.labels[splits["val"]].numpy(), scores["val"]),
-            groups=groups_of(dataset, splits["test"]),
+            test.labels_N,
+            test.scores_NK,
+            validation=(val.labels_N, val.scores_NK),
+            calibrated=made,
+            groups=groups_of(dataset, test.rows),
             positive_class=self.positive_class,
-            deploy_prevalence=deploy_prevalence,
-            bootstrap=bootstrap,
+            deploy_prevalence=wanted.deploy_prevalence,
+            decision_thresholds=wanted.decision_thresholds,
+            bootstrap=wanted.bootstrap,
             seed=self.state.description.seed,
         )
-        prediction_tables = [
-            prediction_table(dataset, "own", split, rows, scores[split], self.positive_class)
-            for split, rows in splits.items()
-        ]
-        summary = {"train_samples": len(dataset.indices("train")), **summarise([metrics])}
-        return summary, pandas.concat(prediction_tables)
+        metrics["calibrator"] = None if calibrator is None else {"kind": calibrator.kind, "slope": calibrator.slope}
+        return {"train_samples": len(dataset.indices("train")), **summarise([metrics])}, pandas.concat(tables)
 
 
 def write_result(
     selection: Selection,
     reporter: Reporter,
     folder: RunFolder,
-    class_balance: str,
-    deploy_prevalence: Sequence[float],
-    bootstrap: int,
+    wanted: Wanted,
     frozen: str | None,
 ) -> None:
     """Test the weights that validation chose, and write best.pt, predictions.csv and result.json.
@@ -142,9 +190,7 @@ def write_result(
         selection: of the finished run.
         reporter: of the finished run; its logs are closed.
         folder: the run folder.
-        class_balance: "natural" or "balanced" test split.
-        deploy_prevalence: see `clinical_metrics`.
-        bootstrap: resamples for the intervals.
+        wanted: how the test split is measured.
         frozen: digest of the encoder before the run if it was to stay as it was, else None.
 
     Raises:
@@ -152,11 +198,16 @@ def write_result(
     """
     state, run, best_epoch = selection.state, selection.run, selection.state.extra["best_epoch"]
     selection.take_best()
+    val = selection.predict("val")
+    calibrator = selection.calibrate(val, wanted.calibration)
+    if calibrator is not None:
+        state.extra["calibrator"] = calibrator.plain()
     state.save_copy(folder.path / "checkpoints" / "best.pt")
     encoder_sha256 = module_digest(state.network.encoder)
     if frozen not in (None, encoder_sha256):
         raise ValueError(f"{folder.path}: the frozen encoder has changed; the result is refused")
-    metrics, predictions = selection.test(class_balance, deploy_prevalence, bootstrap)
+    test = selection.predict("test", wanted.class_balance)
+    metrics, predictions = selection.test(val, test, calibrator, wanted)
     reporter.progress.close()
     if not reporter.world.main:
         return
@@ -171,7 +222,7 @@ def write_result(
         "step": run.step,
         "from_scratch": state.arguments["from_scratch"],
         "loss": state.description.method,
-        "class_balance": class_balance,
+        "class_balance": wanted.class_balance,
         "class_names": names,
         "positive_class": positive,
         "test_samples": metrics["n"],
@@ -182,13 +233,14 @@ def write_result(
         "seconds": round(state.elapsed(), 3),
         "probes": probes,
     }
-    for line in format_probes(probes, names[positive]) + format_clinical(probes, deploy_prevalence):
+    for line in format_probes(probes, names[positive]) + format_clinical(probes, wanted.deploy_prevalence):
         log.info("%s", line)
     means = {name: entry["mean"] for name, entry in metrics.items() if isinstance(entry, dict) and "mean" in entry}
     reporter.write({f"test/{name}": mean for name, mean in means.items() if mean is not None})
     reporter.run_log.hparams(folder.settings(), state.latest)
     reporter.run_log.close()
     save_pr_curves(folder.path / "tb", predictions, positive)
+    save_calibration(folder.path / "tb", probes)
     folder.save_json("result.json", ledger.complete(result, state.arguments))
 
 
