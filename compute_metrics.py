@@ -71,12 +71,12 @@ def choose_rows(run: Pretrained, split: str, class_balance: str, most: int) -> T
     rows = evaluation_rows(run.dataset, split, class_balance)
     if len(rows) <= most:
         return rows
-    labels, kept = run.dataset.labels[rows], []
+    labels, chosen = run.dataset.labels[rows], []
     for label in range(len(run.dataset.class_names)):
         members = rows[labels == label]
-        share = max(1, round(most * len(members) / len(rows)))
-        kept.append(balanced_rows(run.dataset, members, share, f"metrics-{split}", run.description.seed))
-    return torch.cat(kept).sort().values
+        count = max(1, round(most * len(members) / len(rows)))
+        chosen.append(balanced_rows(run.dataset, members, count, f"metrics-{split}", run.description.seed))
+    return torch.cat(chosen).sort().values
 
 
 def described(run: Pretrained, split: str, class_balance: str) -> dict[str, object]:
@@ -163,7 +163,7 @@ def main() -> int:
         run = load_pretrained(args.checkpoint, args.data_root, args.num_workers, world.device)
         rows = choose_rows(run, args.split, args.class_balance, args.max_samples)
         # Training draws are never negative; a draw per seed gives every seed other views.
-        both = embed_shared(
+        outputs = embed_shared(
             run.network,
             run.dataset,
             run.views,
@@ -172,13 +172,13 @@ def main() -> int:
             draw=-1000 - args.seed,
             num_workers=args.num_workers,
         )
-        embeddings = dict(zip(("encoder", "projection"), (each.transpose(0, 1) for each in both), strict=True))
+        embeddings = dict(zip(("encoder", "projection"), (output.transpose(0, 1) for output in outputs), strict=True))
         labels, class_names = run.dataset.labels[rows], run.description.class_names
         minority = settings.positive_class(None, run.description)
         prototypes = run.objective_state.get("prototypes_KD")
 
     # 5. metrics
-    found: dict[str, RepresentationMetrics] = {}
+    metrics: dict[str, RepresentationMetrics] = {}
     layers: dict[str, tuple[Tensor, Tensor]] = {}
     dead_samples: dict[str, int] = {}
     for layer, values in embeddings.items():
@@ -189,9 +189,9 @@ def main() -> int:
         layers[layer] = living, living_labels
         if len(living_labels) < 2:
             # The whole network is dead: a result too, and no reason to end a sweep.
-            found[layer] = undefined_metrics(len(values), args.radius, len(class_names))
+            metrics[layer] = undefined_metrics(len(values), args.radius, len(class_names))
         else:
-            found[layer] = representation_metrics(
+            metrics[layer] = representation_metrics(
                 living,
                 living_labels,
                 args.radius,
@@ -202,12 +202,17 @@ def main() -> int:
                 one_view=len(living) == 1,
                 share=Share(world.rank, world.size, distributed.sum_with_gradient),
             )
-        for line in [f"-- {layer}", *format_table(found[layer], class_names, minority)]:
+        for line in [f"-- {layer}", *format_table(metrics[layer], class_names, minority)]:
             log.info("%s", line)
 
     # 6. result
     if world.main:
-        result: dict[str, object] = {"kind": "metrics", "class_names": class_names, "minority_class": minority, **found}
+        result: dict[str, object] = {
+            "kind": "metrics",
+            "class_names": class_names,
+            "minority_class": minority,
+            **metrics,
+        }
         result["dead_samples"] = dead_samples
         if run is not None:
             result |= described(run, args.split, args.class_balance)

@@ -108,21 +108,21 @@ def evaluate(
         if head in args.head:
             with contents(Path(args.checkpoint)):
                 predict = build(run)
-            found = evaluation.measure(
+            metrics = evaluation.measure(
                 layer, predict, splits, name=head, bootstrap=args.bootstrap, prior=evaluation.prior(head)
             )
-            results[head] = {"classifier": {"train_samples": sum(run.description.class_counts), **summarise([found])}}
-    for head, layer in itertools.product([each for each in args.head if each in FITTED], args.layers):
+            results[head] = {"classifier": {"train_samples": sum(run.description.class_counts), **summarise([metrics])}}
+    for head, layer in itertools.product([name for name in args.head if name in FITTED], args.layers):
         name, prefix = section(head, layer)
         results[name] = {}
         for probe, drawn in learned.items():
             draws = []
             for seed, chosen in drawn:
                 predict = evaluation.fit(head, layer, chosen, splits["val"], seed)
-                kept = prefix + probe if layer == args.layers[0] and seed == args.seed else None
+                kept_as = prefix + probe if layer == args.layers[0] and seed == args.seed else None
                 prior = evaluation.prior(head, chosen)
                 draws.append(
-                    evaluation.measure(layer, predict, splits, name=kept, bootstrap=args.bootstrap, prior=prior)
+                    evaluation.measure(layer, predict, splits, name=kept_as, bootstrap=args.bootstrap, prior=prior)
                 )
             results[name][probe] = {"train_samples": len(chosen), **summarise(draws)}
     return results
@@ -138,7 +138,7 @@ def cross_validate(evaluation: Evaluation, args: argparse.Namespace) -> Results:
     labels, groups = run.dataset.labels[rows].numpy(), groups_of(run.dataset, rows)
     fold_N = torch.from_numpy(stratified_folds(labels, groups, args.folds, args.seed))
     results: Results = {}
-    for head, layer in itertools.product([each for each in args.head if each in FITTED], args.layers):
+    for head, layer in itertools.product([name for name in args.head if name in FITTED], args.layers):
         name, prefix = section(head, layer)
         scores, folds, learned = np.zeros((len(rows), len(run.description.class_names))), [], []
         made = np.full_like(scores, np.nan)
@@ -183,8 +183,8 @@ def open_source(
     network = WithStages(run.network, [layer for layer in args.layers if layer not in OUTPUTS])
 
     def extract(rows: Tensor) -> dict[str, Tensor]:
-        both = embed_shared(network, run.dataset, run.views, rows, views=0, num_workers=args.num_workers)
-        return {**network.split(both[0][:, 0]), "projection": both[1][:, 0]}
+        features, z = embed_shared(network, run.dataset, run.views, rows, views=0, num_workers=args.num_workers)
+        return {**network.split(features[:, 0]), "projection": z[:, 0]}
 
     return run, module_digest(run.network), extract
 
@@ -228,11 +228,11 @@ def main() -> int:
 
     # 5. features
     learned = {} if args.folds is not None else draw_rows(run.dataset, args)
-    wanted = [*splits.values(), *(chosen for drawn in learned.values() for _, chosen in drawn)]
+    needed = [*splits.values(), *(chosen for drawn in learned.values() for _, chosen in drawn)]
     if args.folds is not None and not run.step:
         # What an encoder was trained on says nothing about how well it knows other samples.
-        wanted.append(run.dataset.indices("train"))
-    rows = torch.unique(torch.cat(wanted))
+        needed.append(run.dataset.indices("train"))
+    rows = torch.unique(torch.cat(needed))
     features = extract(rows)
     log.info("features of %d samples", len(rows))
 

@@ -99,8 +99,8 @@ def in_fresh_process(function: Callable[..., T], *arguments: object) -> T:
     The process is forked from one that has imported modules (see `start`) and done nothing else, so that its memory
     holds nothing of earlier calls.
     """
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("forkserver")) as pool:
-        return pool.submit(function, *arguments).result()
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("forkserver")) as executor:
+        return executor.submit(function, *arguments).result()
 
 
 def apart(device: torch.device, function: Callable[..., T], *arguments: object) -> T:
@@ -168,7 +168,7 @@ def machine(device: torch.device) -> str:
 
 def write_rows(path: Path, rows: Sequence[Row], device: torch.device) -> None:
     """Write rows with equal keys as a CSV file, together with the machine and the command that produced them."""
-    command = shlex.join(["python", f"scripts/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+    command = shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=[*rows[0], "machine", "command"], lineterminator="\n")
         writer.writeheader()

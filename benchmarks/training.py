@@ -128,13 +128,13 @@ class Step:
     """One training step on a fixed batch, with other views at each call."""
 
     def __init__(self, variant: Variant, options: argparse.Namespace) -> None:
-        """Build images, network, loss and optimizer for this rank's share of the batch."""
+        """Build images, network, loss and optimizer for this rank's piece of the batch."""
         self.variant, self.device = variant, runtime.pick_device(options.device)
-        share = options.batch_size // distributed.world_size()
-        made = torch.Generator().manual_seed(distributed.rank())
-        shape = (share, CHANNELS, options.image_size, options.image_size)
-        images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=made).to(self.device)
-        self.ids = torch.arange(share, device=self.device) + distributed.rank() * share
+        samples = options.batch_size // distributed.world_size()
+        generator = torch.Generator().manual_seed(distributed.rank())
+        shape = (samples, CHANNELS, options.image_size, options.image_size)
+        images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator).to(self.device)
+        self.ids = torch.arange(samples, device=self.device) + distributed.rank() * samples
         self.labels = (self.ids % 20 == 0).long()
         self.make_views = self._views(images)
         self.loss = self._loss()

@@ -25,7 +25,7 @@ from ttc.flags.parser import Parser, whole
 from ttc.losses import METHODS
 from ttc.run import manifest, runtime
 from ttc.run.checkpoint import write_text
-from ttc.run.manifest import RESULT_FILES, Cell
+from ttc.run.manifest import RESULT_FILES, Line
 
 RECIPES = "scripts/recipes"
 UNTRAINED = "untrained"
@@ -96,16 +96,16 @@ def build_parser() -> Parser:
     return parser
 
 
-def pairs(flag: str, texts: list[str], known: Iterable[str]) -> dict[str, str]:
+def pairs(flag: str, texts: list[str], names: Iterable[str]) -> dict[str, str]:
     """Split NAME=TEXT words.
 
     Raises:
         ValueError: a name is not known.
     """
-    found = dict(text.partition("=")[::2] for text in texts)
-    if unknown := [name for name in found if name not in known]:
-        raise ValueError(f"{flag} {unknown[0]} is not known here; use {', '.join(known)}")
-    return found
+    texts_by_name = dict(text.partition("=")[::2] for text in texts)
+    if unknown := [name for name in texts_by_name if name not in names]:
+        raise ValueError(f"{flag} {unknown[0]} is not known here; use {', '.join(names)}")
+    return texts_by_name
 
 
 def recipe_file(name: str) -> str:
@@ -124,7 +124,7 @@ def seeds_of(flag: str, kind: str, text: str, default: int) -> tuple[str, int]:
     """Split NAME[:SEEDS]; kind says what the name is.
 
     Raises:
-        ValueError: the number is none.
+        ValueError: the number of seeds is not a number of at least 1.
     """
     name, colon, number = text.partition(":")
     if colon and (not number.isdecimal() or not int(number)):
@@ -145,20 +145,20 @@ def rows_of(args: argparse.Namespace) -> list[Row]:
     """Return samplers x methods, then the variants.
 
     Raises:
-        ValueError: a method is not known, or a number of seeds is none.
+        ValueError: a method is not known, or a number of seeds is not one.
     """
     methods = dict(seeds_of("--methods", "METHOD", method, args.seeds) for method in args.methods)
     if unknown := [name for name in methods if name not in (*METHODS, UNTRAINED)]:
         raise ValueError(f"--methods {unknown[0]} is unknown; use {UNTRAINED}, {', '.join(METHODS)}")
-    own = pairs("--method-flags", args.method_flags, methods)
+    flags_of_method = pairs("--method-flags", args.method_flags, methods)
     rows = []
     for sampler, (method, seeds) in product(args.samplers, methods.items()):
         if method != UNTRAINED:
             batches = () if sampler == "shuffle" else ("--batch-sampler", sampler)
             name = f"{method}-{sampler}" if batches else method
-            words = ("--method", method, *batches, *shlex.split(own.get(method, "")))
+            words = ("--method", method, *batches, *shlex.split(flags_of_method.get(method, "")))
         elif sampler == args.samplers[0]:
-            name, words = method, (*UNTRAINED_FLAGS, *shlex.split(own.get(method, "")))
+            name, words = method, (*UNTRAINED_FLAGS, *shlex.split(flags_of_method.get(method, "")))
         else:
             continue
         rows.append(Row(name, seeds, words))
@@ -170,7 +170,7 @@ def rows_of(args: argparse.Namespace) -> list[Row]:
     return rows
 
 
-def cross(args: argparse.Namespace) -> list[Cell]:
+def cross(args: argparse.Namespace) -> list[Line]:
     """Return a line for every recipe, row and seed.
 
     Raises:
@@ -184,30 +184,30 @@ def cross(args: argparse.Namespace) -> list[Cell]:
     more = {place: shlex.split(text) for place, text in pairs("--recipe-flags", args.recipe_flags, places).items()}
     roots = dict.fromkeys(recipes, *[root for root in args.data_root if "=" not in root][-1:])
     roots |= pairs("--data-root", [root for root in args.data_root if "=" in root], recipes)
-    cells = []
+    lines = []
     for (recipe, path), row in product(recipes.items(), rows_of(args)):
         place = ("--data-root", roots[recipe]) if roots[recipe] else ()
-        here = {step: (*words, *more.get(f"{recipe}:{step}", ())) for step, words in steps.items()}
+        steps_of_recipe = {step: (*words, *more.get(f"{recipe}:{step}", ())) for step, words in steps.items()}
         for seed in range(row.seeds):
             words = (f"@{path}", *place, "--seed", str(seed), *row.words)
             run = f"{row.name}-seed{seed}"
             name, folder = (f"{recipe}-{run}", f"{recipe}/{run}") if len(recipes) > 1 else (run, run)
-            cells.append(Cell(name, folder, {**here, "pretrain": (*words, *here["pretrain"])}))
-    return cells
+            lines.append(Line(name, folder, {**steps_of_recipe, "pretrain": (*words, *steps_of_recipe["pretrain"])}))
+    return lines
 
 
 def main() -> int:
     """Cross, leave out, write."""
     args = build_parser().parse(sys.argv[1:]).namespace()
-    cells = [cell for cell in cross(args) if not any(fnmatchcase(cell.name, pattern) for pattern in args.skip)]
-    if not cells:
+    lines = [line for line in cross(args) if not any(fnmatchcase(line.name, pattern) for pattern in args.skip)]
+    if not lines:
         raise ValueError(f"--skip {' '.join(args.skip)} leaves no line; take a pattern out")
-    text = manifest.write_manifest(cells, f"python scripts/make_manifest.py {shlex.join(sys.argv[1:])}")
+    text = manifest.write_manifest(lines, f"python scripts/make_manifest.py {shlex.join(sys.argv[1:])}")
     if args.output is None:
         sys.stdout.write(text)
     else:
         write_text(Path(args.output), text)
-        sys.stderr.write(f"{len(cells)} lines in {args.output}\n")
+        sys.stderr.write(f"{len(lines)} lines in {args.output}\n")
     return 0
 
 

@@ -17,7 +17,7 @@ sys.path.insert(0, str(ROOT))
 from ttc.flags.parser import Parser
 from ttc.run import manifest, runtime
 from ttc.run.escape import plain
-from ttc.run.manifest import STATES, Cell, Status
+from ttc.run.manifest import STATES, Line, Status
 
 
 def build_parser() -> Parser:
@@ -35,13 +35,13 @@ def build_parser() -> Parser:
     return parser
 
 
-def table(found: list[tuple[Cell, Status]], width: int = 100) -> list[str]:
+def table(statuses: list[tuple[Line, Status]], width: int = 100) -> list[str]:
     """Lay the runs out for a terminal."""
-    columns = [("run", "state", "step", "note")]
-    columns += [(cell.name, status.state, status.step, plain(status.detail, 4 * width)) for cell, status in found]
-    first, second, third = (max(len(row[column]) for row in columns) for column in range(3))
-    lines = [f"{name:<{first}}  {state:<{second}}  {step:<{third}}  {note}" for name, state, step, note in columns]
-    return [line.rstrip() if len(line) <= width else line[: width - 3] + "..." for line in lines]
+    rows = [("run", "state", "step", "note")]
+    rows += [(line.name, status.state, status.step, plain(status.detail, 4 * width)) for line, status in statuses]
+    first, second, third = (max(len(row[column]) for row in rows) for column in range(3))
+    texts = [f"{name:<{first}}  {state:<{second}}  {step:<{third}}  {note}" for name, state, step, note in rows]
+    return [text.rstrip() if len(text) <= width else text[: width - 3] + "..." for text in texts]
 
 
 def main() -> int:
@@ -49,23 +49,23 @@ def main() -> int:
     parser = build_parser()
     args = parser.parse(sys.argv[1:]).namespace()
     path = Path(args.manifest).resolve()
-    every = manifest.read_manifest(path)
+    all_lines = manifest.read_manifest(path)
     results = manifest.results_folder(args.output, path, ROOT)
     os.chdir(ROOT)
-    found = [
-        (cell, manifest.status(cell, results, lambda words: [word for word, _ in parser.expand(words)]))
-        for cell in manifest.choose(every, args.only)
+    statuses = [
+        (line, manifest.status(line, results, lambda words: [word for word, _ in parser.expand(words)]))
+        for line in manifest.choose(all_lines, args.only)
     ]
     if args.open_lines:
         # A running line is left out: its element continues by itself.
-        lines = [every.index(cell) for cell, status in found if status.state not in ("done", "running")]
-        sys.stdout.write("".join(f"{line}\n" for line in lines))
+        numbers = [all_lines.index(line) for line, status in statuses if status.state not in ("done", "running")]
+        sys.stdout.write("".join(f"{number}\n" for number in numbers))
         return 0
-    for line in table([(cell, status) for cell, status in found if status.state in args.state]):
-        sys.stdout.write(line + "\n")
-    counts = Counter(status.state for _, status in found)
+    for text in table([(line, status) for line, status in statuses if status.state in args.state]):
+        sys.stdout.write(text + "\n")
+    counts = Counter(status.state for _, status in statuses)
     summary = "  ".join(f"{state} {counts[state]}" for state in STATES)
-    sys.stdout.write(f"\n{summary}  of {len(found)}\n")
+    sys.stdout.write(f"\n{summary}  of {len(statuses)}\n")
     return 0
 
 

@@ -45,8 +45,8 @@ def main() -> int:
     folders = [Path(run) for run in args.runs]
     runs = [collect.read_run(folder)[0] for folder in folders]
     compared = collect.compared_with(args.compare)
-    wanted = [metric.format(probe=args.probe) for metric in sweep_figures.SCATTERED]
-    lines = collect.lines_of(runs, wanted, compared=compared)
+    metrics = [metric.format(probe=args.probe) for metric in sweep_figures.SCATTERED]
+    lines = collect.lines_of(runs, metrics, compared=compared)
     members = sweep_figures.members_of(runs, compared)
     for figure in sweep_figures.draw(members, lines, Path(args.output), args.probe, sweep_figures.kinds(args.figures)):
         log.info("%s: %s", figure.path, figure.title)

@@ -53,11 +53,11 @@ def settings(runs: Sequence[collect.Run]) -> dict[str, str]:
         for name in dict.fromkeys(name for run in runs for name in run.training)
         if roles.makes_run(name)
     }
-    shared = [f"--{name.replace('_', '-')} {given[0]}" for name, given in values.items() if len(set(given)) == 1]
+    shared = [f"--{name.replace('_', '-')} {texts[0]}" for name, texts in values.items() if len(set(texts)) == 1]
     varied = [
-        f"--{name.replace('_', '-')}: {', '.join(dict.fromkeys(given))}"
-        for name, given in values.items()
-        if len(set(given)) > 1
+        f"--{name.replace('_', '-')}: {', '.join(dict.fromkeys(texts))}"
+        for name, texts in values.items()
+        if len(set(texts)) > 1
     ]
     return {"Settings that differ": "\n".join(varied) or "none", "Settings that all runs share": "\n".join(shared)}
 
@@ -67,9 +67,11 @@ def plan_of(run: Path) -> str:
     path = run / "log.txt"
     lines = files.read_bytes(path, run).decode(errors="replace").splitlines() if path.is_file() else []
     # Each line begins with date, time and level.
-    said = [line.split(" ", 3)[-1] for line in lines]
-    end = next((number for number, line in enumerate(said) if line.startswith(("epoch", "finished"))), len(said))
-    return "\n".join(said[:end])
+    messages = [line.split(" ", 3)[-1] for line in lines]
+    end = next(
+        (number for number, line in enumerate(messages) if line.startswith(("epoch", "finished"))), len(messages)
+    )
+    return "\n".join(messages[:end])
 
 
 def facts(runs: Sequence[collect.Run], lines: pandas.DataFrame) -> dict[str, str]:

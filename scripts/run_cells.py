@@ -30,7 +30,7 @@ from scripts import warm
 from ttc.flags.parser import Parser, whole
 from ttc.run import manifest, runtime
 from ttc.run.log import log, start_logging
-from ttc.run.manifest import Cell, Entry, Status
+from ttc.run.manifest import Entry, Line, Status
 
 Process = subprocess.Popen[bytes] | warm.WarmProcess
 
@@ -55,58 +55,58 @@ class Runner:
     expand: manifest.Expand
     stop: runtime.StopRequest
 
-    def run(self, cell: Cell) -> Status:
+    def run(self, line: Line) -> Status:
         """Run the steps of a line that are left."""
         if self.stop.signal_name is not None:
             return Status("stopped", "", "not started")
-        file = manifest.lock(cell.log(self.results), patience=2)
+        file = manifest.lock(line.log(self.results), patience=2)
         if file is None:
             return Status("running", "", "another process is at it")
         with file:
-            record = manifest.read_record(cell, self.results)
-            for step in cell.steps:
-                entry = manifest.entry_of(cell, step, self.results, record, self.expand)
+            record = manifest.read_record(line, self.results)
+            for step in line.steps:
+                entry = manifest.entry_of(line, step, self.results, record, self.expand)
                 if entry is None or entry["state"] != "done":
-                    record[step] = entry = self._step(cell, step, file)
-                    manifest.write_record(cell, self.results, record)
+                    record[step] = entry = self._step(line, step, file)
+                    manifest.write_record(line, self.results, record)
                 if entry["state"] != "done":
                     return Status(entry["state"], step, entry["message"])
         return Status("done")
 
-    def _step(self, cell: Cell, step: str, file: IO[str]) -> Entry:
+    def _step(self, line: Line, step: str, file: IO[str]) -> Entry:
         started = time.monotonic()
-        command = [*cell.command(step, self.results), *self.more]
+        command = [*line.command(step, self.results), *self.more]
         file.write(f"== {time.strftime('%Y-%m-%d %H:%M:%S')} {shlex.join([*self.launch, *command])}\n")
         file.flush()
         code = self.call(command, file)
         # A launcher of several processes has one exit code for all that can happen to them.
         asked = self.stop.signal_name is not None
         state = "done" if code == 0 else "stopped" if asked or code == runtime.EXIT_STOPPED else "failed"
-        message = "" if state == "done" else last_line(cell.log(self.results)) or f"exit code {code}"
-        words = self.expand(cell.steps[step])
+        message = "" if state == "done" else last_line(line.log(self.results)) or f"exit code {code}"
+        words = self.expand(line.steps[step])
         return Entry(words=words, state=state, seconds=round(time.monotonic() - started, 1), message=message)
 
     def call(self, command: Sequence[str], file: IO[str]) -> int:
         """Run a script, handing on a request to stop; return its exit code."""
         process = self.start(command, file)
-        told = False
+        handed_on = False
         while True:
             try:
                 return process.wait(timeout=0.2)
             except subprocess.TimeoutExpired:
                 name = self.stop.signal_name
-                if name is not None and not told:
-                    told = True
+                if name is not None and not handed_on:
+                    handed_on = True
                     # The terminal has sent Ctrl-C to the whole group; a second signal would end the step at once.
                     if name != "SIGINT":
                         process.send_signal(signal.Signals[name])
 
-    def plan(self, cell: Cell) -> Status:
+    def plan(self, line: Line) -> Status:
         """Check the command of the first step without running it."""
         if self.stop.signal_name is not None:
             return Status("stopped", "", "not started")
         with tempfile.NamedTemporaryFile("w", suffix=".log") as file:
-            code = self.call([*cell.command("pretrain", self.results), *self.more, "--dry-run"], file)
+            code = self.call([*line.command("pretrain", self.results), *self.more, "--dry-run"], file)
             state = "done" if code == 0 else "failed" if self.stop.signal_name is None else "stopped"
             return Status(state, "pretrain" if code else "", last_line(Path(file.name)) if code else "")
 
@@ -169,19 +169,19 @@ def main() -> int:
 
     # 3. lines
     path = Path(args.manifest).resolve()
-    cells = manifest.read_manifest(path)
+    lines = manifest.read_manifest(path)
     if args.line is not None:
-        if args.line >= len(cells):
-            raise ValueError(f"--line {args.line}: {args.manifest} has the lines 0 to {len(cells) - 1}")
-        cells = [cells[args.line]]
-    cells = manifest.choose(cells, args.only)
+        if args.line >= len(lines):
+            raise ValueError(f"--line {args.line}: {args.manifest} has the lines 0 to {len(lines) - 1}")
+        lines = [lines[args.line]]
+    lines = manifest.choose(lines, args.only)
     if args.ledger is not None:
         from ttc.results.ledger_lines import from_csv  # imports pandas, which nothing else here needs
 
         finished = set(from_csv(Path(args.ledger))["folder"])
-        left = [cell for cell in cells if cell.folder not in finished]
-        log.info("%d of %d lines are in %s; %d are left", len(cells) - len(left), len(cells), args.ledger, len(left))
-        cells = left
+        left = [line for line in lines if line.folder not in finished]
+        log.info("%d of %d lines are in %s; %d are left", len(lines) - len(left), len(lines), args.ledger, len(left))
+        lines = left
     results = manifest.results_folder(args.output, path, ROOT)
     more = [] if args.data_root is None else ["--data-root", str(Path(args.data_root).resolve())]
     # The steps run in the project's folder, which is what the recipes' and the results' names refer to.
@@ -189,7 +189,7 @@ def main() -> int:
 
     # 4. run
     launch = [sys.executable] if args.launch is None else shlex.split(args.launch)
-    scripts = ["pretrain"] if args.dry_run else [step for cell in cells for step in cell.steps]
+    scripts = ["pretrain"] if args.dry_run else [step for line in lines for step in line.steps]
     warm.prepare(scripts)
     # Threads, which an import may start where it may have several, do not survive a fork.
     alone = os.environ.get("OMP_NUM_THREADS") == "1"
@@ -201,12 +201,12 @@ def main() -> int:
         expand=lambda words: [word for word, _ in parser.expand(words)],
         stop=stop,
     )
-    for cell in cells:  # a recipe that cannot be read ends the command before anything runs
-        for words in cell.steps.values():
+    for line in lines:  # a recipe that cannot be read ends the command before anything runs
+        for words in line.steps.values():
             runner.expand(words)
     ended: dict[str, Status] = {}
-    with ThreadPoolExecutor(args.jobs) as pool:
-        futures = {pool.submit(runner.plan if args.dry_run else runner.run, cell): cell for cell in cells}
+    with ThreadPoolExecutor(args.jobs) as executor:
+        futures = {executor.submit(runner.plan if args.dry_run else runner.run, line): line for line in lines}
         for future in as_completed(futures):
             name = futures[future].name
             try:
@@ -214,12 +214,12 @@ def main() -> int:
             except (ValueError, OSError) as error:
                 status = Status("failed", "", str(error))
             ended[name] = status
-            log.info("%s", f"[{len(ended)}/{len(cells)}] {name}: {status.state} {status.step} {status.detail}".rstrip())
+            log.info("%s", f"[{len(ended)}/{len(lines)}] {name}: {status.state} {status.step} {status.detail}".rstrip())
 
     # 5. result
     bad = {name: status for name, status in ended.items() if status.state != "done"}
     if bad:
-        log.error("not done: %d of %d", len(bad), len(cells))
+        log.error("not done: %d of %d", len(bad), len(lines))
         for name, status in bad.items():
             log.error("  %s", f"{name}: {status.state} {status.step} {status.detail}".rstrip())
     if stop.signal_name is not None and bad:

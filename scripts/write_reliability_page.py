@@ -115,12 +115,12 @@ def main() -> int:
     new = sorted(folder.glob("*.json"))
     if not new:
         raise ValueError(f"{folder} holds no figures; run the tests with TTC_FIGURES={folder}")
-    kept = ROOT / "docs" / "reliability.json"
-    entries: dict[str, Entry] = json.loads(kept.read_text()) if kept.exists() else {}
+    figures_file = ROOT / "docs" / "reliability.json"
+    entries: dict[str, Entry] = json.loads(figures_file.read_text()) if figures_file.exists() else {}
     for path in new:
         entries.update(json.loads(path.read_text()))
     entries = dict(sorted(entries.items()))  # the order of the columns too is that of a second run
-    kept.write_text(json.dumps(entries, indent=1) + "\n")
+    figures_file.write_text(json.dumps(entries, indent=1) + "\n")
     (ROOT / "docs" / "reliability.md").write_text(render(entries))
     return 0
 

@@ -32,9 +32,9 @@ def ranked(runs: pandas.DataFrame, shares: Sequence[int]) -> pandas.DataFrame:
 
     Rows that were not run at every share are left out. Columns are (share, metric), then "mean".
     """
-    wanted = [(share, metric) for share in shares for metric in VALIDATION]
+    columns = [(share, metric) for share in shares for metric in VALIDATION]
     means = runs.groupby(["row", "share"], sort=False)[list(VALIDATION)].mean().unstack("share").swaplevel(axis=1)
-    means = means.reindex(columns=wanted).dropna()
+    means = means.reindex(columns=columns).dropna()
     means.columns = means.columns.to_flat_index()
     means = means.reindex([row for row in runs["row"].unique() if row in means.index])
     return means.assign(mean=means.mean(axis=1)).sort_values("mean", ascending=False, kind="stable")

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from ttc.metrics.representation import COLLAPSED_COSINE
-from ttc.run.manifest import Cell
+from ttc.run.manifest import Line
 
 _RECIPE = re.compile(r"@.*/study-[a-z]+-(?P<task>[a-z0-9]+)-(?P<majority>\d+)\.args")
 _RUN = re.compile(r"(?P<row>.+)-seed(?P<seed>\d+)")
@@ -63,30 +63,30 @@ class Ranks:
     critical: float
 
 
-def place_of(cell: Cell) -> tuple[str, int, str, int]:
+def place_of(line: Line) -> tuple[str, int, str, int]:
     """Return task, minority share in percent, row and seed of a line.
 
     Raises:
         ValueError: the line is none of a study.
     """
-    recipe = _RECIPE.fullmatch(cell.steps["pretrain"][0]) if cell.steps["pretrain"] else None
-    run = _RUN.fullmatch(cell.folder.rpartition("/")[2])
+    recipe = _RECIPE.fullmatch(line.steps["pretrain"][0]) if line.steps["pretrain"] else None
+    run = _RUN.fullmatch(line.folder.rpartition("/")[2])
     if recipe is None or run is None:
         raise ValueError(
-            f"line {cell.name} is none of a study; its recipe is study-SET-TASK-MAJORITY, its run ROW-seedN"
+            f"line {line.name} is none of a study; its recipe is study-SET-TASK-MAJORITY, its run ROW-seedN"
         )
     return recipe["task"], 100 - int(recipe["majority"]), run["row"], int(run["seed"])
 
 
-def finished_runs(cells: Sequence[Cell], lines: pandas.DataFrame) -> pandas.DataFrame:
+def finished_runs(planned: Sequence[Line], ledger: pandas.DataFrame) -> pandas.DataFrame:
     """Return the runs of a manifest that the ledger knows, in the order of the manifest.
 
     Args:
-        cells: of the manifest.
-        lines: of the ledger, which names runs by their folder in the manifest.
+        planned: lines of the manifest.
+        ledger: its lines name runs by their folder in the manifest.
     """
-    values = lines.pivot(index="folder", columns="metric", values="value")
-    places = [(cell.folder, *place_of(cell)) for cell in cells if cell.folder in values.index]
+    values = ledger.pivot(index="folder", columns="metric", values="value")
+    places = [(line.folder, *place_of(line)) for line in planned if line.folder in values.index]
     runs = pandas.DataFrame(places, columns=["folder", "task", "share", "row", "seed"])
     return runs.join(values, on="folder").drop(columns="folder")
 

@@ -10,7 +10,7 @@ import pandas
 
 from study import paired
 from ttc.losses import METHODS
-from ttc.run.manifest import Cell
+from ttc.run.manifest import Line
 
 SMALL = "encoder/minority/balanced_accuracy"
 LARGE = "encoder/fraction/balanced_accuracy"
@@ -68,13 +68,13 @@ class Sweep:
     """A manifest and what the ledger holds of it."""
 
     name: str
-    cells: Sequence[Cell]
+    planned: Sequence[Line]
     runs: pandas.DataFrame
 
 
-def markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def markdown(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Lay rows out as a Markdown table."""
-    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    lines = ["| " + " | ".join(headings) + " |", "|---" * len(headings) + "|"]
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows), ""])
 
 
@@ -83,7 +83,7 @@ def coverage(sweeps: Sequence[Sweep]) -> str:
     rows = [
         (
             f"[{sweep.name}](../scripts/manifests/{sweep.name}.csv)",
-            str(len(sweep.cells)),
+            str(len(sweep.planned)),
             str(len(sweep.runs)),
             ", ".join(sorted(map(str, sweep.runs["seed"].unique()))) or "-",
         )
@@ -115,8 +115,8 @@ def all_rows(runs: pandas.DataFrame, share: int) -> str:
                 *(_mean(members, metric, scale, digits) for metric, _, scale, digits in METRICS),
             ]
         )
-    heads = ("row", "runs", *(f"{task}, ii" for task in tasks), *(head for _, head, _, _ in METRICS))
-    return markdown(heads, table)
+    headings = ("row", "runs", *(f"{task}, ii" for task in tasks), *(heading for _, heading, _, _ in METRICS))
+    return markdown(headings, table)
 
 
 def _mean(runs: pandas.DataFrame, metric: str, scale: float, digits: int) -> str:
@@ -142,8 +142,8 @@ def summary(runs: pandas.DataFrame) -> str:
             cells += [accuracy, _mean(members, "projection/SAA/minority", 1, 1), _share_collapsed(members)]
         if any(cell != "-" for cell in cells[1:]):
             table.append(cells)
-    heads = [head for share in SHARES for head in (f"{share} %: probe ii acc", "SAA min", "collapsed")]
-    return markdown(("row", *heads), table)
+    headings = [heading for share in SHARES for heading in (f"{share} %: probe ii acc", "SAA min", "collapsed")]
+    return markdown(("row", *headings), table)
 
 
 def collapse(runs: pandas.DataFrame, shares: Sequence[int]) -> str:
@@ -229,8 +229,8 @@ def ablations(runs: pandas.DataFrame, varied: pandas.DataFrame) -> str:
                 bad, measured = paired.collapsed(members)
                 usual = f"{value} (usual)" if value == factor.usual else value
                 table.append([factor.title, method, usual, str(len(members)), *numbers, f"{bad} of {measured}"])
-    heads = ("factor", "method", "value", "runs", "probe i acc", "probe ii acc", "SAA min", "collapsed")
-    return markdown(heads, table) if table else "No run of this manifest is in the ledger yet.\n"
+    headings = ("factor", "method", "value", "runs", "probe i acc", "probe ii acc", "SAA min", "collapsed")
+    return markdown(headings, table) if table else "No run of this manifest is in the ledger yet.\n"
 
 
 def final(runs: pandas.DataFrame, shares: Sequence[int]) -> str:
@@ -248,5 +248,5 @@ def final(runs: pandas.DataFrame, shares: Sequence[int]) -> str:
                 cells = [_difference(runs[chosen], "joint", row, share, metric) for metric in metrics]
                 if any(cells):
                     table.append([f"{share} %", task, f"joint - {row}", *(cell or "-" for cell in cells)])
-    heads = ("minority", "task", "difference", "probe i acc", "probe i AUC", "probe ii acc", "probe ii AUC")
-    return markdown(heads, table) if table else "No run of this manifest is in the ledger yet.\n"
+    headings = ("minority", "task", "difference", "probe i acc", "probe i AUC", "probe ii acc", "probe ii AUC")
+    return markdown(headings, table) if table else "No run of this manifest is in the ledger yet.\n"

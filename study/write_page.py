@@ -26,10 +26,10 @@ SWEEPS = ("study", "study-ablations", "study-factorial", "study-final")
 
 def read(name: str, results: Path) -> Sweep:
     """Read a manifest and what its ledger holds."""
-    cells = manifest.read_manifest(ROOT / "scripts" / "manifests" / f"{name}.csv")
+    planned = manifest.read_manifest(ROOT / "scripts" / "manifests" / f"{name}.csv")
     ledger = results / f"{name}-ledger.csv"
     lines = ledger_lines.from_csv(ledger) if ledger.is_file() else ledger_lines.from_rows([])
-    return Sweep(name, cells, paired.finished_runs(cells, lines))
+    return Sweep(name, planned, paired.finished_runs(planned, lines))
 
 
 def main() -> int:

@@ -153,7 +153,7 @@ def all_of(*uses: Callable[[], object]) -> None:
 
 
 def status(results: Path) -> None:
-    cell = manifest.Cell("a", "a", {"pretrain": ("--lr", "0.1")})
+    cell = manifest.Line("a", "a", {"pretrain": ("--lr", "0.1")})
     manifest.status(cell, results, list)
 
 
@@ -210,7 +210,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(FINISHED, run)
     lines = collect.lines_of([collect.read_run(run)[0]], WANTED, also=["encoder/all/*"])
     (run / "ledger.csv").write_text(ledger_lines.to_csv(lines))
-    cell = manifest.Cell("a", "a", {"pretrain": ("--lr", "0.1"), "linear_eval": ()})
+    cell = manifest.Line("a", "a", {"pretrain": ("--lr", "0.1"), "linear_eval": ()})
     (run / "manifest.csv").write_text(manifest.write_manifest([cell], "made by a test"))
     (run / "cells").mkdir()
     np.savez(run / "metrics" / "embeddings.npz", **EMBEDDINGS)  # type: ignore[arg-type]  # no array is allow_pickle

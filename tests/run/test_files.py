@@ -135,7 +135,7 @@ def test_writing_replaces_links_and_leaves_their_targets_alone(outside: Path, tm
 
 @pytest.mark.parametrize("kind", ["link", "pipe"])
 def test_the_log_of_a_manifests_line_is_never_a_link(kind: str, outside: Path, tmp_path: Path) -> None:
-    cell = manifest.Cell("a", "a", {"pretrain": ()})
+    cell = manifest.Line("a", "a", {"pretrain": ()})
     put(kind, cell.log(tmp_path / "results"), outside)
     with pytest.raises(ValueError, match=r"cells/a\.log is"):
         manifest.lock(cell.log(tmp_path / "results"))

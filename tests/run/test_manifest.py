@@ -13,9 +13,9 @@ import pytest
 
 from tests.processes import ROOT, Result, run
 from ttc.run import manifest
-from ttc.run.manifest import Cell, Entry, status
+from ttc.run.manifest import Entry, Line, status
 
-CELL = Cell("a", "runs/a", {"pretrain": ("--lr", "0.1", "--classes", "a b"), "linear_eval": ()})
+CELL = Line("a", "runs/a", {"pretrain": ("--lr", "0.1", "--classes", "a b"), "linear_eval": ()})
 WORDS: list[str] = list(CELL.steps["pretrain"])
 
 
@@ -33,7 +33,7 @@ def make(*words: str, folder: Path) -> Result:
 
 def test_a_manifest_is_read_as_it_was_written(tmp_path: Path) -> None:
     path = tmp_path / "m.csv"
-    other = Cell("b", "runs/b", {"pretrain": ("--x", 'a"b', "c,d"), "linear_eval": ("--layers", "encoder")})
+    other = Line("b", "runs/b", {"pretrain": ("--x", 'a"b', "c,d"), "linear_eval": ("--layers", "encoder")})
     path.write_text(manifest.write_manifest([CELL, other], "made by hand"))
     assert manifest.read_manifest(path) == [CELL, other]
     assert path.read_text().startswith("# made by hand\n")
@@ -117,7 +117,7 @@ def test_status_follows_records_files_and_locks(tmp_path: Path) -> None:
     ],
 )
 def test_lines_that_differ_in_where_they_run_are_the_same(words: str, state: str, tmp_path: Path) -> None:
-    cell = Cell("a", "a", {"pretrain": tuple(shlex.split(words))})
+    cell = Line("a", "a", {"pretrain": tuple(shlex.split(words))})
     for folder in ("a", "cells"):
         (tmp_path / folder).mkdir()
     (tmp_path / "a" / "result.json").touch()

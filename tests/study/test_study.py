@@ -14,15 +14,15 @@ from scipy import stats
 from study import factorial, figures, paired, tables
 from tests.processes import ROOT, run
 from ttc.results.ledger_lines import COLUMNS, from_csv, from_rows
-from ttc.run.manifest import Cell, read_manifest
+from ttc.run.manifest import Line, read_manifest
 
 METRIC = "encoder/fraction/balanced_accuracy"
 
 
-def cell(task: str = "mix5", majority: int = 99, run: str = "supmin-balanced-seed3") -> Cell:
+def cell(task: str = "mix5", majority: int = 99, run: str = "supmin-balanced-seed3") -> Line:
     recipe = f"study-fashion-{task}-{majority}"
     words = (f"@scripts/recipes/{recipe}.args", "--seed", "3")
-    return Cell(f"{recipe}-{run}", f"{recipe}/{run}", {"pretrain": words})
+    return Line(f"{recipe}-{run}", f"{recipe}/{run}", {"pretrain": words})
 
 
 def line(folder: str, metric: str, value: float | None) -> dict[str, object]:
@@ -45,7 +45,7 @@ def table_of(entries: list[dict[str, object]]) -> pandas.DataFrame:
 def test_lines_of_the_manifest_say_which_run_they_are() -> None:
     assert paired.place_of(cell()) == ("mix5", 1, "supmin-balanced", 3)
     with pytest.raises(ValueError, match="is none of a study"):
-        paired.place_of(Cell("x", "x", {"pretrain": ("@scripts/recipes/plants-99.args",)}))
+        paired.place_of(Line("x", "x", {"pretrain": ("@scripts/recipes/plants-99.args",)}))
 
 
 def test_only_runs_of_the_ledger_count() -> None:

@@ -84,19 +84,19 @@ _GROUPS: tuple[Callable[[Parser], None], ...] = (
     add_probe,
     add_runtime,
 )
-"""What the scripts that write a run put their command lines together from."""
+"""The groups of flags that the scripts which write a run choose from."""
 
 
 def roles() -> dict[str, Declared]:
     """Return what is declared with every flag of a script that writes a run, by its name in `args.json`."""
-    found: dict[str, Declared] = {}
+    declared: dict[str, Declared] = {}
     for add in _GROUPS:
         parser = Parser("", "", writes_run=True)
         add(parser)
         for name, flag in parser.declared.items():
-            if found.setdefault(name, flag) != flag:
-                raise TypeError(f"{name} is declared twice, as {found[name]} and {flag}; a flag has one meaning")
-    return found
+            if declared.setdefault(name, flag) != flag:
+                raise TypeError(f"{name} is declared twice, as {declared[name]} and {flag}; a flag has one meaning")
+    return declared
 
 
 declare(roles())

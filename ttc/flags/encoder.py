@@ -108,7 +108,7 @@ def refuse_idle_layers(parser: Parser, args: Namespace) -> None:
 
 
 def start_encoder(args: Namespace, encoder: nn.Module, spec: EncoderSpec) -> Loaded | None:
-    """Load the weights that the flags name, if any, and return what came of it.
+    """Load the weights that the flags name, if any, and return which of them fitted.
 
     Raises:
         ValueError: they cannot be had or do not fit, or name no mean and std although these are wanted.

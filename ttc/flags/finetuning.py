@@ -1,4 +1,4 @@
-"""How finetune.py trains: what starts, what stands still, how fast each part learns, which epoch is kept.
+"""How finetune.py trains: what starts, what is frozen, how fast each part learns, which epoch is kept.
 
 Flags, defaults that follow from other flags, contradictions.
 """
@@ -107,15 +107,15 @@ def complete_finetuning(parser: Parser, args: Namespace) -> dict[str, object]:
         parser.refuse("--linear-epochs has no effect with --freeze-encoder; leave one of them out")
     if args.linear_epochs >= args.epochs:
         parser.refuse(f"--linear-epochs {args.linear_epochs} leaves no epoch of {args.epochs}; use --freeze-encoder")
-    found: dict[str, object] = {}
+    filled_in: dict[str, object] = {}
     if args.loss is None:
-        found["loss"] = "ce" if args.batch_sampler == "balanced" and not args.class_weights else "weighted-ce"
+        filled_in["loss"] = "ce" if args.batch_sampler == "balanced" and not args.class_weights else "weighted-ce"
     if args.encoder_lr is None:
-        found["encoder_lr"] = args.lr if args.from_scratch else args.lr / 10
-    vars(args).update(found)
+        filled_in["encoder_lr"] = args.lr if args.from_scratch else args.lr / 10
+    vars(args).update(filled_in)
     if args.class_weights and args.loss not in ("weighted-ce", "focal"):
         parser.refuse(f"--class-weights has no effect with --loss {args.loss}; use weighted-ce or focal")
-    return found
+    return filled_in
 
 
 def check_classes(args: Namespace, description: Description) -> None:

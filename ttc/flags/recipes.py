@@ -36,7 +36,7 @@ class _Expansion:
     """The replacement of the recipes of one command line, and what it has read so far."""
 
     def __init__(self) -> None:
-        self.found = self.files = self.bytes = 0
+        self.words_read = self.files = self.bytes = 0
 
     def words(self, words: Sequence[str], source: str, folder: Path, opened: tuple[Path, ...]) -> Iterator[Placed]:
         """Yield the words with recipes replaced, from left to right."""
@@ -47,8 +47,8 @@ class _Expansion:
                     place = f"{path.name}:{number}"
                     yield from self.words(_split(line, place), place, path.parent, (*opened, path))
             else:
-                self.found += 1
-                self._bound(self.found, MOST_WORDS, "words", source)
+                self.words_read += 1
+                self._bound(self.words_read, MOST_WORDS, "words", source)
                 yield word, source
 
     def _lines(self, path: Path, word: str, source: str, opened: tuple[Path, ...]) -> list[str]:

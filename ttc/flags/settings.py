@@ -42,8 +42,9 @@ def encoder_spec(args: argparse.Namespace, dataset: Dataset) -> EncoderSpec:
 
 def preset(args: argparse.Namespace, dataset: Dataset) -> str:
     """Return the name of the augmentation preset; without one the one that fits the data."""
-    own = {"digits": "digits", "ukbb-cardiac": "cardiac"}
-    return str(args.augmentation or own.get(dataset.name) or ("medical" if dataset.channels == 1 else "natural"))
+    by_dataset = {"digits": "digits", "ukbb-cardiac": "cardiac"}
+    usual = by_dataset.get(dataset.name) or ("medical" if dataset.channels == 1 else "natural")
+    return str(args.augmentation or usual)
 
 
 def augmentation(args: argparse.Namespace, dataset: Dataset) -> Augmentation:
@@ -116,15 +117,15 @@ def parse_method_settings(method: str, words: list[str]) -> dict[str, object]:
     Raises:
         ValueError: a word without "=", an unknown name or a value of another type.
     """
-    known = settings_of(method)
+    defaults = settings_of(method)
     out: dict[str, object] = {}
     for word in words:
         name, separator, text = word.partition("=")
-        if not separator or name not in known:
+        if not separator or name not in defaults:
             raise ValueError(
-                f"--method-settings {word}: --method {method} knows {', '.join(known) or 'none'}; write NAME=VALUE"
+                f"--method-settings {word}: --method {method} knows {', '.join(defaults) or 'none'}; write NAME=VALUE"
             )
-        default = known[name]
+        default = defaults[name]
         try:
             if isinstance(default, bool):
                 out[name] = {"true": True, "false": False}[text.lower()]
@@ -142,9 +143,9 @@ def refuse_idle_flags(parser: Parser, given: Given) -> None:
     Recipes may carry such flags: one recipe serves many methods.
     """
     method = str(given.values["method"])
-    known = settings_of(method)
+    defaults = settings_of(method)
     for name in ("temperature", "base_temperature", "ratio_supervised_majority", "margin"):
-        if given.sources[name] == "command line" and name not in known:
+        if given.sources[name] == "command line" and name not in defaults:
             flag = f"--{name.replace('_', '-')}"
             parser.refuse(f"{flag} has no effect with --method {method}; leave it out or choose another method")
 
@@ -181,7 +182,7 @@ def micro_batches(batch_size: int, micro_batch_size: int | None, world_size: int
 
 
 def batch_sampler(args: argparse.Namespace, dataset: Dataset, world_size: int) -> BatchSampler:
-    """Return what composes the batches of a run."""
+    """Return the sampler that composes the batches of a run."""
     return BatchSampler(
         dataset.labels[dataset.indices("train")],
         batch_size=divisible_batch(args.batch_size, world_size),

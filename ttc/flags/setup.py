@@ -55,7 +55,7 @@ def on_device(dataset: Dataset, world: distributed.World) -> Dataset:
 def step_recipe(
     args: Namespace, state: TrainingState, sampler: BatchSampler, world: distributed.World, linear_epochs: int = 0
 ) -> StepRecipe:
-    """Return how a step is made; the learning rate has a phase of its own for the linear epochs, if there are any.
+    """Return how a step is made; the linear epochs, if there are any, are a phase of the learning rate.
 
     Raises:
         ValueError: the batch cannot be cut into such micro-batches.
@@ -103,7 +103,7 @@ def resume_and_plan(
         folder: of the run; a dry run does not look into it.
         dataset: what is trained on.
         sampler: the batches.
-        world: the processes; each has a random state of its own from here on.
+        world: the processes; from here on their random states differ.
         more: lines of the script itself.
 
     Raises:

@@ -51,7 +51,7 @@ class Entry(TypedDict):
 
 
 @dataclass(frozen=True)
-class Cell:
+class Line:
     """One line of a manifest.
 
     Attributes:
@@ -100,26 +100,26 @@ def results_folder(output: str | None, manifest: Path, root: Path) -> Path:
     return path.relative_to(root) if path.is_relative_to(root) else path
 
 
-def write_manifest(cells: Sequence[Cell], comment: str) -> str:
+def write_manifest(lines: Sequence[Line], comment: str) -> str:
     """Return the text of a manifest; the comment becomes its first line."""
-    steps = [step for step in RESULT_FILES if any(step in cell.steps for cell in cells)]
+    steps = [step for step in RESULT_FILES if any(step in line.steps for line in lines)]
     text = io.StringIO()
     text.write(f"# {comment}\n")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["name", "folder", *steps])
-    writer.writerows([cell.name, cell.folder, *(shlex.join(cell.steps[step]) for step in steps)] for cell in cells)
+    writer.writerows([line.name, line.folder, *(shlex.join(line.steps[step]) for step in steps)] for line in lines)
     return text.getvalue()
 
 
-def read_manifest(path: Path) -> list[Cell]:
+def read_manifest(path: Path) -> list[Line]:
     """Read a manifest.
 
     Raises:
         ValueError: it is none, or a line of it cannot be used; one line that names it.
     """
     source = readers.Source(path, "name a manifest of scripts/make_manifest.py")
-    lines = source.text().splitlines(keepends=True)
-    table = csv.reader(["\n" if line.startswith("#") else line for line in lines])
+    text = source.text().splitlines(keepends=True)
+    table = csv.reader(["\n" if line.startswith("#") else line for line in text])
     try:
         rows = [(table.line_num, row) for row in table if row]
     except csv.Error as error:
@@ -133,17 +133,17 @@ def read_manifest(path: Path) -> list[Cell]:
         )
     if unknown := set(steps) - RESULT_FILES.keys():
         raise ValueError(f"{path}: column {plain(min(unknown), 80)} is no step; use {', '.join(RESULT_FILES)}")
-    cells = [_cell(f"{path}:{line}", header, row) for line, row in rows[1:]]
+    lines = [_line(f"{path}:{number}", header, row) for number, row in rows[1:]]
     for attribute in ("name", "folder"):
-        values = [getattr(cell, attribute) for cell in cells]
+        values = [getattr(line, attribute) for line in lines]
         if twice := [value for position, value in enumerate(values) if value in values[:position]]:
             raise ValueError(f"{path}: two lines have the {attribute} {twice[0]}; give each line its own")
-    if not cells:
+    if not lines:
         raise ValueError(f"{path} holds no line; name a manifest of scripts/make_manifest.py")
-    return cells
+    return lines
 
 
-def _cell(place: str, header: list[str], row: list[str]) -> Cell:
+def _line(place: str, header: list[str], row: list[str]) -> Line:
     if len(row) != len(header):
         raise ValueError(f"{place}: {len(row)} columns instead of {len(header)}; quote cells that hold a comma")
     name, folder, *flags = row
@@ -159,19 +159,19 @@ def _cell(place: str, header: list[str], row: list[str]) -> Cell:
     for word in (word for words in steps.values() for word in words):
         if word.split("=", 1)[0] in _OF_THE_RUNNER:
             raise ValueError(f"{place}: {word} is given by the runner; take it out")
-    return Cell(name, folder, steps)
+    return Line(name, folder, steps)
 
 
-def choose(cells: Sequence[Cell], patterns: Sequence[str]) -> list[Cell]:
+def choose(lines: Sequence[Line], patterns: Sequence[str]) -> list[Line]:
     """Return the lines whose name fits one of the patterns (`*`, `?`, `[...]`); all of them without a pattern.
 
     Raises:
         ValueError: a pattern fits none.
     """
     for pattern in patterns:
-        if not any(fnmatchcase(cell.name, pattern) for cell in cells):
-            raise ValueError(f"--only {pattern} fits no line, for example not {cells[0].name}; correct the pattern")
-    return [cell for cell in cells if not patterns or any(fnmatchcase(cell.name, pattern) for pattern in patterns)]
+        if not any(fnmatchcase(line.name, pattern) for line in lines):
+            raise ValueError(f"--only {pattern} fits no line, for example not {lines[0].name}; correct the pattern")
+    return [line for line in lines if not patterns or any(fnmatchcase(line.name, pattern) for pattern in patterns)]
 
 
 def lock(path: Path, patience: float = 0.0) -> io.TextIOWrapper | None:
@@ -197,9 +197,9 @@ def lock(path: Path, patience: float = 0.0) -> io.TextIOWrapper | None:
             return file
 
 
-def read_record(cell: Cell, results: Path) -> dict[str, Entry]:
+def read_record(line: Line, results: Path) -> dict[str, Entry]:
     """Return how each step of a line ended last."""
-    source = readers.Source(cell.record(results), "delete it, the steps know what they have done", results)
+    source = readers.Source(line.record(results), "delete it, the steps know what they have done", results)
     if not source.path.exists():
         return {}
     record: dict[str, Entry] = {}
@@ -216,37 +216,37 @@ def read_record(cell: Cell, results: Path) -> dict[str, Entry]:
     return record
 
 
-def write_record(cell: Cell, results: Path, record: dict[str, Entry]) -> None:
+def write_record(line: Line, results: Path, record: dict[str, Entry]) -> None:
     """Replace the record of a line."""
-    checkpoint.write_text(cell.record(results), json.dumps(record, indent=1) + "\n")
+    checkpoint.write_text(line.record(results), json.dumps(record, indent=1) + "\n")
 
 
-def entry_of(cell: Cell, step: str, results: Path, record: dict[str, Entry], expand: Expand) -> Entry | None:
+def entry_of(line: Line, step: str, results: Path, record: dict[str, Entry], expand: Expand) -> Entry | None:
     """Return how a step with these words, recipes included, ended; None if its result has gone since.
 
     Words may differ in flags that make no other run, such as --num-workers.
     """
     entry = record.get(step)
-    if entry is None or roles.words_of_run(entry["words"]) != roles.words_of_run(expand(cell.steps[step])):
+    if entry is None or roles.words_of_run(entry["words"]) != roles.words_of_run(expand(line.steps[step])):
         return None
-    gone = entry["state"] == "done" and not (results / cell.folder / RESULT_FILES[step]).is_file()
+    gone = entry["state"] == "done" and not (results / line.folder / RESULT_FILES[step]).is_file()
     return None if gone else entry
 
 
-def status(cell: Cell, results: Path, expand: Expand) -> Status:
+def status(line: Line, results: Path, expand: Expand) -> Status:
     """Tell how far a line is, from its files and locks alone.
 
     Args:
-        cell: the line.
+        line: of the manifest.
         results: the folder of all results.
         expand: replaces the recipes among words by what they hold.
     """
-    record = read_record(cell, results)
-    entries = {step: entry_of(cell, step, results, record, expand) for step in cell.steps}
+    record = read_record(line, results)
+    entries = {step: entry_of(line, step, results, record, expand) for step in line.steps}
     left = [step for step, entry in entries.items() if entry is None or entry["state"] != "done"]
     step = left[0] if left else ""
-    if cell.log(results).is_file():
-        file = lock(cell.log(results))
+    if line.log(results).is_file():
+        file = lock(line.log(results))
         if file is None:
             return Status("running", step)
         file.close()
@@ -254,4 +254,4 @@ def status(cell: Cell, results: Path, expand: Expand) -> Status:
         return Status("done", detail=f"{sum(entry['seconds'] for entry in entries.values() if entry):.0f} s")
     if entry := entries[step]:
         return Status(entry["state"], step, entry["message"])
-    return Status("stopped" if (results / cell.folder).is_dir() else "missing", step)
+    return Status("stopped" if (results / line.folder).is_dir() else "missing", step)
