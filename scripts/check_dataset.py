@@ -53,11 +53,11 @@ def draw_histograms(classes: Sequence[ClassFiles], path: Path) -> None:
 
     figure = Figure(figsize=(7, 3.6), layout="constrained")
     axes = figure.subplots()
-    for label, each in enumerate(classes):
-        bins = len(each.histogram)
+    for label, files in enumerate(classes):
+        bins = len(files.histogram)
         edges = [256 * number / bins for number in range(bins + 1)]
-        name = f"{short_name(each.name)} ({each.images})"
-        axes.stairs(100 * each.histogram, edges, color=colour_of(label), linewidth=1.5, label=name)
+        name = f"{short_name(files.name)} ({files.images})"
+        axes.stairs(100 * files.histogram, edges, color=colour_of(label), linewidth=1.5, label=name)
     axes.set(xlabel="value of a pixel (0 black, 255 white)", ylabel="share of pixels in %", xlim=(0, 256))
     axes.legend(frameon=False, fontsize=9)
     save(figure, path)

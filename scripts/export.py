@@ -62,8 +62,8 @@ def features_of_run(
     """Embed all images of the run: the arrays of features.npz."""
     run = load_pretrained(checkpoint, data_root, num_workers, device)
     rows = torch.arange(len(run.dataset.ids))
-    both = embed_shared(run.network, run.dataset, run.views, rows, views=0, num_workers=num_workers)
-    features, z = (each[:, 0].numpy() for each in both)
+    outputs = embed_shared(run.network, run.dataset, run.views, rows, views=0, num_workers=num_workers)
+    features, z = (output[:, 0].numpy() for output in outputs)
     return {
         "features": features,
         "projection": z,
@@ -94,8 +94,8 @@ def save_features(path: Path, arrays: dict[str, object]) -> float:
     """Write features.npz; return the difference of what is read back."""
     np.savez_compressed(path, **arrays)  # type: ignore[arg-type]  # no array is named allow_pickle
     with np.load(path, allow_pickle=False) as file:
-        found, expected = (torch.from_numpy(np.asarray(each)) for each in (file["features"], arrays["features"]))
-    return check_parity("features", found, expected)
+        read, written = (torch.from_numpy(np.asarray(features)) for features in (file["features"], arrays["features"]))
+    return check_parity("features", read, written)
 
 
 def example_images(channels: int, size: int) -> Tensor:
@@ -134,9 +134,9 @@ def main() -> int:
                 arrays = features_of_run(args.checkpoint, args.data_root, args.num_workers, device)
             else:
                 ids, new = read_images(args.images, description, intensity=data_settings.intensity(args.intensity))
-                found = encode(network.to(device), description, new, args.num_workers)
+                outputs = encode(network.to(device), description, new, args.num_workers)
                 network.cpu()
-                features, z = (each.numpy() for each in found)
+                features, z = (output.numpy() for output in outputs)
                 arrays = {"features": features, "projection": z, "ids": np.array(ids)}
             difference = save_features(path, arrays)
         elif kind == "torchscript":

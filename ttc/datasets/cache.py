@@ -87,10 +87,10 @@ def _key(files: FileImages, ids: Sequence[str]) -> str:
         try:
             status = os.stat(split_frame(path)[0])  # noqa: PTH116  # a Path per file takes longer than the call
             # Archives and copies set the time of the content; nothing but the system sets the other one.
-            known = f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
+            stamp = f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
         except OSError:
-            known = "missing"
-        digest.update(f"{sample_id}\0{known}\n".encode(errors="surrogateescape"))
+            stamp = "missing"
+        digest.update(f"{sample_id}\0{stamp}\n".encode(errors="surrogateescape"))
     compared = [files.paths[row] for row in hash_order(ids, 0, "cache")[:COMPARED_FILES]]
     for content in in_threads(_content_of, compared, "compared"):
         digest.update(f"{content}\n".encode())
@@ -115,7 +115,7 @@ def _run_memory() -> Path:
         for other in user.iterdir():
             if not Path("/proc", other.name).exists():
                 shutil.rmtree(other, ignore_errors=True)
-    # The ranks of a run on one machine have one parent, torchrun's agent; a run of its own has itself.
+    # The ranks of a run on one machine have one parent, torchrun's agent; a single process is a run by itself.
     return user / str(os.getppid() if distributed.world_size() > 1 else os.getpid())
 
 
@@ -161,11 +161,11 @@ def _write(folder: Path, files: FileImages, size: int) -> None:
         if hasattr(os, "posix_fallocate"):
             # Reserves the room: a disk that is too small shows now, not after hours of decoding.
             os.posix_fallocate(file.fileno(), 0, size)
-        for row, (pixels, known) in enumerate(in_threads(decode, files.paths, "decoded")):
+        for row, (pixels, digest_or_reason) in enumerate(in_threads(decode, files.paths, "decoded")):
             if pixels is None:
-                bad.append((row, known))
+                bad.append((row, digest_or_reason))
             sums.append(zlib.crc32(pixels or b""))
-            contents.append("" if pixels is None else known)
+            contents.append("" if pixels is None else digest_or_reason)
             file.write(pixels or bytes(size // len(files)))
         file.flush()
         os.fsync(file.fileno())

@@ -113,8 +113,8 @@ def sorted_labels(labels: Iterable[str]) -> list[str]:
 
 def describe_labels(labels: Mapping[str, str], limit: int = 12) -> str:
     """List labels with their names for a message, at most `limit` of them."""
-    shown = [label if name == label else f"{label} ({name})" for label, name in list(labels.items())[:limit]]
-    return ", ".join(shown) + (f", ... {len(labels) - limit} more" if len(labels) > limit else "")
+    named = [label if name == label else f"{label} ({name})" for label, name in list(labels.items())[:limit]]
+    return ", ".join(named) + (f", ... {len(labels) - limit} more" if len(labels) > limit else "")
 
 
 def _one_against_rest(labels: Mapping[str, str], positive_classes: Sequence[str]) -> ClassGroups:

@@ -13,11 +13,11 @@ def describe(dataset: Dataset) -> list[str]:
     total = sum(counts["train"])
     lines = [f"{'class':>5}  {'name':<30}" + "".join(f"{s:>9}" for s in SPLITS) + "  share of train"]
     for label, name in enumerate(dataset.class_names):
-        shown = name if len(name) <= 30 else name[:27] + "..."
+        short_name = name if len(name) <= 30 else name[:27] + "..."
         numbers = "".join(f"{counts[split][label]:>9}" for split in SPLITS)
         share = f"{100 * counts['train'][label] / total:>14.2f} %"
         marker = "  minority" if label == dataset.minority_class else ""
-        lines.append(f"{label:>5}  {shown:<30}{numbers}{share}{marker}")
+        lines.append(f"{label:>5}  {short_name:<30}{numbers}{share}{marker}")
     lines += _describe_pixels(dataset)
     if dataset.bad_images:
         lines.append(

@@ -205,9 +205,9 @@ def _readable(settings: DatasetSettings, images: Images, ids: Sequence[str]) -> 
     if bad and settings.on_bad_image == "stop":
         distributed.from_first_rank(lambda: _refuse_bad(images.paths[bad[0][0]], bad[0][1], len(bad) - 1))
     broken = {row for row, _ in bad}
-    kept = [row for row in range(len(images)) if row not in broken]
-    contents = [cached.contents[row] for row in kept]
-    return replace(cached, rows=torch.tensor(kept, dtype=torch.int64), contents=contents), bad
+    rows = [row for row in range(len(images)) if row not in broken]
+    contents = [cached.contents[row] for row in rows]
+    return replace(cached, rows=torch.tensor(rows, dtype=torch.int64), contents=contents), bad
 
 
 def _refuse_bad(path: str, reason: str, others: int) -> None:

@@ -83,17 +83,17 @@ def _look_at(dataset: Dataset, name: str, rows: Sequence[int], headers: Sequence
     sample = [rows[position] for position in order]
     decoded = [dataset.images[torch.tensor([row])].flatten() for row in sample]
     values = torch.cat(decoded).numpy() if decoded else np.zeros(1, dtype=np.uint8)
-    low, middle, high = (float(each) for each in np.quantile(values, QUANTILES))
+    low, middle, high = (float(quantile) for quantile in np.quantile(values, QUANTILES))
     counts = np.histogram(values, BINS, (0, 256))[0]
-    known = [header for row in rows if (header := headers[row]) is not None]
+    readable = [header for row in rows if (header := headers[row]) is not None]
     framing = dataset.preprocessing.decoding.framing
-    cut = [area_cut_off(header.width, header.height, framing) for header in known]
+    cut = [area_cut_off(header.width, header.height, framing) for header in readable]
     deep = [row for row in sample if (header := headers[row]) is not None and header.depth not in (EIGHT_BIT, WINDOWED)]
     return ClassFiles(
         name,
         len(rows),
-        Counter(header.depth for header in known) or Counter({"in memory": len(rows)}),
-        Counter(header.mode for header in known) or Counter({"in memory": len(rows)}),
+        Counter(header.depth for header in readable) or Counter({"in memory": len(rows)}),
+        Counter(header.mode for header in readable) or Counter({"in memory": len(rows)}),
         _range(dataset, deep),
         (low, middle, high),
         counts / max(1, counts.sum()),
@@ -115,11 +115,11 @@ def _range(dataset: Dataset, rows: Sequence[int]) -> tuple[float, float] | None:
 def lines_of(classes: Sequence[ClassFiles]) -> list[str]:
     """Return one line per class for people."""
     lines = []
-    for each in classes:
-        depths = ", ".join(f"{count} {name}" for name, count in each.depths.most_common(3))
-        span = "" if each.range is None else f"; values {each.range[0]:g} to {each.range[1]:g}"
-        levels = " / ".join(f"{value:g}" for value in each.levels)
-        lines.append(f"class {each.name[:30]}: {depths}{span}; bytes {levels} (0.5, 50, 99.5 %)")
+    for files in classes:
+        depths = ", ".join(f"{count} {name}" for name, count in files.depths.most_common(3))
+        span = "" if files.range is None else f"; values {files.range[0]:g} to {files.range[1]:g}"
+        levels = " / ".join(f"{value:g}" for value in files.levels)
+        lines.append(f"class {files.name[:30]}: {depths}{span}; bytes {levels} (0.5, 50, 99.5 %)")
     return lines
 
 
@@ -130,7 +130,7 @@ def warnings_of(classes: Sequence[ClassFiles]) -> list[str]:
 
 def _differences(classes: Sequence[ClassFiles]) -> Iterator[str]:
     remedy = "save all images in one way, or a network learns the file"
-    for what, counts in (("depth", [each.depths for each in classes]), ("mode", [each.modes for each in classes])):
+    for what, counts in (("depth", [files.depths for files in classes]), ("mode", [files.modes for files in classes])):
         for kind in sorted(set().union(*counts)):
             shares = [count[kind] / max(1, count.total()) for count in counts]
             if max(shares) - min(shares) > SHARE_APART:
@@ -141,7 +141,7 @@ def _differences(classes: Sequence[ClassFiles]) -> Iterator[str]:
                 )
                 break
     for place, what in ((0, "darkest"), (2, "brightest")):
-        levels = [each.levels[place] for each in classes]
+        levels = [files.levels[place] for files in classes]
         if max(levels) - min(levels) > LEVELS_APART:
             most, least = (classes[levels.index(pick(levels))] for pick in (max, min))
             yield (
@@ -151,10 +151,10 @@ def _differences(classes: Sequence[ClassFiles]) -> Iterator[str]:
 
 
 def _cut_off(classes: Sequence[ClassFiles]) -> Iterator[str]:
-    images = sum(each.images for each in classes)
-    mean = sum(each.area_cut_off[0] * each.images for each in classes) / max(1, images)
+    images = sum(files.images for files in classes)
+    mean = sum(files.area_cut_off[0] * files.images for files in classes) / max(1, images)
     if mean > AREA_WORTH_TELLING:
-        most = max(each.area_cut_off[1] for each in classes)
+        most = max(files.area_cut_off[1] for files in classes)
         yield (
             f"framing cuts off {100 * mean:.0f} % of the images' area, up to {100 * most:.0f} %; findings there are "
             "not seen: use --framing pad or squash"

@@ -59,7 +59,7 @@ def examine(settings: DatasetSettings) -> Report:
     counts = {split: dataset.class_counts(split) for split in SPLITS}
     widths, heights = _sizes(dataset)
     classes = depths.files_by_class(dataset)
-    formats = sum((each.modes for each in classes), Counter[str]())
+    formats = sum((files.modes for files in classes), Counter[str]())
     copies = _Copies.among(dataset)
     groups = [] if dataset.groups is None else _divided(dataset.groups, copies.sides)
     unreadable = _by_class(source, dataset.bad_images)
@@ -96,9 +96,9 @@ def examine(settings: DatasetSettings) -> Report:
         "image_size": dataset.image_size,
         "mean": dataset.mean,
         "std": dataset.std,
-        "classes": [each.as_dict() for each in classes],
+        "classes": [files.as_dict() for files in classes],
         "area_cut_off": dataset.area_cut_off,
-        "left_out": {label: dict(each) for label, each in source.left_out.items()},
+        "left_out": {label: dict(counts) for label, counts in source.left_out.items()},
         "unreadable": [{"path": path, "reason": reason} for path, reason in dataset.bad_images],
         "unreadable_by_class": dict(unreadable),
         "copies": copies.repeated,
@@ -130,10 +130,10 @@ def contact_sheet(dataset: Dataset, label: int, path: Path) -> int:
     rows = dataset.indices("train")
     rows = rows[dataset.labels[rows] == label]
     order = hash_order([dataset.ids[row] for row in rows.tolist()], 0, "contact")[: COLUMNS * ROWS]
-    shown = dataset.images[rows[sorted(order)]].float()
-    small = shown.shape[-1] < TILE
+    images = dataset.images[rows[sorted(order)]].float()
+    small = images.shape[-1] < TILE
     tiles = torch.nn.functional.interpolate(
-        shown, (TILE, TILE), mode="nearest" if small else "bilinear", **({} if small else {"antialias": True})
+        images, (TILE, TILE), mode="nearest" if small else "bilinear", **({} if small else {"antialias": True})
     )
     pitch = TILE + GAP
     height = CAPTION + pitch * -(-len(tiles) // COLUMNS)
@@ -182,8 +182,8 @@ class _Copies:
         return cls(
             sides,
             sum(len(rows) - 1 for rows in equal),
-            [each for each in across if len(each) > 1],
-            [each for each in conflicts if len(each) > 1],
+            [rows for rows in across if len(rows) > 1],
+            [rows for rows in conflicts if len(rows) > 1],
             [[names[row] for row in rows] for rows in plain],
             dataset.name not in PUBLISHED,
         )
@@ -202,12 +202,12 @@ class _Copies:
 
     def _faults(self) -> list[str]:
         lines = [
-            f"one image under two labels: {' and '.join(each[:2])}; correct one, or remove both"
-            for each in self.conflicts
+            f"one image under two labels: {' and '.join(ids[:2])}; correct one, or remove both"
+            for ids in self.conflicts
         ]
         return lines + [
-            f"the same content in two splits: {' and '.join(each[:2])}; remove one, or put both in one group"
-            for each in self.across
+            f"the same content in two splits: {' and '.join(ids[:2])}; remove one, or put both in one group"
+            for ids in self.across
         ]
 
 

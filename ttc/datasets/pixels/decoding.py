@@ -92,7 +92,7 @@ def _jpeg_square(image: Image, content: bytes, decoding: Decoding) -> Tensor:
         turned = orientation_of(image, xmp=decoding.edition > 1)
         pixels = turn(decode_jpeg(content, gray=decoding.channels == 1, accept_repaired=repaired), turned)
         return frame_tensor(torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1), size, decoding.framing)
-    scale = next(each for each in (8, 4, 2) if side // each >= SCALED_DECODING // 2 * size)
+    scale = next(factor for factor in (8, 4, 2) if side // factor >= SCALED_DECODING // 2 * size)
     pixels = decode_jpeg(content, gray=image.mode == "L", scale=scale, accept_repaired=repaired)
     return _framed(_image_of(turn(pixels, orientation_of(image)), decoding.channels), decoding)
 

@@ -26,9 +26,9 @@ def depth_of(image: Image) -> str:
     if image.mode in SIXTEEN_BIT_MODES:
         bits, signed = _tiff_type(image)
         return f"{'signed ' if signed else ''}{32 if bits > 16 else 16}-bit"
-    # Pillow decodes colours of 16 bits to their high byte; how the file has them stands in its plan of the decoding.
-    plans = [each[3] for each in getattr(image, "tile", [])]
-    names = [plan[0] if isinstance(plan, tuple) and plan else plan for plan in plans]
+    # Pillow decodes colours of 16 bits to their high byte; the parameters of the decoder tell how the file has them.
+    parameters = [tile[3] for tile in getattr(image, "tile", [])]
+    names = [modes[0] if isinstance(modes, tuple) and modes else modes for modes in parameters]
     return "16-bit" if any(isinstance(name, str) and ";16" in name for name in names) else EIGHT_BIT
 
 

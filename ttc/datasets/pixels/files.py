@@ -135,15 +135,15 @@ def orientation_of(image: Image, *, xmp: bool = True) -> int:
 
     try:
         if xmp:
-            found = image.getexif().get(ORIENTATION, 1)
+            orientation = image.getexif().get(ORIENTATION, 1)
         else:
             exif = pil.Exif()
             exif.load(image.info.get("exif", b""))
-            found = exif.get(ORIENTATION, 1)
+            orientation = exif.get(ORIENTATION, 1)
     except Exception as error:  # a damaged header of a sound image
         log.debug("EXIF is unreadable: %s", error)
         return 1
-    return found if isinstance(found, int) and 1 <= found <= 8 else 1
+    return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
 
 
 def turn(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:

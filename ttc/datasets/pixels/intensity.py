@@ -87,16 +87,16 @@ def range_of_set(images: Sequence[Samples]) -> tuple[float, float, float | None]
     The range is from the 0.5 % to the 99.5 % quantile of all values. Where it spans half of 8, 10, 12, 14 or 16 bits,
     or of [0, 1], it is widened to that depth: the image is then the same as if it had been saved with 8 bits.
     """
-    by_image = [thinned for each in images if len(thinned := _thinned(each.values))]
+    by_image = [thinned for image in images if len(thinned := _thinned(image.values))]
     if not by_image:
         return 0.0, 1.0, None
     values = np.concatenate(by_image)
-    low, high = (float(each) for each in np.quantile(values, QUANTILES))
+    low, high = (float(quantile) for quantile in np.quantile(values, QUANTILES))
     # What `to_bytes` will compare with the depth, with some room: no image of the sample may fail there.
-    largest = max(float(np.quantile(each, 1 - MOST_BEYOND / 2)) for each in by_image)
-    whole = all(each.values.dtype.kind in "iu" for each in images)
+    largest = max(float(np.quantile(thinned, 1 - MOST_BEYOND / 2)) for thinned in by_image)
+    whole = all(image.values.dtype.kind in "iu" for image in images)
     tops = ([] if whole else [1.0]) + [2.0**bits - 1 for bits in DEPTHS_BITS]
-    top = next((each for each in tops if largest <= each), None)
+    top = next((value for value in tops if largest <= value), None)
     if top is not None and low >= 0 and high - low >= FULL_SHARE * top:
         return 0.0, top, top
     if high <= low:

@@ -50,18 +50,18 @@ class Decoding:
 
     def __post_init__(self) -> None:
         """Refuse values that no data set gives: they come from a damaged checkpoint."""
-        given = (self.black, self.white, self.largest, *(self.dicom_window or ()))
-        numbers = [each for each in given if each is not None]
+        optional = (self.black, self.white, self.largest, *(self.dicom_window or ()))
+        numbers = [number for number in optional if number is not None]
         sound = (
-            all(type(each) is int and each > 0 for each in (self.size, self.channels, self.edition))
+            all(type(count) is int and count > 0 for count in (self.size, self.channels, self.edition))
             and self.channels in (1, 3)
             and self.edition <= EDITION
             and self.framing in FRAMINGS
-            and all(isinstance(each, int | float) and math.isfinite(each) for each in numbers)
+            and all(isinstance(number, int | float) and math.isfinite(number) for number in numbers)
             and (self.black is None) == (self.white is None)
             and (self.black is None or self.white is None or self.black < self.white)
             and (self.dicom_window is None or (len(self.dicom_window) == 2 and self.dicom_window[1] > 0))
-            and (self.depths is None or all(isinstance(each, str) for each in self.depths))
+            and (self.depths is None or all(isinstance(depth, str) for depth in self.depths))
         )
         if not sound:
             raise ValueError(f"no way to decode images: {self}")
@@ -102,8 +102,8 @@ class Preprocessing:
             and self.image_size > 0
             and isinstance(self.shown, int | float)
             and 0 < self.shown <= 1
-            and all(len(each) in (0, self.decoding.channels) for each in statistics)
-            and all(isinstance(value, int | float) and math.isfinite(value) for each in statistics for value in each)
+            and all(len(values) in (0, self.decoding.channels) for values in statistics)
+            and all(isinstance(value, int | float) and math.isfinite(value) for value in (*self.mean, *self.std))
             and all(value > 0 for value in self.std)
         )
         if not sound:
@@ -122,7 +122,7 @@ class Preprocessing:
         """
         try:
             decoding = Decoding(**_tuples(values["decoding"]))  # type: ignore[arg-type]  # checked by its own method
-            names = {each.name for each in fields(Preprocessing)} - {"decoding"}
+            names = {field.name for field in fields(Preprocessing)} - {"decoding"}
             return Preprocessing(decoding=decoding, **_tuples({name: values[name] for name in names}))  # type: ignore[arg-type]
         except (TypeError, KeyError, AttributeError, OverflowError) as error:
             raise ValueError(f"no way to prepare images ({type(error).__name__}: {error})") from None

@@ -24,14 +24,14 @@ Intensity = str | tuple[float, float]
 
 def headers_of(paths: Sequence[str], dicom_window: tuple[float, float] | None = None) -> list[Header | None]:
     """Look at files without decoding them; None where that fails: the decoder reports this file, or skips it."""
-    found: list[Header | None] = []
+    headers: list[Header | None] = []
     for path in paths:
         try:
-            found.append(read_header(path, dicom_window))
+            headers.append(read_header(path, dicom_window))
         except Exception as error:  # a broken header fails in any way
             log.debug("header of %s is unreadable: %s", path, error)
-            found.append(None)
-    return found
+            headers.append(None)
+    return headers
 
 
 def deep_samples(path: str, window: tuple[float, float] | None = None) -> Samples | None:

@@ -20,11 +20,11 @@ def read(settings: DatasetSettings) -> Source:
     """Read the digits; 500 test and 97 validation images are drawn, stratified by digit."""
     if settings.data_root is not None:
         raise ValueError(f"--data-root {settings.data_root}: digits ships with scikit-learn; leave the flag out")
-    found = find_spec("sklearn")
-    if found is None or found.origin is None:
+    package = find_spec("sklearn")
+    if package is None or package.origin is None:
         raise ValueError("--dataset digits ships with scikit-learn, which is not installed; pip install scikit-learn")
     # The file that load_digits reads, without the seconds that importing scikit-learn takes.
-    table = np.loadtxt(Path(found.origin).parent / "datasets" / "data" / "digits.csv.gz", delimiter=",")
+    table = np.loadtxt(Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz", delimiter=",")
     ink, digits = table[:, :-1].reshape(-1, 8, 8), table[:, -1].astype(int)
     return Source(
         ids=[f"digits/{row:04d}" for row in range(len(digits))],

@@ -81,14 +81,14 @@ def read(settings: DatasetSettings) -> Source:
     val = _equal_shares(rows, labels, "train", VAL_FRACTION, settings.seed)
     test = _equal_shares(rows, labels, "test", 1.0, TEST_SEED)
     splits = ["val" if row in val else split for row, (_, _, split) in enumerate(rows)]
-    kept = [row for row, split in enumerate(splits) if split != "test" or row in test]
+    used = [row for row, split in enumerate(splits) if split != "test" or row in test]
     return Source(
-        ids=[rows[row][0] for row in kept],
-        labels=[rows[row][1] for row in kept],
+        ids=[rows[row][0] for row in used],
+        labels=[rows[row][1] for row in used],
         classes=classes,
-        splits=[splits[row] for row in kept],
+        splits=[splits[row] for row in used],
         held_out={},
-        paths=[f"{root}/{rows[row][0]}" for row in kept],
+        paths=[f"{root}/{rows[row][0]}" for row in used],
         channels=CHANNELS,
     )
 
@@ -97,10 +97,10 @@ def _equal_shares(
     rows: Sequence[tuple[str, str, str]], labels: Sequence[int], split: str, fraction: float, seed: int
 ) -> set[int]:
     """Draw the same number of rows of each class from a split: a fraction of its smaller class there."""
-    members = [row for row, (_, _, each) in enumerate(rows) if each == split]
+    members = [row for row, (_, _, split_of_row) in enumerate(rows) if split_of_row == split]
     counts = Counter(labels[row] for row in members)
-    wanted = round(fraction * min(counts.values(), default=0))
-    left = dict.fromkeys(counts, wanted)
+    per_class = round(fraction * min(counts.values(), default=0))
+    left = dict.fromkeys(counts, per_class)
     drawn = set()
     for position in hash_order([rows[row][0] for row in members], seed, "split"):
         row = members[position]
@@ -113,17 +113,17 @@ def _equal_shares(
 def _folders(root: Path) -> tuple[Path, str]:
     """Return the root and the name of the training folder, which `--data-root` itself may name."""
     if root.name in TRAIN_FOLDERS and root.is_dir() and not any((root / name).is_dir() for name in TRAIN_FOLDERS):
-        root, found = root.parent, [root.name]
+        root, train_folders = root.parent, [root.name]
     else:
-        found = [name for name in TRAIN_FOLDERS if (root / name).is_dir()]
-    if not found:
+        train_folders = [name for name in TRAIN_FOLDERS if (root / name).is_dir()]
+    if not train_folders:
         raise ValueError(
             f"--data-root {root} has neither train nor train_mini; pass the folder in which train.tar.gz or "
             "train_mini.tar.gz was unpacked"
         )
     if not (root / TEST_FOLDER).is_dir():
         raise ValueError(f"--data-root {root} has no folder val, the official test set; unpack val.tar.gz there")
-    return root, found[0]
+    return root, train_folders[0]
 
 
 def _prefix_of(folder: str, prefixes: Sequence[str]) -> str | None:
@@ -131,7 +131,7 @@ def _prefix_of(folder: str, prefixes: Sequence[str]) -> str | None:
     number, _, taxon = folder.partition("_")
     if not number.isdigit():
         return None
-    matching = [each for each in prefixes if f"{taxon}_".casefold().startswith(f"{each}_".casefold())]
+    matching = [prefix for prefix in prefixes if f"{taxon}_".casefold().startswith(f"{prefix}_".casefold())]
     if len(matching) > 1:
         raise ValueError(f"--classes: the folder {folder} belongs to {matching[0]} and {matching[1]}; name one of them")
     return matching[0] if matching else None
@@ -147,15 +147,15 @@ def _list_files(root: Path, train: str, prefixes: Sequence[str], place: Path) ->
     folders: dict[str, int] = {}
     for part in (train, TEST_FOLDER):
         names = sorted(entry.name for entry in os.scandir(root / part) if entry.is_dir())
-        found = [(name, prefix) for name in names if (prefix := _prefix_of(name, prefixes)) is not None]
+        species = [(name, prefix) for name in names if (prefix := _prefix_of(name, prefixes)) is not None]
         for prefix in prefixes:
-            if not any(each == prefix for _, each in found):
+            if not any(prefix_of_name == prefix for _, prefix_of_name in species):
                 raise ValueError(_missing(root / part, prefix, names))
-        folders |= {f"{part}/{name}": (root / part / name).stat().st_mtime_ns for name, _ in found}
+        folders |= {f"{part}/{name}": (root / part / name).stat().st_mtime_ns for name, _ in species}
     # A folder's time changes when a file in it comes, goes or is renamed.
     fingerprint = hashlib.sha256(json.dumps(folders).encode()).hexdigest()
-    if (known := _kept(place, fingerprint)) is not None:
-        return known
+    if (stored := _stored(place, fingerprint)) is not None:
+        return stored
     listing = {folder: sorted(_images(root / folder)) for folder in folders}
     filled = {(part, _prefix_of(name, prefixes)) for part, _, name in (f.partition("/") for f in listing if listing[f])}
     for part in (train, TEST_FOLDER):
@@ -171,11 +171,11 @@ def _list_files(root: Path, train: str, prefixes: Sequence[str], place: Path) ->
     return listing
 
 
-def _kept(place: Path, fingerprint: str) -> Listing | None:
-    """Return the kept list, or None where there is none that fits."""
+def _stored(place: Path, fingerprint: str) -> Listing | None:
+    """Return the stored list, or None where there is none that fits."""
     try:
-        kept = json.loads(place.read_text(encoding="utf-8"))
-        return dict(kept["listing"]) if kept["fingerprint"] == fingerprint else None
+        stored = json.loads(place.read_text(encoding="utf-8"))
+        return dict(stored["listing"]) if stored["fingerprint"] == fingerprint else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -191,6 +191,6 @@ def _missing(folder: Path, prefix: str, names: Sequence[str]) -> str:
     depth = prefix.count("_") + 1
     taxa = {"_".join(name.split("_")[1 : depth + 1]) for name in names if name.split("_")[0].isdigit()}
     by_folded = {taxon.casefold(): taxon for taxon in taxa}
-    near = [by_folded[each] for each in difflib.get_close_matches(prefix.casefold(), by_folded, 3, 0.6)]
+    near = [by_folded[taxon] for taxon in difflib.get_close_matches(prefix.casefold(), by_folded, 3, 0.6)]
     hint = f"the nearest are {', '.join(near)}" if near else f"none of its {len(taxa)} taxa of that rank is alike"
     return f"--data-root: {folder} has no species of {prefix}; {hint}; unpack more, or name others with --classes"

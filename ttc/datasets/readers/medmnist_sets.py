@@ -52,13 +52,13 @@ def read(settings: DatasetSettings) -> Source:
 
 
 def _expected_md5(path: Path, published: str) -> str:
-    """Return the published md5, or that of a file of one's own in this format, if one lies beside it."""
-    own = path.with_name(f"{path.name}.md5")
-    if not own.is_file():
+    """Return the published md5, or for a file of the user's own the one in a file NAME.npz.md5 beside it."""
+    md5_file = path.with_name(f"{path.name}.md5")
+    if not md5_file.is_file():
         return published
-    words = own.read_text(errors="replace").split()
+    words = md5_file.read_text(errors="replace").split()
     if words[:1] != [published]:
-        log.warning("%s is not the published file, says %s beside it", path, own.name)
+        log.warning("%s is not the published file, says %s beside it", path, md5_file.name)
     return words[0] if words else "nothing"
 
 
@@ -78,17 +78,17 @@ def read_groups(table: Path, source: Source) -> list[str]:
     """Read the group of every sample from a CSV table with the columns split, row (from 0 in its split) and group."""
     columns = ("split", "row", "group")
     cells = read_table(table, "--data-root:", columns, "it needs the columns split, row and group")
-    name, known = source.ids[0].split("/", 1)[0], {}
+    name, group_of = source.ids[0].split("/", 1)[0], {}
     for number, (split, row, group) in enumerate(zip(*(cells.columns[column] for column in columns), strict=True)):
         place = f"{name}/{split}/{int(row):06d}" if row.isdecimal() else ""
-        if not place or place in known:
+        if not place or place in group_of:
             problem = f"row {row!r} is no whole number" if not place else f"row {row} of split {split!r} again"
             raise ValueError(f"{cells.where(number)}: {problem}; give each image one line")
-        known[place] = group
-    missing = [sample_id for sample_id in source.ids if not known.get(sample_id)]
+        group_of[place] = group
+    missing = [sample_id for sample_id in source.ids if not group_of.get(sample_id)]
     if missing:
         raise ValueError(f"{table} has no group for {len(missing)} images, the first is {missing[0]}; add them")
-    return [known[sample_id] for sample_id in source.ids]
+    return [group_of[sample_id] for sample_id in source.ids]
 
 
 def read_npz(path: Path, settings: DatasetSettings, names: Mapping[str, str]) -> Source:

@@ -60,16 +60,16 @@ def read(settings: DatasetSettings) -> Source:
     splits = hold_out(
         participants, targets, None, ["train"] * len(participants), HELD_OUT, settings.seed, settings.split_rule
     )
-    left = {place for place, _ in bad}
+    bad_ids = {sample_id for sample_id, _ in bad}
     ids = [f"ukbb-cardiac/{row:06d}" for row in range(len(participants))]
-    kept = [row for row, sample_id in enumerate(ids) if sample_id not in left]
+    sound = [row for row, sample_id in enumerate(ids) if sample_id not in bad_ids]
     return Source(
-        ids=[ids[row] for row in kept],
-        labels=[targets[row] for row in kept],
+        ids=[ids[row] for row in sound],
+        labels=[targets[row] for row in sound],
         classes=group_labels(LABELS, settings.classes, settings.positive_classes),
-        splits=[splits[row] for row in kept],
+        splits=[splits[row] for row in sound],
         held_out={},
-        pixels=pixels if not bad else pixels[kept],
+        pixels=pixels if not bad else pixels[sound],
         bad_images=bad,
     )
 
@@ -77,10 +77,10 @@ def read(settings: DatasetSettings) -> Source:
 def _only(root: Path, suffix: str) -> Path:
     if not root.is_dir():
         raise ValueError(f"--data-root {root} is no folder; pass the one with the .pt file and the label table")
-    found = sorted(path for path in root.iterdir() if path.suffix == suffix)
-    if len(found) != 1:
-        raise ValueError(f"--data-root {root} has {len(found)} {suffix} files; it must hold the one to read")
-    return found[0]
+    matching = sorted(path for path in root.iterdir() if path.suffix == suffix)
+    if len(matching) != 1:
+        raise ValueError(f"--data-root {root} has {len(matching)} {suffix} files; it must hold the one to read")
+    return matching[0]
 
 
 def _load(path: Path) -> Mapping[str, Tensor]:
@@ -117,7 +117,7 @@ def _convert(image: Tensor, out: NDArray[np.uint8]) -> str | None:
     if image.shape != SHAPE:
         return f"has the shape {' x '.join(map(str, image.shape))}, not 3 x 128 x 128"
     values = image.float()
-    low, high = (float(each) for each in values.aminmax())
+    low, high = (float(end) for end in values.aminmax())
     if not np.isfinite([low, high]).all():
         return "holds NaN or infinity"
     if low == high:
