@@ -42,8 +42,8 @@ VARIATIONS: dict[str, tuple[str, Words]] = {
 }
 
 
-def write_set(folder: Path, encoding: str) -> Path:
-    """Write 60 pictures of 24 x 18 px, a third of them rare, and their table."""
+def write_set(folder: Path, encoding: str, *, levels: int | None = None) -> Path:
+    """Write 60 pictures of 24 x 18 px, a third of them rare, and their table; of so many levels of grey, if given."""
     rows = ["path,label,split"]
     for number in range(60):
         random = np.random.default_rng(number)
@@ -51,6 +51,8 @@ def write_set(folder: Path, encoding: str) -> Path:
         picture = random.random((18, 24, channels)).squeeze() * 0.6
         rare = number % 3 == 0
         picture[5:12, 4:9] += 0.4 * rare
+        if levels is not None:
+            picture = (picture * (levels - 1)).round() / (levels - 1)
         path = save(picture, encoding, folder / f"{number:02d}")
         split = "val" if number % 5 == 1 else "test" if number % 5 == 2 else "train"
         rows.append(f"{path.name},{'rare' if rare else 'usual'},{split}")

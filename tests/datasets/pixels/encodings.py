@@ -91,6 +91,8 @@ def save(picture: NDArray[np.float64], name: str, path: Path) -> Path:
         photometric = name.split()[1]
         stored = 2**bits - 1 - values if photometric == "MONOCHROME1" else values
         write_dicom(path, stored.astype(values.dtype), bits=bits, photometric=photometric)
+    elif "gray-as-RGB" in name:
+        Image.fromarray(values).convert("RGB").save(path)
     elif "alpha" in name:
         path.write_bytes(png(np.stack([values, np.full_like(values, 65535)], axis=2)))
     elif "palette" in name:
