@@ -44,11 +44,12 @@ from ttc.evaluation.probe import (
     usual_probes,
 )
 from ttc.flags import settings
-from ttc.flags.heads import FITTED, refuse_idle_heads
+from ttc.flags.heads import FITTED, refuse_idle_heads, subgroup_cells
 from ttc.flags.parser import Parser
 from ttc.metrics.clinic.calibrators import check_calibration
 from ttc.models.layers import OUTPUTS, WithStages
 from ttc.models.pretrained import Pretrained, embed_shared, load_pretrained, own_classifier
+from ttc.results.clinic.report_card import save_pages
 from ttc.results.metric_tables import format_clinical, format_probes
 from ttc.run import ledger, runtime
 from ttc.run.checkpoint import contents, write_text
@@ -71,6 +72,7 @@ def build_parser() -> Parser:
     flags.add_heads(parser)
     flags.add_probe(parser)
     flags.add_clinical(parser)
+    flags.add_groups(parser)
     flags.add_evaluation_set(parser)
     flags.add_runtime(parser, precision=False)
     flags.add_evaluation_output(parser)
@@ -251,6 +253,9 @@ def main() -> int:
             num_workers=args.num_workers,
             calibration=args.calibration,
             decision_thresholds=args.decision_thresholds,
+            per_group=args.per_group,
+            group_label=args.group_label,
+            columns=subgroup_cells(args, run.dataset),
         )
         results = cross_validate(evaluation, args) if args.folds else evaluate(evaluation, splits, learned, args)
         if args.checkpoint is not None and module_digest(run.network) != before:
@@ -262,8 +267,7 @@ def main() -> int:
         write_text(folder.path / "predictions.csv", predictions.to_csv(index=False))
         save_pr_curves(folder.path / "tb", predictions, args.positive_class)
         save_calibration(folder.path / "tb", results)
-        description = run.description
-        names, positive = description.class_names, args.positive_class
+        description, names, positive = run.description, run.description.class_names, args.positive_class
         path, calibrators = folder.path / "heads.pt", evaluation.calibrators
         save_heads(path, evaluation.heads, names, positive, encoder_sha256=before, calibrators=calibrators)
         result = {
@@ -284,6 +288,7 @@ def main() -> int:
         result = ledger.complete(result, given.values)
         for line in format_probes(results, names[positive]) + format_clinical(results, args.deploy_prevalence or ()):
             log.info("%s", line)
+        save_pages(folder.path, result, description)
         folder.save_json("result.json", result)
         sys.stdout.write(json.dumps(result) + "\n")
     return 0

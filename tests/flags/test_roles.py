@@ -13,7 +13,7 @@ from ttc.run import ledger, roles
 from ttc.run.folder import differing
 from ttc.run.roles import Declared, Role
 
-SCRIPTS = ("pretrain", "finetune", "linear_eval", "compute_metrics")
+SCRIPTS = ("pretrain", "finetune", "linear_eval", "compute_metrics", "scripts.evaluate")
 
 
 def test_all_flags_of_the_scripts_are_known_to_what_compares_runs() -> None:

@@ -7,6 +7,7 @@ import torch
 from ttc.evaluation.probe import summarise
 from ttc.metrics.clinical import clinical_metrics
 from ttc.metrics.representation import representation_metrics
+from ttc.results.clinic.tables import site_rows
 from ttc.results.metric_tables import format_clinical, format_probes, format_table
 
 
@@ -81,7 +82,8 @@ def test_probes_stand_under_their_heads():
     sensitivity = found["operating_points"]["youden"]["sensitivity"]["value"]
     assert lines[youden + 2][32:48].strip().startswith(f"{100 * sensitivity:.1f} [")
     assert any("where 1 % are positive" in line for line in lines)
-    assert sum(line.startswith(("a  ", "b  ")) for line in lines) == 2
+    assert not any(line.startswith(("a  ", "b  ")) for line in lines)
+    assert "3 groups with fewer than 20 images of a class; median [quartiles] %:" in lines
     assert "intervals rest on 15 positives of 3 groups: rough" in lines
     heads = next(line for line in lines if line.split() == ["Brier", "log", "loss", "ECE", "intercept", "slope"])
     before, after = lines[lines.index(heads) + 1 :][:2]
@@ -98,4 +100,19 @@ def test_undefined_cells_and_many_groups():
     assert max(map(len, lines)) <= 100
     youden = next(number for number, line in enumerate(lines) if "Youden" in line)
     assert lines[youden + 2].split()[4:] == ["-"] * 4
-    assert lines[-1] == "and 20 smaller groups, see result.json"
+    assert lines[-2] == "30 groups with fewer than 20 images of a class; median [quartiles] %:"
+    assert lines[-1].startswith("  accuracy ")
+
+
+def test_a_table_by_group_is_for_sites():
+    rows = [
+        {"group": name, "n": n, "positives": positives, "accuracy": 0.01 * n, "sensitivity": None, "specificity": 0.5}
+        for name, n, positives in (("site", 60, 20), ("few", 60, 19), ("all", 60, 41), ("tiny", 4, 2), ("one", 8, 0))
+    ]
+    sites, spread = site_rows(rows)
+    assert [row["group"] for row in sites] == ["site"]
+    assert spread == [
+        "4 groups with fewer than 20 images of a class; median [quartiles] %:",
+        "  accuracy 34 [7, 60], specificity 50 [50, 50]",
+    ]
+    assert site_rows(rows[:1])[1] == []

@@ -178,6 +178,10 @@ def _splits(settings: DatasetSettings, source: Source, refuse_doubts: bool) -> l
     check_unique_ids(source.ids)
     if refuse_doubts and settings.split_rule > 1 and (doubts := two_spellings(settings, source)):
         raise ValueError(f"--data-root: {doubts[0]}")
+    if "train" not in source.splits:
+        raise ValueError(
+            f"--data-root {settings.data_root}: no row has split 'train'; add training rows or drop the column"
+        )
     # Drawn before classes are formed and files are verified, so that neither changes who is in the test set.
     return hold_out(
         source.ids,

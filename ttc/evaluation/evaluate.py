@@ -14,12 +14,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ttc.evaluation.elsewhere.measure import Protocol, Scored, per_group_metrics, subgroups
 from ttc.evaluation.heads import Predict, knn_classifier, train_paper_probe
 from ttc.evaluation.probabilities import classifier_prior, held_at
 from ttc.evaluation.probe import FittedProbe, fit_logistic, groups_of, prediction_table
 from ttc.metrics.classification import classification_metrics
 from ttc.metrics.clinic.calibrators import Calibrator, fit_calibrator, shares
-from ttc.metrics.clinical import DECISION_THRESHOLDS, clinical_metrics
+from ttc.metrics.clinical import DECISION_THRESHOLDS
 from ttc.models.pretrained import Pretrained
 
 if TYPE_CHECKING:
@@ -46,6 +47,9 @@ class Evaluation:
         num_workers: processes that decode image files.
         calibration: of `calibrators.METHODS`.
         decision_thresholds: see `clinical_metrics`.
+        per_group: "mean" or "max" evaluates one score per group too; None does not.
+        group_label: when a group is positive, "any" or "all".
+        columns: further columns, by name and dataset row, in whose parts predictions are measured.
         tables: predictions that are kept.
         heads: linear heads on the encoder whose predictions are kept.
         calibrators: of all heads whose predictions are kept, where validation could fit one.
@@ -63,6 +67,9 @@ class Evaluation:
     num_workers: int
     calibration: str = "auto"
     decision_thresholds: Sequence[float] = DECISION_THRESHOLDS
+    per_group: str | None = None
+    group_label: str = "any"
+    columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
     tables: list[pandas.DataFrame] = field(default_factory=list)
     heads: dict[str, FittedProbe] = field(default_factory=dict)
     calibrators: dict[str, Calibrator] = field(default_factory=dict)
@@ -174,19 +181,33 @@ class Evaluation:
 
         `made` is what a calibrator makes of the scores, at the shares of the rows' own classes.
         """
-        labels = self.run.dataset.labels
-        return clinical_metrics(
-            labels[rows].numpy(),
-            scores,
-            validation=None if val_scores is None else (labels[val].numpy(), val_scores),
-            calibrated=made,
-            groups=groups_of(self.run.dataset, rows),
-            positive_class=self.positive_class,
-            deploy_prevalence=self.deploy_prevalence,
-            decision_thresholds=self.decision_thresholds,
-            bootstrap=bootstrap,
-            seed=self.seed,
+        protocol = Protocol(
+            self.positive_class,
+            self.deploy_prevalence,
+            self.decision_thresholds,
+            bootstrap,
+            self.seed,
+            self.calibration,
+            self.per_group,
+            self.group_label,
         )
+        samples = self.scored(rows, scores)
+        validation = None if val_scores is None else self.scored(val, val_scores)
+        report = protocol.metrics(samples, validation, made, None)
+        if self.per_group is not None:
+            report["per_group"] = per_group_metrics(samples, validation, protocol)
+        if self.columns:
+            details = report["details"]
+            assert isinstance(details, dict)
+            columns = {name: [cells[row] for row in rows.tolist()] for name, cells in self.columns.items()}
+            threshold = details["thresholds"]["youden"] if "thresholds" in details else None
+            details["subgroups"] = subgroups(samples, made, columns, threshold, self.positive_class)
+        return report
+
+    def scored(self, rows: Tensor, scores: Probabilities) -> Scored:
+        """Return the scores [N, K] of some rows with their labels, groups and ids."""
+        dataset = self.run.dataset
+        return Scored(self.labels(rows), scores, groups_of(dataset, rows), [dataset.ids[row] for row in rows.tolist()])
 
     def keep(
         self, name: str, split: str, rows: Tensor, scores: Probabilities, made: Probabilities | None

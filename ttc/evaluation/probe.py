@@ -236,7 +236,10 @@ def summarise(draws: Sequence[Mapping[str, object]]) -> dict[str, object]:
     out: dict[str, object] = {"draws": len(draws)}
     for name, entry in draws[0].items():
         each = [draw[name] for draw in draws]
-        out[name] = entry if name == "details" else _summary(each)
+        if name == "per_group":
+            out[name] = summarise(each)  # type: ignore[arg-type]  # results themselves
+        else:
+            out[name] = entry if name == "details" else _summary(each)
     return out
 
 

@@ -19,7 +19,7 @@ What compares runs asks `ttc.run.roles`, so that nothing else has to know the fl
 from collections.abc import Callable
 from functools import partial
 
-from ttc.flags.data import add_augmentation, add_data, add_intensity
+from ttc.flags.data import add_augmentation, add_data, add_intensity, add_other_data
 from ttc.flags.encoder import add_layers
 from ttc.flags.evaluation import (
     add_checkpoint,
@@ -33,6 +33,7 @@ from ttc.flags.evaluation import (
     add_probe,
 )
 from ttc.flags.finetuning import add_finetuning, check_classes, complete_finetuning
+from ttc.flags.heads import add_groups, add_tested
 from ttc.flags.parser import Parser
 from ttc.flags.running import add_monitoring, add_output, add_runtime
 from ttc.flags.training import add_method, add_model, add_optimisation
@@ -48,6 +49,7 @@ __all__ = [
     "add_evaluation_output",
     "add_evaluation_set",
     "add_finetuning",
+    "add_groups",
     "add_heads",
     "add_intensity",
     "add_layers",
@@ -56,9 +58,11 @@ __all__ = [
     "add_model",
     "add_monitoring",
     "add_optimisation",
+    "add_other_data",
     "add_output",
     "add_probe",
     "add_runtime",
+    "add_tested",
     "check_classes",
     "complete_finetuning",
     "roles",
@@ -73,6 +77,7 @@ _GROUPS: tuple[Callable[[Parser], None], ...] = (
     add_evaluation_output,
     add_evaluation_set,
     add_finetuning,
+    add_groups,
     add_heads,
     add_layers,
     add_method,
@@ -80,9 +85,11 @@ _GROUPS: tuple[Callable[[Parser], None], ...] = (
     add_model,
     add_monitoring,
     add_optimisation,
+    add_other_data,
     add_output,
     add_probe,
     add_runtime,
+    add_tested,
 )
 """The groups of flags that the scripts which write a run choose from."""
 

@@ -237,3 +237,61 @@ def add_augmentation(parser: Parser) -> None:
         help="multiplies all colour augmentations of the preset, including grayscale; use 0 where grey values "
         "carry the diagnosis",
     )
+
+
+def add_other_data(parser: Parser) -> None:
+    """Add labelled data that are not those of the run."""
+    add = parser.add_argument_group("other data").add_argument
+    add(
+        "--dataset",
+        role=Role.GROUPED,
+        metavar="NAME",
+        help=f"kind of the other data: {', '.join(DATASETS)}; set it together with --checkpoint",
+    )
+    add(
+        "--data-root",
+        role=Role.WHERE,
+        metavar="PATH",
+        help="folder of the other data (for csv and arrays: the file itself); set it for data elsewhere",
+    )
+    add(
+        "--classes",
+        role=Role.GROUPED,
+        nargs="+",
+        metavar="LABELS",
+        help="one word per class: labels of the other data joined by commas; set it where they have more labels than "
+        "the run has classes",
+    )
+    add(
+        "--positive-classes",
+        role=Role.GROUPED,
+        metavar="LABELS",
+        help="labels of the other data, joined by commas, that form class 1; set it where the rest is class 0",
+    )
+    add(
+        "--class-map",
+        role=Role.GROUPED,
+        nargs="+",
+        metavar="A=B",
+        help="class A of the other data is class B of the run, or in none with A=; set it where names differ",
+    )
+    add(
+        "--split",
+        role=Role.RESULT,
+        metavar="NAME",
+        help="use only rows of this split; the default is all rows, whatever splits the other data name",
+    )
+    for kind in ("label", "path", "group", "split", "id"):
+        add(
+            f"--{kind}-column",
+            role=Role.RESULT,
+            metavar="NAME",
+            help=f"column of the {kind} in the table; set it if it is not called {kind}",
+        )
+    add(
+        "--on-bad-image",
+        role=Role.RESULT,
+        choices=("stop", "skip"),
+        default="stop",
+        help="what to do with an unreadable image: end, or leave it out; use skip when a few files are broken",
+    )

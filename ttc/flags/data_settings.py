@@ -117,3 +117,19 @@ def class_ratios(args: Namespace) -> tuple[float, ...] | None:
     grouped = args.classes or args.positive_classes or args.one_vs_rest
     untouched = args.dataset == "digits" and not grouped
     return (0.97, 0.03) if untouched else None
+
+
+def other_settings(args: Namespace) -> DatasetSettings:
+    """Return the data that the flags of `flags.add_other_data` ask for."""
+    return DatasetSettings(
+        name=args.dataset,
+        data_root=args.data_root,
+        classes=None if args.classes is None else tuple(map(split_words, args.classes)),
+        positive_classes=None if args.positive_classes is None else split_words(args.positive_classes),
+        on_bad_image=args.on_bad_image,
+        label_column=args.label_column,
+        path_column=args.path_column,
+        group_column=args.group_column,
+        split_column=args.split_column,
+        id_column=args.id_column,
+    )

@@ -1,14 +1,88 @@
-"""Contradictions between the flags of linear_eval.py."""
+"""What is evaluated beside single images, and contradictions between the flags of linear_eval.py."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
+from ttc.datasets import Dataset
+from ttc.datasets.other import columns_by_row
+from ttc.evaluation.embeddings import read_features
 from ttc.flags.parser import Namespace, Parser
+from ttc.metrics.clinic.per_group import LABELS, POOLS
 from ttc.models.layers import OUTPUTS
+from ttc.run.roles import Role
 
 FITTED = ("linear", "knn")
 """Heads that learn from samples; the others come with the checkpoint."""
+
+
+def add_tested(parser: Parser) -> None:
+    """Add the heads that scripts/evaluate.py tests, or features and scores in their place."""
+    add = parser.add_argument_group("what is tested").add_argument
+    add(
+        "--checkpoint",
+        role=Role.WHERE,
+        nargs="+",
+        metavar="FILE",
+        help="checkpoint of pretrain.py or finetune.py; name several to compare them in one table",
+    )
+    add(
+        "--head",
+        role=Role.RESULT,
+        nargs="+",
+        metavar="FILE|own",
+        help="heads of linear_eval.py, or own for the classifier in the checkpoint; set it if they are not in "
+        "RUN/linear_eval/heads.pt; one for all checkpoints, or one each",
+    )
+    add(
+        "--probe",
+        role=Role.RUN,
+        nargs="+",
+        metavar="NAME",
+        help="which of the heads; name several to compare them; the default is the first of all, fraction and minority",
+    )
+    add(
+        "--embeddings",
+        role=Role.WHERE,
+        metavar="FILE.npz",
+        help="features [N, F] and labels [N] of the other data; set it for heads on features that were made elsewhere",
+    )
+    add(
+        "--scores",
+        role=Role.WHERE,
+        metavar="FILE.csv",
+        help="table with id, label (0 or 1), score and perhaps group; set it for scores of any other model",
+    )
+
+
+def add_groups(parser: Parser) -> None:
+    """Add how samples of a patient count, and in which parts a split is measured."""
+    add = parser.add_argument_group("patients and subgroups").add_argument
+    add(
+        "--per-group",
+        role=Role.RESULT,
+        choices=POOLS,
+        help="evaluate one score per group (patient, breast, camera event) too, the mean or the largest of its images; "
+        "set it when decisions are made about groups",
+    )
+    add(
+        "--group-label",
+        role=Role.RESULT,
+        choices=LABELS,
+        default="any",
+        before="any",
+        help="when a group is positive: if any of its images is, or if all are; use all for findings that every image "
+        "shows",
+    )
+    add(
+        "--subgroup-columns",
+        role=Role.RESULT,
+        nargs="+",
+        metavar="NAME",
+        help="columns of the table, such as sex or site, in whose parts sensitivity, specificity, AUROC and "
+        "calibration are measured; set it to see whom the model serves worse",
+    )
 
 
 def refuse_idle_heads(parser: Parser, args: Namespace, sources: Mapping[str, str]) -> None:
@@ -43,3 +117,13 @@ def _refuse_on_features(parser: Parser, args: Namespace, sources: Mapping[str, s
         parser.refuse("--data-root names images, which --embeddings does not use; leave it out")
     if layers := sorted(set(args.layers) - set(OUTPUTS)):
         parser.refuse(f"--layers {layers[0]} needs the network of a checkpoint; --embeddings has {', '.join(OUTPUTS)}")
+
+
+def subgroup_cells(args: Namespace, dataset: Dataset) -> dict[str, list[str]]:
+    """Return the columns of --subgroup-columns by row of the data; none where it is not given."""
+    if not args.subgroup_columns:
+        return {}
+    if args.embeddings is not None:
+        file = read_features(Path(args.embeddings), "--embeddings")
+        return {name: file.column(name) for name in args.subgroup_columns}
+    return columns_by_row(dataset, args.subgroup_columns)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ttc.metrics.representation import RepresentationMetrics, Summary
+from ttc.results.clinic.tables import format_per_group, format_subgroups, site_rows
 
 _COLUMNS_PER_PART = 5
 _NAME_WIDTH = 13
@@ -164,9 +165,22 @@ def format_clinical(results: Results, prevalences: Sequence[float]) -> list[str]
     for section, probes in results.items():
         for probe, metrics in probes.items():
             details = metrics["details"]
-            if isinstance(details, Mapping) and details["groups"] is not None:
-                return [*lines, f"by group, {section} {probe}, first draw:", *_group_lines(details["groups"])]
+            if isinstance(details, Mapping):
+                title = f"{section} {probe}, first draw: "
+                patients = format_per_group(metrics.get("per_group"))
+                parts = [*_by_group(details["groups"], title), *format_subgroups(details.get("subgroups"))]
+                return [*lines, *patients, *parts]
     return lines
+
+
+def _by_group(groups: Sequence[Mapping[str, object]] | None, title: str) -> list[str]:
+    """Return a table of the groups that are sites, and a line about how metrics spread over the others."""
+    if groups is None:
+        return []
+    sites, spread = site_rows(groups)
+    if not sites:
+        return [f"{title.rstrip(', :')}:", *spread]
+    return [f"{title}by group:", *_group_lines(sites), *spread]
 
 
 def _units(results: Results) -> str:

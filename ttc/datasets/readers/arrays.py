@@ -57,6 +57,8 @@ def read(settings: DatasetSettings) -> Source:
 def _name_of(settings: DatasetSettings, kind: str, stored: set[str]) -> str | None:
     """Return the name of an array: the one that a flag gives, or the singular or plural of what it holds."""
     given: str | None = getattr(settings, f"{kind}_column")
+    if given == "":  # splits that are another study's
+        return None
     return given or next((name for name in (kind, f"{kind}s") if name in stored), None)
 
 

@@ -32,8 +32,6 @@ def read(settings: DatasetSettings) -> Source:
     refuse_all_missing(paths, table.place)
     ids = columns.get("id") or (columns["path"] if settings.split_rule == 1 else ids_of(columns["path"]))
     splits = _splits(table, columns["split"]) if "split" in columns else ["train"] * len(ids)
-    if "train" not in splits:
-        raise ValueError(f"{table.place}: no row has split 'train'; add training rows or drop the column")
     labels = sorted_labels(set(columns["label"]))
     classes = group_labels({label: label for label in labels}, settings.classes, settings.positive_classes)
     order = sorted(range(len(ids)), key=ids.__getitem__)
@@ -80,6 +78,8 @@ def _columns(path: Path, settings: DatasetSettings) -> tuple[Table, dict[str, li
         raise ValueError(f"{table.place} has no rows; list one image per line")
     columns = {}
     for kind, name in names.items():
+        if chosen[kind] == "":  # its splits are another study's
+            continue
         if kind in NEEDED or chosen[kind] or any(table.columns.get(name, ())):
             columns[kind] = table.filled(name)
     return table, columns

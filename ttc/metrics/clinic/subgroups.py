@@ -1,18 +1,21 @@
-"""Metrics of each group (site, device, patient) of a split.
+"""Metrics of each group (site, device, patient) of a split, and of each value of another column.
 
-Shape suffixes: N samples, K classes, G samples of a group.
+Shape suffixes: N samples, K classes, G samples of a group, S samples of a subgroup.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ttc.metrics import intervals
+from ttc.metrics.calibration import intercept_and_slope
 from ttc.metrics.clinic.auroc import auroc
 from ttc.metrics.clinic.operating_points import reached
-from ttc.metrics.intervals import Floats, Ints
+from ttc.metrics.clinic.proportions import proportion
+from ttc.metrics.intervals import Estimate, Floats, Ints
 
 
 def group_rows(
@@ -50,3 +53,76 @@ def group_rows(
                 row[name] = intervals.estimate(float(decided[name][0]), None)["value"]
         rows.append(row)
     return rows
+
+
+def subgroup_table(
+    positive_N: NDArray[np.bool_],
+    scores_N: Floats,
+    probabilities_N: Floats | None,
+    values: Sequence[str],
+    threshold: float | None,
+    groups: Sequence[str] | None = None,
+) -> dict[str, object]:
+    """Measure the parts of a split that have one value of a column, such as one sex, site or age band.
+
+    Args:
+        positive_N: [N] whether a sample is positive.
+        scores_N: [N] scores.
+        probabilities_N: [N] calibrated probabilities of the positive class, or None.
+        values: [N] the value of each sample; empty ones form a part "(empty)".
+        threshold: that validation chose, for sensitivity and specificity.
+        groups: [N] patient or site of each sample, which intervals then take as independent.
+
+    Returns:
+        - "rows": a row per value, the largest first: "value", "n", "positives", "groups" (their number, or None), and
+          the estimates "auroc", "sensitivity", "specificity", "intercept" (of the calibration, 0 is ideal), and
+          "mean_probability" and "prevalence" (numbers, or None);
+        - "gaps": per estimate the largest difference between two rows, "value", with the names "highest" and "lowest";
+          None where fewer than two rows define it.
+    """
+    names_N = np.asarray([value or "(empty)" for value in values])
+    groups_N = intervals.numbered(groups, len(scores_N))
+    parts, sizes = np.unique(names_N, return_counts=True)
+    rows: list[dict[str, object]] = []
+    for number in np.argsort(-sizes, kind="stable").tolist():
+        inside_N = names_N == parts[number]
+        positive_S, scores_S = positive_N[inside_N], scores_N[inside_N]
+        groups_S = None if groups_N is None else np.unique(groups_N[inside_N], return_inverse=True)[1].reshape(-1)
+        made_S = None if probabilities_N is None else probabilities_N[inside_N]
+        called_S = None if threshold is None else scores_S >= threshold
+        missing: Estimate = {"value": None, "low": None, "high": None}
+        fit = {"intercept": missing}
+        if made_S is not None and positive_S.any() and not positive_S.all():
+            both_S2 = np.stack([1.0 - made_S, made_S], axis=1)
+            fit = intercept_and_slope(positive_S.astype(np.int64), both_S2, groups_S)
+        rows.append(
+            {
+                "value": str(parts[number]),
+                "n": len(scores_S),
+                "positives": int(positive_S.sum()),
+                "groups": None if groups_S is None else int(groups_S.max()) + 1,
+                "auroc": auroc(positive_S, scores_S, groups_S),
+                "sensitivity": missing if called_S is None else _share(called_S, positive_S, groups_S),
+                "specificity": missing if called_S is None else _share(~called_S, ~positive_S, groups_S),
+                "intercept": fit["intercept"],
+                "mean_probability": None if made_S is None else float(made_S.mean()),
+                "prevalence": float(positive_S.mean()),
+            }
+        )
+    return {"rows": rows, "gaps": {name: _gap(rows, name) for name in SUBGROUP_ESTIMATES}}
+
+
+SUBGROUP_ESTIMATES = ("auroc", "sensitivity", "specificity", "intercept")
+"""What is compared between subgroups."""
+
+
+def _share(hits_N: NDArray[np.bool_], among_N: NDArray[np.bool_], groups_N: Ints | None) -> Estimate:
+    return proportion(hits_N[among_N], None if groups_N is None else groups_N[among_N])
+
+
+def _gap(rows: Sequence[Mapping[str, object]], name: str) -> dict[str, object] | None:
+    defined = [(row[name]["value"], row["value"]) for row in rows if row[name]["value"] is not None]  # type: ignore[index]  # estimates
+    if len(defined) < 2:
+        return None
+    ordered = sorted(defined, key=lambda each: each[0])
+    return {"value": ordered[-1][0] - ordered[0][0], "highest": ordered[-1][1], "lowest": ordered[0][1]}

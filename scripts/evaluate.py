@@ -1,0 +1,231 @@
+"""Test frozen heads on other data: another hospital, another forest, another year.
+
+python scripts/evaluate.py --checkpoint runs/NAME/checkpoints/last.pt --dataset csv --data-root OTHER.csv
+python scripts/evaluate.py --checkpoint runs/NAME/finetune/checkpoints/best.pt --head own --dataset csv --data-root ...
+python scripts/evaluate.py --head runs/NAME/linear_eval/heads.pt --embeddings OTHER.npz
+python scripts/evaluate.py --scores FILE.csv                 columns id, label (0 or 1), score, perhaps group; no model
+
+Thresholds and calibrators are those that the run's validation chose. Beside the external numbers stand those of the
+run's own test split, their difference with the interval of independent samples, and what a new intercept alone would
+mend (recalibration in the large, fitted on the external labels and named so). Several checkpoints, heads or probes
+make one table.
+
+Writes result.json, predictions.csv, report_card.md and figures to RUN/external/NAME, and the result to standard output.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np
+import pandas
+
+from ttc import flags
+from ttc.evaluation.elsewhere.frozen import OUTSIDE, FrozenHead, read_scores
+from ttc.evaluation.elsewhere.heads import frozen_heads
+from ttc.evaluation.elsewhere.measure import Protocol, Scored, evaluate_elsewhere, subgroups
+from ttc.evaluation.probabilities import check_prevalences, columns
+from ttc.flags import data_settings, settings
+from ttc.flags.parser import Parser
+from ttc.results.clinic.figures import draw_clinical
+from ttc.results.clinic.report_card import report_card
+from ttc.results.clinic.tables import format_external
+from ttc.run import ledger, runtime
+from ttc.run.checkpoint import write_text
+from ttc.run.folder import RunFolder
+from ttc.run.log import log, start_logging
+
+
+def build_parser() -> Parser:
+    """Describe the command line."""
+    parser = Parser(
+        "Test frozen heads on other data.",
+        "python scripts/evaluate.py --checkpoint runs/a/checkpoints/last.pt --dataset csv --data-root OTHER.csv",
+        writes_run=True,
+    )
+    flags.add_tested(parser)
+    flags.add_other_data(parser)
+    flags.add_groups(parser)
+    flags.add_clinical(parser)
+    flags.add_runtime(parser, precision=False)
+    flags.add_evaluation_output(parser)
+    return parser
+
+
+def refuse_idle(parser: Parser, args: argparse.Namespace) -> None:
+    """End with exit code 2 unless it is clear what is tested on what."""
+    ways = [args.scores, args.embeddings, args.dataset]
+    if sum(way is not None for way in ways) != 1:
+        parser.refuse("give one of --dataset (with --checkpoint), --embeddings (with --head) and --scores")
+    if args.dataset is not None and args.checkpoint is None:
+        parser.refuse("--dataset needs --checkpoint, whose network reads the images")
+    if args.embeddings is not None and (args.head is None or args.checkpoint is not None):
+        parser.refuse("--embeddings needs --head, and takes no --checkpoint")
+    if args.scores is not None and (args.head or args.checkpoint or args.probe):
+        parser.refuse("--scores takes no --checkpoint, --head or --probe")
+
+
+def output_folder(args: argparse.Namespace) -> Path:
+    """Return where the result goes: the flag, or a folder named after the other data."""
+    if args.output is not None:
+        return Path(args.output)
+    if args.scores is not None:
+        return Path(args.scores).with_suffix("") / "external"
+    if args.embeddings is not None:
+        return Path(args.head[0]).parent.parent / "external" / Path(args.embeddings).stem
+    name = args.dataset if args.data_root is None else Path(args.data_root).stem
+    return settings.run_of(args.checkpoint[0]) / "external" / name
+
+
+def digest_of_inputs(args: argparse.Namespace) -> str:
+    """Return the sha256 of all files that are named: an evaluation is another one when one of them has changed."""
+    paths = [*(args.checkpoint or ()), *(args.head or ()), args.embeddings, args.scores, args.data_root]
+    found = [
+        settings.file_digest(path) if Path(path).is_file() else path for path in paths if path not in (None, "own")
+    ]
+    return hashlib.sha256("\n".join(found).encode()).hexdigest()
+
+
+def class_map(words: list[str] | None) -> dict[str, str]:
+    """Read --class-map."""
+    pairs = [word.rpartition("=") for word in words or ()]
+    if wrong := [word for word, (_, mark, _) in zip(words or (), pairs, strict=True) if not mark]:
+        raise ValueError(f"--class-map {wrong[0]}: write OTHER=NAME, the class of the other data first")
+    return {first: second for first, _, second in pairs}
+
+
+def scored(
+    args: argparse.Namespace,
+) -> tuple[list[tuple[FrozenHead, Scored]], list[str], int, dict[str, list[str]]]:
+    """Return every head with its scores, the names of the classes, the positive class and the subgroup columns."""
+    if args.scores is not None:
+        samples, further = read_scores(Path(args.scores), args.subgroup_columns or ())
+        return [(OUTSIDE, samples)], ["0", "1"], 1, further
+    device = runtime.pick_device(args.device)
+    wanted = data_settings.other_settings(args) if args.dataset is not None else None
+    heads = frozen_heads(args.checkpoint, args.head, args.probe, args.embeddings, device)
+    positive = {head.positive_class for head, _ in heads}
+    names = heads[0][0].class_names
+    if len(positive) > 1 or any(head.class_names != names for head, _ in heads):
+        raise ValueError("--checkpoint: the heads have other classes or another positive class; test them separately")
+    chosen = positive.pop() if args.positive_class is None else args.positive_class
+    pairs, further = [], {}
+    for head, encode in heads:
+        samples, further = encode(
+            wanted, class_map(args.class_map), args.split, args.subgroup_columns or (), args.num_workers
+        )
+        pairs.append((replace(head, positive_class=chosen), samples))
+    return pairs, names, chosen, further
+
+
+def predictions(name: str, samples: Scored, made: np.ndarray | None, positive: int) -> pandas.DataFrame:
+    """Return the predictions of a head by sample, in the form of linear_eval.py."""
+    empty = np.full_like(samples.scores_NK, np.nan)
+    return pandas.DataFrame(
+        {
+            "id": samples.ids,
+            "label": samples.labels_N,
+            **columns("score", samples.scores_NK, positive),
+            **columns("probability", empty if made is None else made, positive),
+            "split": "test",
+            "group": samples.groups or "",
+            "probe": name,
+        }
+    )
+
+
+def measure(
+    args: argparse.Namespace, folder: Path, pairs: list[tuple[FrozenHead, Scored]], names: list[str], positive: int,
+    further: dict[str, list[str]],
+) -> tuple[dict[str, object], list[pandas.DataFrame]]:  # fmt: skip
+    """Evaluate every head; return the entries of the result and the predictions."""
+    protocol = Protocol(
+        positive, args.deploy_prevalence or (), args.decision_thresholds, args.bootstrap, args.seed,
+        args.calibration, args.per_group, args.group_label,
+    )  # fmt: skip
+    probes: dict[str, dict[str, object]] = {"external": {}, "internal": {}, "difference": {}}
+    facts, tables = {}, []
+    for head, samples in pairs:
+        held = head.held((args.deploy_prevalence or [None])[0])
+        shares, stated = (None, "none") if held is None else held
+        made = None if head.calibrator is None else head.calibrator(samples.scores_NK, shares)
+        parts = evaluate_elsewhere(samples, head.kept, head.calibrator, shares, protocol)
+        details = parts["external"]["details"]
+        assert isinstance(details, dict)
+        threshold = details.get("thresholds", {}).get("youden")
+        details["subgroups"] = subgroups(samples, made, further, threshold, positive)
+        for section, metrics in parts.items():
+            if metrics:
+                probes[section][head.name] = metrics
+        facts[head.name] = {
+            "source": head.source,
+            "probe": head.probe,
+            "encoder_sha256": head.encoder_sha256,
+            "calibrator": None if head.calibrator is None else head.calibrator.kind,
+            "probabilities_hold_at": None if shares is None else list(shares),
+            "prevalence_of": stated,
+        }
+        tables.append(predictions(head.name, samples, made, positive))
+        draw_clinical(folder, head.name if len(pairs) > 1 else "", samples, head.kept.get("test"), parts, positive)
+    return {"heads": facts, "probes": {name: entry for name, entry in probes.items() if entry}}, tables
+
+
+def main() -> int:
+    """Read, score, measure, compare."""
+    # 1. parse
+    parser = build_parser()
+    given = parser.parse(sys.argv[1:])
+    args = given.namespace()
+    refuse_idle(parser, args)
+    start_logging(main=True)
+
+    # 2. folder
+    folder = RunFolder(output_folder(args))
+    identity = {**given.values, "input_sha256": digest_of_inputs(args)}
+    if folder.claim(identity):
+        log.info("%s holds the finished result of this command; nothing to do", folder.path)
+        sys.stdout.write(folder.result_text())
+        return 0
+
+    # 3. scores
+    pairs, names, positive, further = scored(args)
+    check_prevalences(args.deploy_prevalence, len(names))
+    samples = pairs[0][1]
+    log.info("%d samples, %d of class %s", len(samples.ids), int((samples.labels_N == positive).sum()), names[positive])
+
+    # 4. measures
+    entries, tables = measure(args, folder.path, pairs, names, positive, further)
+    description = pairs[0][0].description
+    result = {
+        "kind": "external",
+        "dataset": args.dataset or "embeddings" if args.scores is None else "scores",
+        "method": None if description is None else description.method,
+        "seed": args.seed,
+        "split": None,
+        "class_names": names,
+        "positive_class": positive,
+        "test_samples": len(samples.ids),
+        **entries,
+    }
+
+    # 5. result
+    folder.save_arguments(identity, {**given.sources, "input_sha256": "content of the files"}, {})
+    write_text(folder.path / "predictions.csv", pandas.concat(tables).to_csv(index=False))
+    result = ledger.complete(result, given.values)
+    for line in format_external(result):
+        log.info("%s", line)
+    write_text(folder.path / "report_card.md", report_card(result, description))
+    folder.save_json("result.json", result)
+    sys.stdout.write(json.dumps(result) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    runtime.run(main)

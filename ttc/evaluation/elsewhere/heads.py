@@ -1,0 +1,198 @@
+"""Heads with all that was frozen in them, and the scores that they give samples of another place.
+
+Legend: N samples, F features, K classes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from ttc.datasets import DatasetSettings
+from ttc.datasets.other import read_other
+from ttc.evaluation.elsewhere.frozen import FrozenHead, on_features
+from ttc.evaluation.elsewhere.measure import Scored, read_scored
+from ttc.evaluation.heads import Heads, load_heads
+from ttc.evaluation.new_images import encode
+from ttc.evaluation.probabilities import NO_CALIBRATOR
+from ttc.evaluation.probe import module_digest
+from ttc.metrics.clinic.calibrators import Calibrator
+from ttc.models.description import Description
+from ttc.models.networks import PretrainNetwork
+from ttc.models.pretrained import build_stored, class_probabilities, load_network
+from ttc.run import checkpoint
+
+log = logging.getLogger("ttc")
+
+
+Apply = Callable[..., tuple[Scored, dict[str, list[str]]]]
+"""From (settings, class_map, split, columns, num_workers) to scores and further columns."""
+
+
+def frozen_heads(
+    checkpoints: Sequence[str] | None,
+    heads: Sequence[str] | None,
+    probes: Sequence[str] | None,
+    embeddings: str | None,
+    device: torch.device,
+) -> list[tuple[FrozenHead, Apply]]:
+    """Return all heads that are to be tested, each with what applies it.
+
+    Args:
+        checkpoints: whose networks read the images; None with features.
+        heads: files of heads, or "own"; None for RUN/linear_eval/heads.pt.
+        probes: names of the heads; None for the first of all, fraction and minority.
+        embeddings: file of features, or None.
+        device: of the networks.
+
+    Raises:
+        ValueError: files that are missing or do not belong together.
+    """
+    found: list[tuple[FrozenHead, Apply]] = []
+    if embeddings is not None:
+        for file in map(Path, heads or ()):
+            for frozen in _choose(_load(file, "its features"), probes, file):
+                found.append((frozen, partial(on_features, frozen, Path(embeddings))))
+        return _named_apart(found)
+    checkpoints = list(checkpoints or ())
+    wanted = list(heads or [None])  # type: ignore[list-item]  # None stands for the default
+    if len(checkpoints) > 1 and len(wanted) not in (1, len(checkpoints)):
+        raise ValueError(
+            f"--head names {len(wanted)} for {len(checkpoints)} checkpoints; name one for all, or one each"
+        )
+    pairs = (
+        [(each, head) for each in checkpoints for head in wanted]
+        if len(checkpoints) == 1 or len(wanted) == 1
+        else (list(zip(checkpoints, wanted, strict=True)))
+    )
+    for path, head in pairs:
+        network, description, state = load_network(path, device)
+        for frozen in _of_checkpoint(path, head, probes, network, description, state):
+            found.append((frozen, partial(_on_images, frozen, network, description)))
+    return _named_apart(found)
+
+
+def _named_apart(found: list[tuple[FrozenHead, Apply]]) -> list[tuple[FrozenHead, Apply]]:
+    """Put the run before the name of a head where names would be the same."""
+    names = [head.name for head, _ in found]
+    if len(set(names)) == len(names):
+        return found
+    renamed: list[tuple[FrozenHead, Apply]] = []
+    for head, apply in found:
+        run = Path(head.source).resolve().parent.parent
+        name = f"{run.name} {head.probe}"
+        changed = replace(head, name=name)
+        renamed.append((changed, partial(apply.func, changed, *apply.args[1:])))  # type: ignore[attr-defined]  # a partial
+    if len({head.name for head, _ in renamed}) < len(renamed):
+        raise ValueError("--checkpoint: two of the runs have the same name and head; test them separately")
+    return renamed
+
+
+def _load(path: Path, remedy: object) -> Heads:
+    if not path.is_file():
+        raise ValueError(f"--head {path} is missing; run linear_eval.py on {remedy}, or use --head own")
+    return load_heads(path)
+
+
+def _of_checkpoint(
+    path: str,
+    head: str | None,
+    probes: Sequence[str] | None,
+    network: PretrainNetwork,
+    description: Description,
+    state: checkpoint.State,
+) -> list[FrozenHead]:
+    parent = Path(path).resolve().parent
+    run = parent.parent if parent.name == "checkpoints" else parent
+    if head != "own":
+        file = Path(head) if head is not None else run / "linear_eval" / "heads.pt"
+        stored = _load(file, path)
+        if stored.encoder_sha256 != module_digest(network) or stored.class_names != description.class_names:
+            raise ValueError(f"--head {file} belongs to another encoder; run linear_eval.py on {path}")
+        return [replace(each, description=description) for each in _choose(stored, probes, file)]
+    with checkpoint.contents(Path(path)):
+        objective = build_stored(network, description, state["objective"])
+        kept = state.get("extra", {}).get("calibrator")
+    width = torch.zeros(1, network.feature_dim, device=next(network.parameters()).device)
+    if objective.classifier(width) is None:
+        raise ValueError(f"--head own: --method {description.method} trains no classifier; leave --head out")
+    digest, heads = module_digest(network), run / "linear_eval" / "heads.pt"
+    calibrator, folder = (Calibrator.of(kept), run) if isinstance(kept, dict) else (None, run)
+    if calibrator is None and heads.is_file() and (stored := load_heads(heads)).encoder_sha256 == digest:
+        calibrator, folder = stored.calibrators.get("own"), heads.parent
+    positive = 1 if description.minority_class is None else description.minority_class
+    return [
+        FrozenHead(
+            "own",
+            path,
+            "own",
+            partial(class_probabilities, objective),
+            _told(calibrator, path),
+            read_scored(folder / "predictions.csv", "own", positive),
+            description.class_names,
+            positive,
+            description,
+            digest,
+        )
+    ]
+
+
+def _choose(stored: Heads, probes: Sequence[str] | None, path: Path) -> list[FrozenHead]:
+    """Return the wanted heads of a file with what lies beside it."""
+    usual = next((name for name in ("all", "fraction", "minority") if name in stored.heads), None)
+    names = list(probes) if probes else [usual] if usual else []
+    if missing := [name for name in names if name not in stored.heads]:
+        raise ValueError(f"--probe {missing[0]}: --head {path} has {', '.join(stored.heads) or 'none'}")
+    if not names:
+        raise ValueError(f"--head {path} has the probes {', '.join(stored.heads) or 'none'}; choose with --probe")
+    return [
+        FrozenHead(
+            name,
+            str(path),
+            name,
+            stored.heads[name],
+            _told(stored.calibrators.get(name), str(path)),
+            read_scored(path.with_name("predictions.csv"), name, stored.positive_class),
+            stored.class_names,
+            stored.positive_class,
+            None,
+            stored.encoder_sha256,
+        )
+        for name in names
+    ]
+
+
+def _told(calibrator: Calibrator | None, source: str) -> Calibrator | None:
+    if calibrator is None:
+        log.warning(NO_CALIBRATOR, source, "evaluate the run again in a new folder")
+    return calibrator
+
+
+def _on_images(
+    head: FrozenHead,
+    network: PretrainNetwork,
+    description: Description,
+    settings: DatasetSettings,
+    class_map: Mapping[str, str],
+    split: str | None,
+    columns: Sequence[str],
+    num_workers: int,
+) -> tuple[Scored, dict[str, list[str]]]:
+    """Score the images of another source."""
+    other = read_other(
+        settings,
+        head.class_names,
+        class_map=class_map,
+        run=description.dataset_settings(),
+        split=split,
+        decoding=description.preprocessing.decoding,
+        columns=columns,
+    )
+    features, _ = encode(network, description, other.images, num_workers)
+    samples = Scored(other.labels, head.scores(features), other.groups, other.ids)
+    return samples, dict(other.columns)

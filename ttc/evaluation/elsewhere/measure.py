@@ -1,0 +1,276 @@
+"""A head on other data: frozen thresholds and calibrator there, the run's own test beside it, and the difference.
+
+Shape suffixes: N samples, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ttc.evaluation.predictions import read_predictions_table
+from ttc.metrics import calibration
+from ttc.metrics.clinic.calibrators import Calibrator, fit_calibrator, shares
+from ttc.metrics.clinic.independent import difference, recalibrate_in_the_large
+from ttc.metrics.clinic.per_group import pool_groups
+from ttc.metrics.clinic.subgroups import subgroup_table
+from ttc.metrics.clinical import clinical_metrics
+from ttc.metrics.intervals import Estimate, bootstrap, estimate, numbered
+
+if TYPE_CHECKING:
+    import pandas
+
+Floats = NDArray[np.float64]
+
+COMPARED = (
+    "auroc",
+    "auprc",
+    "balanced_accuracy",
+    "operating_points/youden/sensitivity",
+    "operating_points/youden/specificity",
+    "operating_points/youden/ppv",
+    "operating_points/youden/npv",
+    "brier",
+    "calibration/after/brier",
+    "calibration/after/intercept",
+    "calibration/after/slope",
+)
+"""What is put side by side, as paths into the metrics."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Scores of labelled samples.
+
+    Attributes:
+        labels_N: [N] classes.
+        scores_NK: [N, K] raw class probabilities of a head.
+        groups: of each sample, or None.
+        ids: of each sample.
+    """
+
+    labels_N: NDArray[np.int64]
+    scores_NK: Floats
+    groups: list[str] | None
+    ids: list[str]
+
+    def per_group(self, pool: str, group_label: str, positive_class: int) -> Scored:
+        """Return one score per group."""
+        if self.groups is None:
+            raise ValueError("--per-group needs groups, the data have none; name their column with --group-column")
+        labels_G, scores_GK, names = pool_groups(
+            self.labels_N, self.scores_NK, self.groups, pool, group_label, positive_class
+        )
+        return Scored(labels_G, scores_GK, None, names)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How samples are evaluated.
+
+    Attributes:
+        positive_class: the class that the metrics are about.
+        deploy_prevalence: shares of the positive class for which predictive values are given too.
+        decision_thresholds: see `clinical_metrics`.
+        bootstrap: draws.
+        seed: of the draws.
+        calibration: method for scores per group, whose calibrator is fitted anew on validation.
+        per_group: "mean", "max" or None.
+        group_label: "any" or "all".
+    """
+
+    positive_class: int
+    deploy_prevalence: Sequence[float]
+    decision_thresholds: Sequence[float]
+    bootstrap: int
+    seed: int
+    calibration: str = "auto"
+    per_group: str | None = None
+    group_label: str = "any"
+
+    def metrics(
+        self, samples: Scored, validation: Scored | None, made_NK: Floats | None, held: Sequence[float] | None
+    ) -> dict[str, object]:
+        """Return all metrics of samples, at the thresholds that validation chooses."""
+        return clinical_metrics(
+            samples.labels_N,
+            samples.scores_NK,
+            validation=None if validation is None else (validation.labels_N, validation.scores_NK),
+            calibrated=made_NK,
+            calibrated_at=held,
+            groups=samples.groups,
+            positive_class=self.positive_class,
+            deploy_prevalence=self.deploy_prevalence,
+            decision_thresholds=self.decision_thresholds,
+            bootstrap=self.bootstrap,
+            seed=self.seed,
+        )
+
+
+def read_scored(path: Path, probe: str, positive_class: int, within: Path | None = None) -> dict[str, Scored]:
+    """Read the predictions of a probe in a predictions.csv: split -> scores; empty where there are none."""
+    table = read_predictions_table(path, within) if path.is_file() else None
+    if table is None or "probe" not in table:
+        return {}
+    chosen = table[table["probe"] == probe]
+    return {str(split): _scored(rows, positive_class) for split, rows in chosen.groupby("split", sort=False)}
+
+
+def _scored(rows: pandas.DataFrame, positive_class: int) -> Scored:
+    if "score" in rows:
+        positive_N = np.minimum(rows["score"].to_numpy(np.float64), 1.0)
+        scores_NK = np.empty((len(rows), 2))
+        scores_NK[:, positive_class], scores_NK[:, 1 - positive_class] = positive_N, 1.0 - positive_N
+    else:
+        names = sorted((name for name in rows if name.startswith("score_")), key=lambda name: int(name[6:]))
+        scores_NK = rows[names].to_numpy(np.float64)
+    groups = rows["group"].tolist() if "group" in rows else []
+    return Scored(rows["label"].to_numpy(np.int64), scores_NK, groups if any(groups) else None, rows["id"].tolist())
+
+
+def evaluate_elsewhere(
+    other: Scored,
+    kept: Mapping[str, Scored],
+    calibrator: Calibrator | None,
+    held: Sequence[float] | None,
+    protocol: Protocol,
+) -> dict[str, dict[str, object]]:
+    """Evaluate a frozen head on other data, and on the run's own test split beside it.
+
+    Args:
+        other: the other data.
+        kept: split -> scores of the run, "val" and "test"; either may be missing.
+        calibrator: frozen in the head, or None.
+        held: share of each class at which the frozen probabilities are stated; None for those of validation.
+        protocol: how.
+
+    Returns:
+        "external", "internal" (or empty) and "difference" (external minus internal, of independent samples, by path;
+        empty without internal). "external" holds, beside the metrics, "calibration/in_the_large": what new intercepts,
+        fitted on these very labels, would give; and "per_group", if asked for.
+    """
+    classes = other.scores_NK.shape[1]
+    stated = None if calibrator is None else tuple(held or calibrator.prevalence)
+    made_NK = None if calibrator is None else calibrator(other.scores_NK, stated)
+    validation, test = kept.get("val"), kept.get("test")
+    external = protocol.metrics(other, validation, made_NK, stated)
+    _add_in_the_large(external, other, made_NK, protocol)
+    internal: dict[str, object] = {}
+    if test is not None:
+        own = shares(test.labels_N, classes)
+        internal_held = own if all(own) else None
+        made_test = None if calibrator is None else calibrator(test.scores_NK, internal_held)
+        internal = protocol.metrics(test, validation, made_test, internal_held if calibrator is not None else None)
+    if protocol.per_group is not None:
+        external["per_group"] = per_group_metrics(other, validation, protocol, calibrator is not None)
+        if test is not None and test.groups is not None:
+            internal["per_group"] = per_group_metrics(test, validation, protocol, calibrator is not None)
+    return {"external": external, "internal": internal, "difference": _differences(external, internal)}
+
+
+def per_group_metrics(
+    samples: Scored, validation: Scored | None, protocol: Protocol, calibrated: bool = True
+) -> dict[str, object]:
+    """Return all metrics of one score per group; thresholds and calibrator are chosen on validation's groups.
+
+    Args:
+        samples: with groups.
+        validation: None, or without groups, leaves thresholds and calibrator out.
+        protocol: with `per_group`.
+        calibrated: whether a calibrator is wanted.
+    """
+    assert protocol.per_group is not None
+    words = (protocol.per_group, protocol.group_label, protocol.positive_class)
+    pooled = samples.per_group(*words)
+    known = None if validation is None or validation.groups is None else validation.per_group(*words)
+    fitted, made_GK, held = None, None, None
+    if calibrated and known is not None:
+        fitted = fit_calibrator(known.labels_N, known.scores_NK, _usable(protocol.calibration))
+    if fitted is not None:
+        own = shares(pooled.labels_N, pooled.scores_NK.shape[1])
+        held = own if all(own) else fitted.prevalence
+        made_GK = fitted(pooled.scores_NK, held)
+    found = protocol.metrics(pooled, known, made_GK, held)
+    return {**found, "pool": protocol.per_group, "group_label": protocol.group_label}
+
+
+def _usable(method: str) -> str:
+    """Return the method; groups are too few for isotonic regression."""
+    return "auto" if method == "isotonic" else method
+
+
+def _add_in_the_large(external: dict[str, object], other: Scored, made_NK: Floats | None, protocol: Protocol) -> None:
+    """Put what a new intercept would give beside the frozen calibration."""
+    mended_NK = None if made_NK is None else recalibrate_in_the_large(other.labels_N, made_NK)
+    labels_N = other.labels_N
+    groups_N = numbered(other.groups, len(labels_N))
+    parts = external["calibration"]
+    details = external["details"]
+    assert isinstance(parts, dict)
+    assert isinstance(details, dict)
+    details["reliability_in_the_large"] = None if mended_NK is None else calibration.reliability(labels_N, mended_NK)
+    if mended_NK is None:
+        parts["in_the_large"] = None
+        return
+    measure = calibration.calibration_statistics(labels_N, mended_NK)
+    draws = bootstrap(measure, labels_N, protocol.bootstrap, protocol.seed, groups_N)
+    values = measure(np.ones((1, len(labels_N))))
+    found: dict[str, Estimate] = {
+        name: estimate(float(value[0]), None if name == "ece" else draws.get(name)) for name, value in values.items()
+    }
+    if mended_NK.shape[1] == 2 and protocol.positive_class == 0:
+        labels_N, mended_NK = 1 - labels_N, mended_NK[:, ::-1]
+    parts["in_the_large"] = {**found, **calibration.intercept_and_slope(labels_N, mended_NK, groups_N)}
+
+
+def _differences(external: Mapping[str, object], internal: Mapping[str, object]) -> dict[str, object]:
+    """Return external minus internal for all of COMPARED that both have."""
+    out: dict[str, object] = {}
+    for path in COMPARED if internal else ():
+        here, there = at_path(internal, path), at_path(external, path)
+        if here is not None and there is not None:
+            *folders, name = path.split("/")
+            inner: dict[str, object] = out
+            for folder in folders:
+                inner = inner.setdefault(folder, {})  # type: ignore[assignment]  # folders hold dicts only
+            inner[name] = difference(there, here)
+    return out
+
+
+def at_path(metrics: Mapping[str, object], path: str) -> Estimate | None:
+    """Return the estimate that a path such as "calibration/after/slope" leads to, or None."""
+    entry: object = metrics
+    for step in path.split("/"):
+        entry = entry.get(step) if isinstance(entry, Mapping) else None
+    if not isinstance(entry, Mapping):
+        return None
+    value = entry.get("value", entry.get("mean"))
+    return {"value": value, "low": entry.get("low"), "high": entry.get("high")}
+
+
+def subgroups(
+    samples: Scored,
+    made_NK: Floats | None,
+    columns: Mapping[str, Sequence[str]],
+    threshold: float | None,
+    positive_class: int,
+) -> dict[str, object]:
+    """Return `subgroup_table` of every column, for two classes."""
+    if columns and samples.scores_NK.shape[1] != 2:
+        raise ValueError("--subgroup-columns is for two classes; group them with --classes, or leave it out")
+    return {
+        name: subgroup_table(
+            samples.labels_N == positive_class,
+            samples.scores_NK[:, positive_class],
+            None if made_NK is None else made_NK[:, positive_class],
+            values,
+            threshold,
+            samples.groups,
+        )
+        for name, values in columns.items()
+    }

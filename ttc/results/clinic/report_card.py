@@ -1,0 +1,215 @@
+"""The report card of a result: the items of TRIPOD+AI that it can answer, and those that it cannot.
+
+Source: Collins et al., "TRIPOD+AI statement: updated guidance for reporting clinical prediction models that use
+regression or machine learning methods", BMJ 385 (2024), checklist of 27 items.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from ttc.evaluation.elsewhere.measure import at_path
+from ttc.models.description import Description
+from ttc.results.clinic.figures import draw_summary
+from ttc.run.checkpoint import write_text
+from ttc.run.escape import markdown
+
+UNANSWERED = (
+    ("1, 2", "title and abstract"),
+    ("3a-c, 4", "background, intended use and objectives"),
+    ("5b, 6a-c", "dates, setting, eligibility and treatments of the participants"),
+    ("8b, 8c", "who judged the outcome, and whether blinded to the images"),
+    ("10", "how the study size was decided"),
+    ("17, 18a-d, 19", "ethics, funding, protocol, registration, involvement of patients"),
+    ("25, 26, 27a-c", "interpretation, limitations, use in practice"),
+)
+"""Items that need a person."""
+
+
+def report_card(result: Mapping[str, object], description: Description | None) -> str:
+    """Fill the sheet from a result.
+
+    Args:
+        result: of linear_eval.py, finetune.py or scripts/evaluate.py, complete with its record.
+        description: of the run; None where only features or scores are known.
+
+    Returns:
+        Markdown: a table of items, and what has to be written by hand.
+    """
+    lines = [
+        f"# Report card: {markdown(str(result['kind']))} on {markdown(str(result['dataset']))}",
+        "",
+        "Items of TRIPOD+AI (BMJ 2024) that this result answers; it is no complete report.",
+        "",
+        "| item | what | answer |",
+        "|---|---|---|",
+    ]
+    for section, probe, metrics in _classifiers(result):
+        title = f"{section} {probe}"
+        lines += [
+            f"| {item} | {what} | {answer} |" for item, what, answer in _items(result, title, metrics, description)
+        ]
+        break
+    others = [f"{section} {probe}" for section, probe, _ in _classifiers(result)][1:]
+    if others:
+        lines += ["", f"The same result holds {len(others)} more: {markdown(', '.join(others[:12]))}; see result.json."]
+    lines += ["", "## What it cannot answer", ""]
+    lines += [f"* {item}: {what}" for item, what in (*UNANSWERED, *_missing(result, description))]
+    return "\n".join([*lines, ""])
+
+
+def save_pages(folder: Path, result: Mapping[str, object], description: Description | None) -> None:
+    """Write report_card.md, and the figures of every classifier of the result's first section."""
+    write_text(folder / "report_card.md", report_card(result, description))
+    first = next((section for section, _, _ in _classifiers(result)), None)
+    for section, probe, metrics in _classifiers(result):
+        if section == first:
+            draw_summary(folder, f"{probe}-", metrics)
+
+
+def _classifiers(result: Mapping[str, object]) -> Iterator[tuple[str, str, Mapping[str, object]]]:
+    """Yield section, probe and metrics; of external results the external ones."""
+    probes = result.get("probes")
+    for section, entries in probes.items() if isinstance(probes, Mapping) else ():
+        if result["kind"] == "external" and section != "external":
+            continue
+        for probe, metrics in entries.items():
+            yield section, probe, metrics
+
+
+def _number(metrics: Mapping[str, object], path: str, digits: int = 3) -> str:
+    found = at_path(metrics, path)
+    if found is None or found["value"] is None:
+        return "not defined"
+    text = f"{found['value']:.{digits}f}"
+    if found["low"] is None or found["high"] is None:
+        return f"{text} (no interval)"
+    return f"{text} [{found['low']:.{digits}f}, {found['high']:.{digits}f}]"
+
+
+def _part(metrics: Mapping[str, object], name: str) -> Mapping[str, object]:
+    entry = metrics.get(name)
+    return entry if isinstance(entry, Mapping) else {}
+
+
+def _items(
+    result: Mapping[str, object], title: str, metrics: Mapping[str, object], description: Description | None
+) -> Iterator[tuple[str, str, str]]:
+    names, positive = result["class_names"], result["positive_class"]
+    assert isinstance(names, list)
+    assert isinstance(positive, int)
+    basis, details = _part(metrics, "intervals"), _part(metrics, "details")
+    yield "5a", "source of the data", markdown(f"{result['dataset']}; classes {', '.join(names)}")
+    if description is not None:
+        encoder = description.encoder
+        yield (
+            "7, 9a",
+            "predictors and their preparation",
+            markdown(
+                f"images of {encoder['image_size']} px, {encoder['channels']} channels, normalised by the training data"
+            ),
+        )
+        yield "12c", "type of model", markdown(f"{encoder['name']}, {description.method}; {title}")
+    yield "8a", "outcome", markdown(f"class {names[positive]}")
+    yield "12d, 13", "class imbalance and the recalibration after it", _imbalance(result, metrics, description)
+    yield "12e", "measures of performance", "discrimination, calibration and net benefit with 95 % intervals, see 23a"
+    yield "14, 23a", "fairness: performance in subgroups", _subgroups(details)
+    yield "15", "output and threshold", _threshold(details)
+    yield "16", "training against evaluation data", _separation(result)
+    yield "20a", "participants and events", markdown(f"{metrics.get('n')} samples; {basis.get('rests_on', 'not told')}")
+    yield "23a", "discrimination", f"AUROC {_number(metrics, 'auroc')}, AUPRC {_number(metrics, 'auprc')}"
+    after = "calibration/after"
+    yield (
+        "23a",
+        "calibration",
+        (
+            f"intercept {_number(metrics, f'{after}/intercept', 2)}, slope {_number(metrics, f'{after}/slope', 2)}, "
+            f"Brier {_number(metrics, f'{after}/brier')} (before: {_number(metrics, 'calibration/before/brier')})"
+        ),
+    )
+    yield "23a", "clinical utility", _utility(metrics)
+    if (patients := _part(metrics, "per_group")) != {}:
+        yield (
+            "23a",
+            "per patient",
+            (f"AUROC {_number(patients, 'auroc')}; {markdown(str(_part(patients, 'intervals').get('rests_on')))}"),
+        )
+    if "in_the_large" in _part(metrics, "calibration"):
+        yield (
+            "24",
+            "updating",
+            (
+                f"recalibration in the large would give Brier {_number(metrics, 'calibration/in_the_large/brier')}; "
+                "the frozen model was not updated"
+            ),
+        )
+    record = _part(result, "record")
+    git = _part(record, "git")
+    yield "18e, 18f", "code", markdown(f"commit {git.get('commit') or 'unknown'}, versions in result.json")
+
+
+def _imbalance(result: Mapping[str, object], metrics: Mapping[str, object], description: Description | None) -> str:
+    parts = []
+    if description is not None:
+        total = sum(description.class_counts)
+        shares = ", ".join(
+            f"{name} {100 * count / total:.3g} %"
+            for name, count in zip(description.class_names, description.class_counts, strict=True)
+        )
+        parts.append(f"training: {shares}")
+    calibrator = metrics.get("calibrator")
+    heads = result.get("heads")
+    kind = calibrator.get("kind") if isinstance(calibrator, Mapping) else None
+    if isinstance(heads, Mapping) and heads:
+        first = next(iter(heads.values()))
+        kind = first.get("calibrator")
+    parts.append(f"scores recalibrated on validation: {kind}" if kind else "scores were not recalibrated")
+    return markdown("; ".join(parts))
+
+
+def _subgroups(details: Mapping[str, object]) -> str:
+    tables = details.get("subgroups")
+    if not isinstance(tables, Mapping) or not tables:
+        return "not measured; name columns with --subgroup-columns"
+    words = []
+    for name, table in tables.items():
+        gaps = [f"{metric} {gap['value']:.3f}" for metric, gap in table["gaps"].items() if gap is not None]
+        words.append(f"{name} ({len(table['rows'])} parts): largest gaps {', '.join(gaps) or 'not defined'}")
+    return markdown("; ".join(words))
+
+
+def _threshold(details: Mapping[str, object]) -> str:
+    thresholds = details.get("thresholds")
+    if not isinstance(thresholds, Mapping):
+        return "the most probable class"
+    if thresholds.get("youden") is None:
+        return "score, threshold 0.5: there were no validation scores to choose one on"
+    return (
+        f"score and calibrated probability; threshold {thresholds['youden']:.4g} of the score, the largest sensitivity "
+        "+ specificity on validation; others in result.json"
+    )
+
+
+def _separation(result: Mapping[str, object]) -> str:
+    if result["kind"] == "external":
+        return "other data than the run's; thresholds and calibrators frozen by the run's validation split"
+    return "splits by group where there are groups; validation chose, the test split was used once"
+
+
+def _utility(metrics: Mapping[str, object]) -> str:
+    own = _part(_part(metrics, "net_benefit"), "own")
+    words = [
+        f"at {limit}: {_number(own, f'{limit}/model')} (treat all {entry['treat_all']:.3f})"
+        for limit, entry in own.items()
+        if isinstance(entry, Mapping) and isinstance(entry.get("treat_all"), float)
+    ]
+    return "net benefit " + "; ".join(words) if words else "not measured: it needs calibrated probabilities"
+
+
+def _missing(result: Mapping[str, object], description: Description | None) -> Iterator[tuple[str, str]]:
+    if result["kind"] != "external":
+        yield "16, 23b", "performance in other places: scripts/evaluate.py"
+    if description is None:
+        yield "5a, 7, 9, 12, 21, 22", "the training of the model, of which only scores or features are known"
+    yield "11", "missing data: images that could not be read are listed in the log only"
