@@ -39,6 +39,7 @@ from ttc.evaluation.probe import (
     evaluation_rows,
     groups_of,
     module_digest,
+    paper_probes,
     probe_rows,
     summarise,
     usual_probes,
@@ -225,7 +226,7 @@ def main() -> int:
     if args.folds is None:
         check_calibration(args.calibration, run.dataset.labels[splits["val"]].numpy(), len(run.description.class_names))
     if not args.probes and args.folds is None:
-        usual = ["fraction"] if args.protocol == "paper" else PROBES
+        usual = paper_probes(run.dataset) if args.protocol == "paper" else PROBES
         args.probes = usual_probes(run.dataset, usual, fraction=args.probe_fraction)
 
     # 5. features

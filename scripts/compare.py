@@ -1,9 +1,10 @@
 """Compare two runs on the same test samples: python scripts/compare.py RUN_A RUN_B.
 
 Reads the two predictions.csv (of linear_eval.py or finetune.py), matches the samples by id, and tests the difference
-A - B: AUROC by DeLong's paired test and by the paired stratified bootstrap, balanced accuracy by the bootstrap. Both
-runs are seen on the same draws. Where samples share a group (patient, site), groups are taken as independent. Of more
-than two classes, one is tested against the rest. Prints a table and one line of JSON; `--output FILE` writes the JSON.
+A - B: AUROC by DeLong's paired test, AUROC and balanced accuracy by the exchange test, with intervals of the paired
+stratified bootstrap. Both runs are seen on the same draws. Where samples share a group (patient, site), groups are
+taken as independent. Of more than two classes, one is tested against the rest. Prints a table and one line of JSON;
+`--output FILE` writes the JSON.
 """
 
 from __future__ import annotations
@@ -195,6 +196,8 @@ def as_text(runs: list[Predictions], result: dict[str, Any]) -> str:
         for method in ("delong", "bootstrap"):
             if (test := result[name].get(method)) is None:
                 continue
+            if method == "bootstrap":
+                test = {**test, **result[name]["exchange"]}
             low, high, p = test["low"], test["high"], test["p"]
             shown = "-" if p is None else "<0.0001" if p < 1e-4 else f"{p:.4f}"
             interval = "-" if low is None else f"[{100 * low:.1f}, {100 * high:.1f}]"
@@ -202,7 +205,8 @@ def as_text(runs: list[Predictions], result: dict[str, Any]) -> str:
                 f"{title + ', ' + method:<28}{100 * result[name]['first']:>9.1f}{100 * result[name]['second']:>9.1f}"
                 f"{100 * result[name]['difference']:>9.1f}{interval:>20}{shown:>10}"
             )
-    return "\n".join([*lines, "percent; p is two-sided and not corrected for several comparisons"])
+    lines.append("percent; p is two-sided, not corrected for several comparisons; beside bootstrap: exchange test")
+    return "\n".join(lines)
 
 
 def main() -> int:

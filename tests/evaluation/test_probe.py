@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import logging
+from types import SimpleNamespace
 
 import pytest
 
 from ttc.datasets import DatasetSettings, load_dataset
-from ttc.evaluation.probe import PROBES, usual_probes
+from ttc.evaluation.probe import PROBES, paper_probes, usual_probes
 
 
 def test_probes_of_few_images_are_left_out_and_named(caplog: pytest.LogCaptureFixture) -> None:
@@ -19,3 +20,13 @@ def test_probes_of_few_images_are_left_out_and_named(caplog: pytest.LogCaptureFi
     assert usual_probes(dataset, ["fraction"], fraction=0.01) == ["all"]
     earlier = load_dataset(DatasetSettings("digits", class_ratios=(0.97, 0.03), split_rule=1))
     assert usual_probes(earlier, PROBES, fraction=0.01) == list(PROBES)
+
+
+@pytest.mark.parametrize(
+    ("name", "rule", "expected"),
+    [("digits", 2, "fraction"), ("inat21", 2, "fraction"), ("breastmnist", 2, "all"), ("fracatlas", 2, "all"),
+     ("breastmnist", 1, "fraction")],
+)  # fmt: skip
+def test_the_papers_protocol_leaves_sets_whole_that_the_paper_does(name: str, rule: int, expected: str) -> None:
+    settings = DatasetSettings(name, split_rule=rule)
+    assert paper_probes(SimpleNamespace(settings=settings)) == [expected]  # type: ignore[arg-type]  # all it looks at

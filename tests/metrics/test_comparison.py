@@ -43,7 +43,8 @@ def test_equal_runs_do_not_differ():
     found = compare_scores(positive, [scores, scores], [scores > 0.5] * 2, bootstrap=100)
     for name in ("auroc", "balanced_accuracy"):
         assert found[name]["difference"] == 0
-        assert found[name]["bootstrap"] == {"low": 0.0, "high": 0.0, "p": 1.0}
+        assert found[name]["bootstrap"] == {"low": 0.0, "high": 0.0}
+        assert found[name]["exchange"] == {"p": 1.0}
     assert found["auroc"]["delong"]["p"] is None
 
 
@@ -53,18 +54,41 @@ def test_order_of_the_runs_only_changes_the_sign():
     other = compare_scores(positive, [second, first], [second > 0.5, first > 0.5], bootstrap=400)
     for name in ("auroc", "balanced_accuracy"):
         assert other[name]["difference"] == -one[name]["difference"]
-        assert other[name]["bootstrap"]["p"] == one[name]["bootstrap"]["p"]
+        assert other[name]["exchange"]["p"] == one[name]["exchange"]["p"]
         assert other[name]["bootstrap"]["low"] == pytest.approx(-one[name]["bootstrap"]["high"], abs=1e-12)
-    assert one["auroc"]["bootstrap"]["p"] < 0.05
+    assert one["auroc"]["exchange"]["p"] < 0.05
     assert one["auroc"]["delong"]["p"] < 0.05
 
 
 def test_both_tests_keep_their_level():
     """120 pairs of equally good scores, seeds 0 to 119: about 5 % may look different (binomial 99.9 %: at most 15)."""
-    alarms = {"delong": 0, "bootstrap": 0}
+    alarms = {"delong": 0, "exchange": 0}
     for seed in range(120):
         positive, scores = sample(seed, n=90)
         found = compare_scores(positive, scores, [each > 0.5 for each in scores], bootstrap=400, seed=seed)["auroc"]
         for name in alarms:
             alarms[name] += found[name]["p"] < 0.05
     assert max(alarms.values()) <= 15, alarms
+
+
+def test_exchange_equals_all_swaps_of_a_small_set():
+    """Eight samples have 256 swaps, of which the test draws some: its p-value is near the share among all of them."""
+    generator = np.random.default_rng(3)
+    positive = np.arange(8) < 3
+    scores = [generator.normal(2.0 * positive, 1.0), generator.normal(0.3 * positive, 1.0)]
+    decisions = [each > 0.5 for each in scores]
+    ranks = [np.argsort(np.argsort(each)) for each in scores]
+
+    def differences(swaps):
+        first, second = (np.where(swaps, ranks[1 - k], ranks[k]) for k in (0, 1))
+        calls = [np.where(swaps, decisions[1 - k], decisions[k]) for k in (0, 1)]
+        return (
+            sk.roc_auc_score(positive, first) - sk.roc_auc_score(positive, second),
+            sk.balanced_accuracy_score(positive, calls[0]) - sk.balanced_accuracy_score(positive, calls[1]),
+        )
+
+    every = np.abs([differences(np.array(list(f"{number:08b}")) == "1") for number in range(256)])
+    expected = (every >= np.abs(differences(np.zeros(8, bool))) - 1e-9).mean(axis=0)
+    found = compare_scores(positive, scores, decisions, bootstrap=4000)
+    for name, share in zip(("auroc", "balanced_accuracy"), expected, strict=True):
+        assert found[name]["exchange"]["p"] == pytest.approx(share, abs=0.03), name

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from ttc.evaluation.elsewhere.measure import Protocol, Scored, per_group_metrics, subgroups
 from ttc.evaluation.heads import Predict, knn_classifier, train_paper_probe
+from ttc.evaluation.predictions import prediction_table
 from ttc.evaluation.probabilities import classifier_prior, held_at
-from ttc.evaluation.probe import FittedProbe, fit_logistic, groups_of, prediction_table
+from ttc.evaluation.probe import FittedProbe, fit_logistic, groups_of
 from ttc.metrics.classification import classification_metrics
 from ttc.metrics.clinic.calibrators import Calibrator, fit_calibrator, shares
 from ttc.metrics.clinical import DECISION_THRESHOLDS

@@ -11,8 +11,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
+from ttc.datasets import Dataset
 from ttc.datasets.table import SPLITS
+from ttc.evaluation.probabilities import columns as columns_of
+from ttc.evaluation.probe import groups_of
 from ttc.run.readers import Source, numbers, read_table, wholes
 
 if TYPE_CHECKING:
@@ -82,3 +86,39 @@ def read_predictions(
     groups = rows["group"].tolist() if "group" in table else []
     labels_N = (rows["label"] == positive_class).to_numpy(np.int64)
     return Predictions(labels_N, rows["score"].to_numpy(np.float64), groups if any(groups) else None)
+
+
+def prediction_table(
+    dataset: Dataset,
+    probe: str,
+    split: str,
+    rows: Tensor,
+    scores: NDArray[np.float64],
+    positive_class: int,
+    probabilities: NDArray[np.float64] | None = None,
+) -> pandas.DataFrame:
+    """Return the predictions of one split by sample id.
+
+    Args:
+        dataset: the data.
+        probe: name of the probe.
+        split: name of the split.
+        rows: [N] int64.
+        scores: [N, K] class probabilities.
+        positive_class: whose probability is the score; K > 2 classes have one score column each.
+        probabilities: [N, K] what a calibrator makes of the scores; None leaves their columns empty.
+    """
+    import pandas
+
+    made = np.full_like(scores, np.nan) if probabilities is None else probabilities
+    return pandas.DataFrame(
+        {
+            "id": [dataset.ids[row] for row in rows.tolist()],
+            "label": dataset.labels[rows].numpy(),
+            **columns_of("score", scores, positive_class),
+            **columns_of("probability", made, positive_class),
+            "split": split,
+            "group": groups_of(dataset, rows) or "",
+            "probe": probe,
+        }
+    )

@@ -11,7 +11,6 @@ import statistics
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,10 +19,7 @@ from torch import Tensor, nn
 
 from ttc.datasets import Dataset
 from ttc.datasets.imbalance import hash_order
-from ttc.evaluation.probabilities import columns
-
-if TYPE_CHECKING:
-    import pandas
+from ttc.datasets.registry import MEDMNIST_NAMES
 
 log = logging.getLogger("ttc")
 
@@ -70,6 +66,16 @@ def usual_probes(dataset: Dataset, probes: Sequence[str], *, fraction: float) ->
                 ", and --probe-fraction for more" if probe == "fraction" else "",
             )
     return [probe for probe in probes if shares.get(probe, fewest) >= fewest] or ["all"]
+
+
+def paper_probes(dataset: Dataset) -> list[str]:
+    """Return what the paper's protocol learns from: a fraction of the pool, or all images of sets that it leaves whole.
+
+    A run of an earlier version is evaluated as it was.
+    """
+    settings = dataset.settings
+    whole = settings.name == "fracatlas" or settings.name in MEDMNIST_NAMES
+    return ["all"] if whole and settings.split_rule > 1 else ["fraction"]
 
 
 def _share(dataset: Dataset, probe: str, fraction: float) -> tuple[Tensor, int]:
@@ -259,39 +265,3 @@ def _summary(each: list[object]) -> object:
 def groups_of(dataset: Dataset, rows: Tensor) -> list[str] | None:
     """Return the group of each row, or None where the data have no groups."""
     return None if dataset.groups is None else [dataset.groups[row] for row in rows.tolist()]
-
-
-def prediction_table(
-    dataset: Dataset,
-    probe: str,
-    split: str,
-    rows: Tensor,
-    scores: NDArray[np.float64],
-    positive_class: int,
-    probabilities: NDArray[np.float64] | None = None,
-) -> pandas.DataFrame:
-    """Return the predictions of one split by sample id.
-
-    Args:
-        dataset: the data.
-        probe: name of the probe.
-        split: name of the split.
-        rows: [N] int64.
-        scores: [N, K] class probabilities.
-        positive_class: whose probability is the score; K > 2 classes have one score column each.
-        probabilities: [N, K] what a calibrator makes of the scores; None leaves their columns empty.
-    """
-    import pandas
-
-    made = np.full_like(scores, np.nan) if probabilities is None else probabilities
-    return pandas.DataFrame(
-        {
-            "id": [dataset.ids[row] for row in rows.tolist()],
-            "label": dataset.labels[rows].numpy(),
-            **columns("score", scores, positive_class),
-            **columns("probability", made, positive_class),
-            "split": split,
-            "group": groups_of(dataset, rows) or "",
-            "probe": probe,
-        }
-    )

@@ -118,7 +118,8 @@ def add_probe(parser: Parser) -> None:
         nargs="+",
         choices=PROBES,
         help="training samples of the probe: all, as many per class as the minority has, or a balanced fraction of"
-        " the pool; choose one to save time; the default is all three, and fraction with --protocol paper",
+        " the pool; choose one to save time; the default is all three, and fraction with --protocol paper (all for "
+        "sets that the paper takes whole)",
     )
     add(
         "--probe-fraction",

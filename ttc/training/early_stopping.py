@@ -14,8 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ttc.evaluation.predictions import prediction_table
 from ttc.evaluation.probabilities import classifier_prior, held_at
-from ttc.evaluation.probe import evaluation_rows, groups_of, module_digest, prediction_table, summarise
+from ttc.evaluation.probe import evaluation_rows, groups_of, module_digest, summarise
 from ttc.metrics.classification import classification_metrics
 from ttc.metrics.clinic.calibrators import Calibrator, fit_calibrator
 from ttc.metrics.clinical import clinical_metrics

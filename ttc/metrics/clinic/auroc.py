@@ -91,7 +91,7 @@ def clustered_limits(area: float, variance: float, positive_groups: int, negativ
     margin = t.ppf(1.0 - TAIL, smaller - 1) * math.sqrt(variance) / (area * (1.0 - area))
     centre = math.log(area / (1.0 - area))
     low, high = (1.0 / (1.0 + math.exp(-min(max(centre + side * margin, -700.0), 700.0))) for side in (-1, 1))
-    if abs(area - 0.5) > EDGE - 0.5 and smaller < FEW:
+    if abs(area - 0.5) > EDGE - 0.5:
         low, high = min(low, float(as_samples[0])), max(high, float(as_samples[1]))
     return low, high
 
