@@ -37,7 +37,8 @@ def arguments(values: dict[str, object]) -> dict[str, object]:
 
 def space(shift: float) -> dict[str, object]:
     entry = {"per_class": [60.0 + shift, 50.0 + shift], "macro": 55.0 + shift, "all": 55.0 + shift}
-    return {**{name: entry for name in ledger._EMBEDDING_METRICS if name != "PEU"}, "PEU": None, "samples": 40}
+    names = ("SAA", "CAC", "CAC_over_cap", "SAD", "CAD", "gaussian_potential", "effective_rank", "mean_cosine")
+    return {**dict.fromkeys(names, entry), "PEU": None, "samples": 40}
 
 
 def make_run(

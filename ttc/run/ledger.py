@@ -20,9 +20,6 @@ from ttc.run import roles
 from ttc.run.runtime import git_state
 
 _PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn")
-_EMBEDDING_METRICS = (
-    "SAA", "CAC", "CAC_over_cap", "SAD", "CAD", "gaussian_potential", "PEU", "effective_rank", "mean_cosine",
-)  # fmt: skip
 
 
 class Measure(TypedDict):
@@ -129,9 +126,8 @@ def _of_classifier(summary: Mapping[str, object], split: str) -> Iterator[tuple[
 
 def _of_embeddings(metrics: Mapping[str, object], minority: object, split: str | None) -> Iterator[tuple[str, Measure]]:
     """Yield the metrics of one layer: by class, minority and mean of the others, mean of all classes, all rows."""
-    for name in _EMBEDDING_METRICS:
-        entry = metrics[name]
-        if not isinstance(entry, Mapping):  # PEU is left out on request
+    for name, entry in _mappings(metrics):
+        if not isinstance(entry.get("per_class"), list):
             continue
         parts = {f"class{label}": value for label, value in enumerate(entry["per_class"])}
         parts["minority"] = entry["per_class"][minority]

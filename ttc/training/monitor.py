@@ -99,7 +99,7 @@ class LossMonitor:
             return {}
         loss, *terms = self._checked().mean(0).tolist()
         out = {"train/loss": loss}
-        if self.collapse_value is not None:
+        if self.collapse_value:
             out["train/loss_over_collapse"] = loss / self.collapse_value
         out |= {f"train/{name}": value for name, value in zip(self._names, terms, strict=True)}
         if self._gradients:
@@ -219,7 +219,8 @@ class CollapseWatch:
         """
         values = {**self._geometry(), **self._probe()}
         loss, cosine = latest.get("train/loss"), values.get("watch/mean_cosine")
-        near = self.collapse_value is not None and loss is not None and abs(loss / self.collapse_value - 1) < 0.01
+        value = self.collapse_value
+        near = value is not None and loss is not None and abs(loss - value) < 0.01 * (abs(value) or 1.0)
         collapsed = epoch >= 3 and (near or cosine is None or cosine > 0.98)
         values["watch/collapsed"] = latest.get("watch/collapsed", 0.0) + 1.0 if collapsed else 0.0
         if values["watch/collapsed"] == 1.0:
