@@ -152,7 +152,7 @@ def test_groups_are_reported(grouped_run: Path, tmp_path: Path) -> None:
     groups = json.loads(result.stdout)["probes"]["encoder"]["all"]["details"]["groups"]
     assert sum(group["n"] for group in groups) == len(rows)
     assert {group["group"] for group in groups} == {row["group"] for row in rows}
-    assert "by group" in result.stderr
+    assert "median [quartiles] %" in result.stderr  # the groups are no sites: too few images of each class
     units = len({row["group"] for row in rows})
     found = json.loads(result.stdout)["probes"]["encoder"]["all"]
     assert {"draws": 20, "resampled": "groups", "units": units}.items() <= found["intervals"].items()
