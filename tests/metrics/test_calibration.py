@@ -8,7 +8,14 @@ from scipy.optimize import minimize_scalar
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss
 
-from ttc.metrics.calibration import BINS, apply_temperature, calibration_statistics, fit_temperature, reliability
+from ttc.metrics.calibration import (
+    BINS,
+    apply_temperature,
+    calibration_statistics,
+    fit_temperature,
+    intercept_and_slope,
+    reliability,
+)
 
 
 def softmax(logits):
@@ -114,3 +121,12 @@ def test_saturated_probabilities_are_finite():
     temperature = fit_temperature(labels, probabilities)
     assert temperature is not None
     assert np.isfinite(apply_temperature(probabilities, temperature)).all()
+
+
+def test_predictions_of_0_and_1_have_no_intercept() -> None:
+    """Votes of nearest neighbours are certain where all agree, and wrong now and then: no shift of odds mends that."""
+    certain = np.repeat([0.0, 1.0], 50)
+    labels = np.repeat([0, 1], 50)
+    labels[[0, 1, 60]] = [1, 1, 0]
+    found = intercept_and_slope(labels, np.stack([1 - certain, certain], axis=1))
+    assert found["intercept"] == {"value": None, "low": None, "high": None}

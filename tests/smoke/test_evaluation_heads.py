@@ -71,9 +71,11 @@ def test_the_printed_table_is_narrow_and_complete(all_heads: tuple[Path, Result]
     lines = [line.split(" ", 2)[-1] if line[:2].isdigit() else line for line in result.stderr.splitlines()]
     assert max(len(line) for line in result.stderr.splitlines()) <= 110, "100 columns and the time"
     text = "\n".join(lines)
-    for part in ("bal. acc.", "AUROC", "sens@90", "Brier", "ECE sc.", "Youden", "PPV", "where 1 % are positive"):
+    named = ("bal. acc.", "AUROC", "sens@90", "Brier", "ECE", "intercept", "slope", "Youden", "PPV")
+    for part in (*named, "where 1 % are positive"):
         assert part in text, part
-    assert sum("knn projection" in line for line in lines) == 2 * (2 + 1 + 2 * 2)
+    # Two probes: two tables, calibration before and after, Youden's threshold, and two tables at two prevalences.
+    assert sum("knn projection" in line for line in lines) == 2 * (2 + 2 + 1 + 2 * 2)
 
 
 def test_prototypes_need_a_method_that_has_them(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ttc.datasets.checks.leaks import check_unique_ids
 from ttc.datasets.checks.listing import refuse_strange_names
-from ttc.datasets.images import FileImages, TensorImages, tensor_images
+from ttc.datasets.images import FileImages, TensorImages, find_bad_images, tensor_images
 from ttc.datasets.pixels.preprocessing import Decoding
 from ttc.datasets.registry import read_source
 from ttc.datasets.table import Dataset, DatasetSettings, Source
@@ -75,6 +75,8 @@ def read_other(
         raise ValueError(f"--split {split}: --data-root {settings.data_root} has no such rows; leave it out for all")
     label_of = _matched(source, class_names, class_map, run)
     rows = [row for row in wanted if label_of.get(source.labels[row]) is not None]
+    if source.paths is not None and settings.on_bad_image == "skip":
+        rows = _without_bad_images(rows, source.paths, decoding)
     labels = np.array([label_of[source.labels[row]] for row in rows], dtype=np.int64)
     if dropped := len(wanted) - len(rows):
         log.info("%d samples are left out, their class is mapped to none", dropped)
@@ -147,6 +149,15 @@ def _unknown(name: str, class_names: Sequence[str]) -> str:
         f"--data-root: the class {name!r} is none of the run's ({', '.join(class_names)}); write --class-map "
         f"'{name}=NAME', or '{name}=' to leave it out"
     )
+
+
+def _without_bad_images(rows: Sequence[int], paths: Sequence[str], decoding: Decoding) -> list[int]:
+    """Return the rows whose files can be decoded, and warn of the others."""
+    bad = find_bad_images(FileImages([paths[row] for row in rows], decoding))
+    for position, reason in bad:
+        log.warning("left out, since it cannot be read: %s (%s)", paths[rows[position]], reason)
+    broken = {position for position, _ in bad}
+    return [row for position, row in enumerate(rows) if position not in broken]
 
 
 def _images(source: Source, rows: Sequence[int], decoding: Decoding, place: str | None) -> TensorImages | FileImages:

@@ -22,6 +22,8 @@ BINS = 15
 _SMALLEST = 1e-300
 """Stands for a probability that was rounded to zero, whose logarithm would be infinite."""
 
+_BEYOND_FITTING = 50.0
+"""Log-odds that no data show: e^50 to one."""
 _SURE = 1e-15
 """The log loss takes no probability for smaller, as scikit-learn once did: one sure error would outweigh all else."""
 
@@ -112,7 +114,8 @@ def intercept_and_slope(labels_N: Ints, probabilities_NK: Floats, groups_N: Ints
           they are more frequent (calibration in the large);
         - "slope": b of logit P(event) = a + b logit p, with an a of its own; 1 is right, below 1 the probabilities are
           too extreme.
-        All None where events and predictions determine none, such as with perfect separation.
+        All None where events and predictions determine none, such as with perfect separation, or where predictions of
+        0 or 1, which have no log-odds, let the fit run away.
 
     Source: Cox, "Two further applications of a model for binary regression", Biometrika 45 (1958); Van Calster et al.,
         "Calibration: the Achilles heel of predictive analytics", BMC Medicine 17 (2019). The intervals are Wald's; with
@@ -142,6 +145,9 @@ def intercept_and_slope(labels_N: Ints, probabilities_NK: Floats, groups_N: Ints
             found[name] = {"value": None, "low": None, "high": None}
             continue
         value, margin = float(fit.coefficients_P[-1]), float(quantile * np.sqrt(fit.covariance_PP[-1, -1]))
+        if abs(value) > _BEYOND_FITTING or margin > 1e6:
+            found[name] = {"value": None, "low": None, "high": None}
+            continue
         bare = not np.isfinite(margin) or margin == 0.0
         found[name] = {
             "value": value, "low": None if bare else value - margin, "high": None if bare else value + margin

@@ -105,7 +105,7 @@ def measures(result: Mapping[str, object]) -> dict[str, Measure]:
         own_split = str(result["split"]) if "split" in result else None
         for space, values in result.items():
             if isinstance(values, Mapping) and "SAA" in values:
-                minority = result["minority_class"]
+                minority = int(str(result["minority_class"]))
                 named |= {f"{space}/{name}": measure for name, measure in _of_embeddings(values, minority, own_split)}
     for layer, probes in _mappings(result.get("probes")):
         for probe, summary in _mappings(probes):
@@ -124,14 +124,15 @@ def _of_classifier(summary: Mapping[str, object], split: str) -> Iterator[tuple[
             yield from ((f"{name}/{deeper}", measure) for deeper, measure in inner)
 
 
-def _of_embeddings(metrics: Mapping[str, object], minority: object, split: str | None) -> Iterator[tuple[str, Measure]]:
+def _of_embeddings(metrics: Mapping[str, object], minority: int, split: str | None) -> Iterator[tuple[str, Measure]]:
     """Yield the metrics of one layer: by class, minority and mean of the others, mean of all classes, all rows."""
     for name, entry in _mappings(metrics):
-        if not isinstance(entry.get("per_class"), list):
+        values = entry.get("per_class")
+        if not isinstance(values, list):
             continue
-        parts = {f"class{label}": value for label, value in enumerate(entry["per_class"])}
-        parts["minority"] = entry["per_class"][minority]
-        others = [value for label, value in enumerate(entry["per_class"]) if label != minority]
+        parts = {f"class{label}": value for label, value in enumerate(values)}
+        parts["minority"] = values[minority]
+        others = [value for label, value in enumerate(values) if label != minority]
         parts["majority"] = None if None in others or not others else statistics.fmean(others)
         for part, value in {**parts, "macro": entry["macro"], "all": entry["all"]}.items():
             yield f"{name}/{part}", _measure(value, split, metrics["samples"])
