@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
-import ttc.flags  # noqa: F401  # declares the roles by which runs are compared
 from tests.processes import ROOT, run
+
+# Not among the imports: tests.processes must say how many threads there are before anything imports torch.
+importlib.import_module("ttc.flags")  # declares the roles by which runs are compared
 
 # The same inputs in every run; tests/reliability/fuzzing.py tries thousands with --all.
 settings.register_profile("bounded", derandomize=True, database=None, max_examples=100, deadline=None)
