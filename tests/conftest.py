@@ -32,7 +32,6 @@ LONG = (
     "reliability/test_log_steps.py",
     "reliability/test_chaos.py",
     "reliability/test_exactness.py",
-    "losses/test_loss_memory.py",
     "smoke/test_finetune.py",
 )
 """Files that take more than ten seconds of a processor, the longest first."""

@@ -74,7 +74,10 @@ IRRELEVANT = {
     "--grad-checkpointing": "the gradients are the same on every rank; tests/ranks/test_encoders.py",
     "--num-workers": "decode images; tests/datasets: the batches do not depend on them",
     **dict.fromkeys(
-        ("--dataset", "--data-root", "--on-bad-image", "--stored-size", "--cache", "--cache-folder"),
+        [
+            *("--dataset", "--data-root", "--on-bad-image", "--stored-size", "--cache", "--cache-folder"),
+            *("--framing", "--intensity", "--dicom-window"),
+        ],
         "where images come from: every rank reads the same ones, and the order of ids is that of the other flags",
     ),
     **dict.fromkeys(
@@ -90,7 +93,10 @@ IRRELEVANT = {
         "watch the run, which is the same without; tests/reliability/test_exactness.py",
     ),
     **dict.fromkeys(
-        ("--select-by", "--patience", "--positive-class", "--class-balance", "--deploy-prevalence", "--bootstrap"),
+        [
+            *("--select-by", "--patience", "--positive-class", "--class-balance", "--deploy-prevalence", "--bootstrap"),
+            *("--calibration", "--decision-thresholds"),
+        ],
         "evaluate on validation and test data, of which every rank has all",
     ),
 }

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from scripts.make_sample_data import WRITERS, Artist
 from tests.processes import ROOT, Result, free_port, run
@@ -131,6 +132,9 @@ def test_errors_are_one_line(name: str, trees: Trees, tmp_path: Path) -> None:
         words = (*words, "--data-root", trees[str(words[1])][3])
     rows = [f"{number}.png,{number % 2},{('train', 'val', 'test')[number % 3]},p" for number in range(12)]
     (tmp_path / "shared.csv").write_text("\n".join(["path,label,split,group", *rows]) + "\n")
+    Image.new("L", (8, 8)).save(tmp_path / "0.png")
+    for number in range(1, 12):
+        (tmp_path / f"{number}.png").symlink_to("0.png")
     done = run("pretrain", *words, folder=tmp_path, env={"XDG_CACHE_HOME": str(tmp_path)})
     assert done.code == 1
     assert part in done.stderr
