@@ -185,11 +185,11 @@ def open_source(
     # A name that is none ends the script before the images are read.
     network = WithStages(run.network, [layer for layer in args.layers if layer not in OUTPUTS])
 
-    def extract(rows: Tensor) -> dict[str, Tensor]:
+    def embed_rows(rows: Tensor) -> dict[str, Tensor]:
         features, z = embed_shared(network, run.dataset, run.views, rows, views=0, num_workers=args.num_workers)
         return {**network.split(features[:, 0]), "projection": z[:, 0]}
 
-    return run, module_digest(run.network), extract
+    return run, module_digest(run.network), embed_rows
 
 
 def main() -> int:
@@ -216,7 +216,7 @@ def main() -> int:
         return 0
 
     # 4. data and model
-    run, before, extract = open_source(args, world.device)
+    run, before, embed_rows = open_source(args, world.device)
     args.positive_class = settings.positive_class(args.positive_class, run.description)
     check_prevalences(args.deploy_prevalence, len(run.description.class_names))
     splits = {
@@ -236,7 +236,7 @@ def main() -> int:
         # What an encoder was trained on says nothing about how well it knows other samples.
         needed.append(run.dataset.indices("train"))
     rows = torch.unique(torch.cat(needed))
-    features = extract(rows)
+    features = embed_rows(rows)
     log.info("features of %d samples", len(rows))
 
     # 6. probes

@@ -12,7 +12,7 @@ import torch
 import pretrain
 from ttc import distributed
 from ttc.datasets import TensorImages, TrainingBatches, load_dataset, resident
-from ttc.flags import settings, setup
+from ttc.flags import data_settings, settings, setup
 from ttc.models.pretrained import embed_training
 from ttc.training.monitor import LossMonitor
 from ttc.training.training_state import TrainingState
@@ -45,7 +45,7 @@ def trainer(
     """Set up a run on digits; return its state, and what trains more steps and tells whether the run is finished."""
     given = pretrain.build_parser().parse([*words, "--batch-size", "32", "--lr", "0.1"])
     args = given.namespace()
-    dataset = load_dataset(settings.dataset_settings(args))
+    dataset = load_dataset(data_settings.dataset_settings(args))
     if images_on_device:
         object.__setattr__(dataset, "images", resident(dataset.images, device, free_bytes=1 << 30))
         assert isinstance(dataset.images, TensorImages)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests.processes import ROOT, Running
 from tests.reliability.figures import record
 from tests.reliability.fuzzing import SIZES, try_inputs, verdict
-from ttc.flags import settings
+from ttc.flags import data_settings, settings
 
 if TYPE_CHECKING:
     from ttc.flags.parser import Parser
@@ -101,7 +101,7 @@ def test_lines_are_parsed_or_refused_in_one_line(
         given = parser.parse(words)
         if script == "pretrain":
             settings.refuse_idle_flags(parser, given)
-            settings.dataset_settings(given.namespace())
+            data_settings.dataset_settings(given.namespace())
 
     def check(words: object) -> str:
         assert isinstance(words, list)

@@ -83,7 +83,9 @@ def load_pretrained(
             "restore the files of the run, or name them with --data-root"
         )
     stored = description.class_names, description.class_counts, description.minority_class
-    if stored != (dataset.class_names, dataset.class_counts("train"), dataset.minority_class):
+    with checkpoint.contents(Path(path)):  # a damaged file may hold a tensor for each of them
+        same = bool(stored == (dataset.class_names, dataset.class_counts("train"), dataset.minority_class))
+    if not same:
         raise ValueError(
             f"--checkpoint {path} describes other classes than its data have ({dataset.class_names}); "
             f"the file is damaged, use another checkpoint of the run"

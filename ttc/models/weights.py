@@ -14,7 +14,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from ttc.models.adapt import first_convolution, fit_channels
-from ttc.models.encoders import EncoderSpec, Normalisation, family_of
+from ttc.models.encoders import EncoderSpec, Normalisation, Weights, family_of
 from ttc.models.weight_files import read_weights
 
 _log = logging.getLogger("ttc")
@@ -78,7 +78,7 @@ def load_weights(encoder: nn.Module, spec: EncoderSpec, source: str, *, allow_mi
             encoder is then as it was.
     """
     family = family_of(spec.name)
-    weights = family.default_weights(encoder, spec) if source in DEFAULT else read_weights(Path(source))
+    weights = _published(encoder, spec, source) if source in DEFAULT else read_weights(Path(source))
     expected = encoder.state_dict()
     prefix = _prefix(weights.state, expected)
     state = {name.removeprefix(prefix): value for name, value in weights.state.items() if name.startswith(prefix)}
@@ -100,6 +100,14 @@ def load_weights(encoder: nn.Module, spec: EncoderSpec, source: str, *, allow_mi
     _log.info("%s", loaded.line(source))
     encoder.load_state_dict({**expected, **fitting})
     return loaded
+
+
+def _published(encoder: nn.Module, spec: EncoderSpec, source: str) -> Weights:
+    """Return what torchvision or timm publish; the message names the word that the user chose."""
+    try:
+        return family_of(spec.name).default_weights(encoder, spec)
+    except ValueError as error:
+        raise ValueError(f"--weights {source}: {error}") from None
 
 
 def _complain(loaded: Loaded, source: str, spec: EncoderSpec, *, allow_missing: bool) -> None:

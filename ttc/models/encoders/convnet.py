@@ -75,4 +75,4 @@ def normalisation(encoder: nn.Module) -> Normalisation | None:
 
 def default_weights(encoder: nn.Module, spec: EncoderSpec) -> Weights:
     """Refuse: nobody has published any."""
-    raise ValueError(f"--weights default: there are none for --encoder {spec.name}; pass a file or another encoder")
+    raise ValueError(f"there are none for --encoder {spec.name}; pass a file or another encoder")

@@ -104,17 +104,17 @@ def default_weights(encoder: nn.Module, spec: EncoderSpec) -> Weights:
 
     settings = _settings(encoder)
     if not any(settings.get(key) for key in ("hf_hub_id", "url", "file", "state_dict")):
-        raise ValueError(f"--weights default: timm has none for --encoder {spec.name}; pass a file or another encoder")
+        raise ValueError(f"timm has none for --encoder {spec.name}; pass a file or another encoder")
     try:
         load_pretrained(encoder, num_classes=0, in_chans=spec.channels)
     except RuntimeError as error:
         raise ValueError(
-            f"--weights default: those of {settings.get('hf_hub_id')} do not fit --encoder {spec.name} "
+            f"those of {settings.get('hf_hub_id')} do not fit --encoder {spec.name} "
             f"({' '.join(str(error).split())[:200]}); pass the file with --weights FILE --allow-missing-weights"
         ) from None
     except Exception as error:  # the Hub's client raises errors of several packages without a network
         raise ValueError(
-            f"--weights default: {settings.get('hf_hub_id') or settings.get('url')} could not be fetched "
+            f"{settings.get('hf_hub_id') or settings.get('url')} could not be fetched "
             f"({type(error).__name__}); run once with a network to fill the cache (HF_HOME), or download the file "
             f"elsewhere and pass the file with --weights FILE"
         ) from None

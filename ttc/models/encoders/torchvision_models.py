@@ -121,7 +121,7 @@ def default_weights(encoder: nn.Module, spec: EncoderSpec) -> Weights:
     except (URLError, OSError) as error:
         folder = Path(torch.hub.get_dir()) / "checkpoints"
         raise ValueError(
-            f"--weights default: {weights.url} could not be fetched ({error}); download it elsewhere, then put it into "
+            f"{weights.url} could not be fetched ({error}); download it elsewhere, then put it into "
             f"{folder}{os.sep} or pass the file with --weights FILE"
         ) from None
     transform = weights.transforms()
