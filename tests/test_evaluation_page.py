@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas
+import pytest
 from PIL import Image
 
 from tests.processes import ROOT, run
@@ -32,6 +33,7 @@ def tables(folder: Path) -> tuple[pandas.DataFrame, pandas.DataFrame]:
     return table[here], table[~here]
 
 
+@pytest.mark.slow
 def test_every_command_of_the_page_runs(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     for name, table in zip("ab", tables(tmp_path), strict=True):

@@ -65,6 +65,7 @@ def test_every_other_command_is_known() -> None:
             assert (ROOT / name).is_file(), name
 
 
+@pytest.mark.slow
 def test_evaluation_commands_run(tmp_path: Path) -> None:
     make_data(tmp_path)
     for command in COMMANDS:

@@ -42,6 +42,7 @@ def read(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "column", "cases"),
     [
@@ -67,6 +68,7 @@ def test_every_case_has_a_row(tables: Path, name: str, column: str, cases: list[
     assert all(f"torch {torch.__version__}" in row["machine"] for row in rows)
 
 
+@pytest.mark.slow
 def test_the_cost_model_meets_what_two_ranks_multiply_and_send(tables: Path) -> None:
     one, two = read(tables / "scaling.csv")
     assert float(one["sent_kib_counted"]) == 0
@@ -76,6 +78,7 @@ def test_the_cost_model_meets_what_two_ranks_multiply_and_send(tables: Path) -> 
         assert float(row["gflop_counted"]) == pytest.approx(float(row["gflop_model"]), rel=0.1)
 
 
+@pytest.mark.slow
 def test_the_page_shows_every_table(tables: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     done = run("benchmarks.write_page", "--tables", tables, "--page", page, folder=tmp_path)

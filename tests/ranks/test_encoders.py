@@ -14,7 +14,10 @@ from tests.ranks.launch import on_ranks
 WITHOUT_BATCHNORM = [("timm/test_vit", 32), ("timm/test_convnext", 32)]
 WITH_BATCHNORM = [("timm/test_efficientnet", 32), ("timm/test_resnet", 32), ("mobilenet_v3_small", 32)]
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="needs timm")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="needs timm"),
+]
 
 
 @pytest.fixture(scope="module")

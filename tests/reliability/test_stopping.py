@@ -113,6 +113,7 @@ def test_a_second_signal_ends_at_once_and_leaves_the_checkpoint(name: str, tmp_p
     assert f"continuing from run/checkpoints/last.pt, step {step}" in results[0].stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("late", [0, 1])
 def test_restarted_ranks_find_each_other_and_speak(late: int, tmp_path: Path) -> None:
     """One store for all restarts, as torchrun has it, full of what the dead left; one rank comes later each time."""

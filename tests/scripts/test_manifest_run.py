@@ -63,6 +63,7 @@ def show(path: Path, results: Path) -> str:
     return run("scripts.manifest_status", path, "--output", results, folder=ROOT).stdout
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_finishes_when_it_is_started_again(tmp_path: Path) -> None:
     path, results = tmp_path / "sweep.csv", tmp_path / "results"
     path.write_text(SWEEP)
@@ -126,6 +127,7 @@ def test_a_request_to_stop_reaches_the_step(tmp_path: Path) -> None:
     assert (results / "runs" / "good" / "checkpoints" / "last.pt").is_file()
 
 
+@pytest.mark.slow
 def test_a_dry_run_names_the_bad_line_and_writes_nothing(tmp_path: Path) -> None:
     (tmp_path / "sweep.csv").write_text(SWEEP)
     ended = run("scripts.run_cells", "sweep.csv", "--output", "results", "--dry-run", folder=tmp_path)
@@ -135,6 +137,7 @@ def test_a_dry_run_names_the_bad_line_and_writes_nothing(tmp_path: Path) -> None
     assert [path.name for path in tmp_path.iterdir()] == ["sweep.csv"]
 
 
+@pytest.mark.slow
 def test_a_dry_run_stops_on_request(tmp_path: Path) -> None:
     path = tmp_path / "sweep.csv"
     path.write_text("\n".join(["name,folder,pretrain", *(f"run{n},run{n},--seed {n}" for n in range(500))]) + "\n")

@@ -45,6 +45,7 @@ def test_quickstart_trains_evaluates_and_prints_its_table(rows: tuple[str, ...],
     assert {name.removesuffix("-balanced") for name in names} == {row["run"].split()[0] for row in table}
 
 
+@pytest.mark.slow
 def test_a_row_that_fails_is_named(tmp_path: Path) -> None:
     done = quickstart(tmp_path, "supmin", flags="--epochs none")
     assert done.returncode == 1

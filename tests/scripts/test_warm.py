@@ -60,6 +60,7 @@ def run_all_steps(folder: Path) -> None:
     assert "--unheard-of" in (folder / "bad").read_text().splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_it_does_what_the_script_called_alone_does(tmp_path: Path) -> None:
     for words in steps_of(tmp_path / "alone"):
         done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True, check=False)
@@ -144,6 +145,7 @@ def test_the_server_ends_with_the_one_that_started_it(tmp_path: Path) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_nothing_heavy_is_left_to_import(tmp_path: Path) -> None:
     program = f"""
 import contextlib, importlib, runpy, sys

@@ -11,7 +11,7 @@ from tests.processes import ROOT, run_ranks
 from tests.slurm.cluster import Cluster, missing
 from tests.smoke.runs import assert_same_weights
 
-pytestmark = [pytest.mark.slurm, pytest.mark.skipif(bool(missing()), reason=missing())]
+pytestmark = [pytest.mark.slow, pytest.mark.slurm, pytest.mark.skipif(bool(missing()), reason=missing())]
 
 WORDS = ("--method", "supproto", "--epochs", 1, "--metrics-every-epochs", 0, "--num-workers", 0, "--device", "cpu")
 

@@ -195,6 +195,7 @@ def test_all_that_saves_memory_goes_together(tmp_path: Path) -> None:
 CHOOSING = (ROOT / "docs" / "choosing.md").read_text().partition("## I have pretrained weights")[2]
 
 
+@pytest.mark.slow
 @needs_timm
 def test_the_three_ways_of_the_page_run(tmp_path: Path) -> None:
     """With a small network of the kind that the page names, and random weights in the place of the published ones."""
