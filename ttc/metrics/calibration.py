@@ -23,7 +23,7 @@ _SMALLEST = 1e-300
 """Stands for a probability that was rounded to zero, whose logarithm would be infinite."""
 
 _BEYOND_FITTING = 50.0
-"""Log-odds that no data show: e^50 to one."""
+"""Log-odds that no data show: e^50 to one. A fit that gets there, or an interval far beyond, has run away."""
 _SURE = 1e-15
 """The log loss takes no probability for smaller, as scikit-learn once did: one sure error would outweigh all else."""
 
@@ -145,7 +145,7 @@ def intercept_and_slope(labels_N: Ints, probabilities_NK: Floats, groups_N: Ints
             found[name] = {"value": None, "low": None, "high": None}
             continue
         value, margin = float(fit.coefficients_P[-1]), float(quantile * np.sqrt(fit.covariance_PP[-1, -1]))
-        if abs(value) > _BEYOND_FITTING or margin > 1e6:
+        if abs(value) > _BEYOND_FITTING or margin > 1e4 * _BEYOND_FITTING:
             found[name] = {"value": None, "low": None, "high": None}
             continue
         bare = not np.isfinite(margin) or margin == 0.0

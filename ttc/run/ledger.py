@@ -105,7 +105,8 @@ def measures(result: Mapping[str, object]) -> dict[str, Measure]:
         own_split = str(result["split"]) if "split" in result else None
         for space, values in result.items():
             if isinstance(values, Mapping) and "SAA" in values:
-                minority = int(str(result["minority_class"]))
+                minority = result["minority_class"]
+                assert isinstance(minority, int)
                 named |= {f"{space}/{name}": measure for name, measure in _of_embeddings(values, minority, own_split)}
     for layer, probes in _mappings(result.get("probes")):
         for probe, summary in _mappings(probes):
