@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from ttc import flags
 from ttc.flags.parser import Parser
 from ttc.results import brief, collect, ledger_lines
+from ttc.results.clinic.further_columns import all_columns
 from ttc.results.tables import COLUMNS, as_csv, as_latex, as_markdown, as_text, build_table, replace_block
 from ttc.run import runtime
 from ttc.run.checkpoint import write_text
@@ -106,7 +107,7 @@ def main() -> int:
     if args.output:
         Path(args.output).parent.mkdir(parents=True, exist_ok=True)
         for suffix, text in (
-            (".csv", as_csv(table)),
+            (".csv", as_csv(build_table(lines, all_columns(list(lines["metric"].unique()))))),
             (".md", as_markdown(table)),
             (".tex", as_latex(table)),
             ("-ledger.csv", ledger_lines.to_csv(lines)),

@@ -12,6 +12,8 @@ from pathlib import Path
 import pandas
 
 from ttc.results import ledger_lines
+from ttc.results.clinic.further_columns import is_further
+from ttc.results.clinic.rough import rests_on
 from ttc.run import ledger, readers, roles
 from ttc.run.escape import plain
 from ttc.run.folder import shorten
@@ -36,6 +38,9 @@ STEPS = {
 
 OPTIONAL = ("finetune", "from_scratch")
 """Steps that a finished run need not have; their metrics begin with the name of the step."""
+
+EXTERNAL = "external"
+"""Folder of the results of scripts/evaluate.py, one folder per set of other data: a step "external/SET" each."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,14 @@ def read_run(path: Path) -> tuple[Run, list[Path]]:
             evaluations[step] = ledger.given_arguments(readers.read_arguments(path / step / "args.json", path))
         elif step not in OPTIONAL:
             missing.append(path / step / name)
+    for file in sorted(path.glob(f"{EXTERNAL}/*/result.json")):
+        step = f"{EXTERNAL}/{file.parent.name}"
+        results[step] = readers.read_result(file, path)
+        if results[step]["kind"] != EXTERNAL:
+            Source(file, "move it elsewhere", path).refuse("is no result of scripts/evaluate.py")
+        arguments = ledger.given_arguments(readers.read_arguments(file.with_name("args.json"), path))
+        # Every run has heads of its own; which of them is meant is in the names of the metrics.
+        evaluations[step] = {name: value for name, value in arguments.items() if name != "head"}
     training = ledger.given_arguments(readers.read_training(path / "args.json", path))
     return Run(path, training, evaluations, results), missing
 
@@ -90,7 +103,7 @@ def lines_of(
     Args:
         runs: what `read_run` read.
         wanted: metrics that every run gets a line for, without a value where it has none.
-        also: patterns (`*`, `?`) of further metrics, of those that a run has.
+        also: patterns (`*`, `?`) of further metrics, of those that a run has; those of `further_columns` always.
         compared: training flags in which the rows of one group may differ; those of `compared_with` by default.
         root: folder that the names of the runs are relative to; the nearest common one by default.
 
@@ -101,6 +114,7 @@ def lines_of(
     compared = compared_with() if compared is None else compared
     places = places_of(runs, compared)
     _refuse_other_settings(runs, [group for group, _ in places], compared)
+    _refuse_other_sets(runs)
     folders = _relative([run.path.resolve() for run in runs], root)
     entries: list[dict[str, object]] = []
     for run, (group, name), folder in zip(runs, places, folders, strict=True):
@@ -113,7 +127,7 @@ def lines_of(
             "training": _short(run.training),
         }
         measured = _measured(run)
-        further = {name for name in measured if any(fnmatchcase(name, pattern) for pattern in also)}
+        further = {name for name in measured if is_further(name) or any(fnmatchcase(name, pattern) for pattern in also)}
         for metric in [*wanted, *sorted(further - set(wanted))]:
             entries.append({**common, "metric": metric, **measured.get(metric, _NOT_MEASURED)})
     lines = ledger_lines.from_rows(entries)
@@ -143,7 +157,7 @@ def places_of(runs: Sequence[Run], compared: frozenset[str] | None = None) -> li
 
 _NOT_MEASURED: Mapping[str, object] = {
     **dict.fromkeys(("value", "low", "high", "n")),
-    **dict.fromkeys(("split", "evaluation", "commit", "dirty"), ""),
+    **dict.fromkeys(("split", "evaluation", "commit", "dirty", "rests_on"), ""),
 }
 
 
@@ -152,7 +166,7 @@ def _measured(run: Run) -> dict[str, Mapping[str, object]]:
     measured: dict[str, Mapping[str, object]] = {}
     for step, result in run.results.items():
         # Results of an earlier version have no ledger yet.
-        file, stored = Source(run.path / step / STEPS[step]), result.get("measures")
+        file, stored = Source(run.path / step / STEPS.get(step, "result.json")), result.get("measures")
         measures = stored if isinstance(stored, dict) else file.using(partial(ledger.measures, result))
         record = result.get("record")
         git = record["git"] if isinstance(record, dict) else {}
@@ -163,10 +177,42 @@ def _measured(run: Run) -> dict[str, Mapping[str, object]]:
             "dirty": "" if dirty is None else str(dirty).lower(),
         }
         for metric, measure in measures.items():
-            name = f"{step}/{metric}" if step in OPTIONAL else metric
             numbers = {part: measure[part] for part in ("value", "low", "high", "n")}
-            measured[name] = {**numbers, "split": measure["split"] or "", **source}
+            rests = rests_on(result, metric) if measure["low"] is not None else ""
+            line = {**numbers, "split": measure["split"] or "", "rests_on": rests, **source}
+            if (name := _name(run, step, metric)) is not None:
+                measured[name] = line
     return measured
+
+
+def _name(run: Run, step: str, metric: str) -> str | None:
+    """Return the name of a metric in the ledger; None for that of another run's head, tested in the same call."""
+    if not step.startswith(f"{EXTERNAL}/"):
+        return f"{step}/{metric}" if step in OPTIONAL else metric
+    section, _, rest = metric.partition("/")
+    head, _, path = rest.partition("/")
+    tested = run.evaluations[step].get("checkpoint")
+    if isinstance(tested, list) and len(tested) > 1:
+        # Such heads are named after their runs.
+        if not head.startswith(f"{run.path.resolve().name} "):
+            return None
+        head = head.removeprefix(f"{run.path.resolve().name} ")
+    return "/".join((step, *(() if section == EXTERNAL else (section,)), head, path))
+
+
+def _refuse_other_sets(runs: Sequence[Run]) -> None:
+    """Raise ValueError when external sets of one name have other samples; each is a column for all runs."""
+    first: dict[str, tuple[Run, object]] = {}
+    for run in runs:
+        for step, result in run.results.items():
+            if not step.startswith(f"{EXTERNAL}/"):
+                continue
+            other, samples = first.setdefault(step, (run, result.get("test_samples")))
+            if samples != result.get("test_samples"):
+                raise ValueError(
+                    f"{other.path / step} has {samples} samples, {run.path / step} {result.get('test_samples')}; "
+                    "rename one of the folders, or evaluate both runs on the same set"
+                )
 
 
 def _short(arguments: Mapping[str, object]) -> str:

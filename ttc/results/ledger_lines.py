@@ -29,6 +29,7 @@ COLUMNS = {
     "evaluation": "str",
     "commit": "str",
     "dirty": "str",
+    "rests_on": "str",
 }
 """Column -> type.
 
@@ -37,8 +38,11 @@ folder, relative to --results or to the nearest folder that all runs of the tabl
 `ledger.measures`; value, with the ends of its 95 % interval, on the n samples of a split. shared: digest of the
 training arguments that all rows of a group must share; training: of all but the seed; evaluation: of the evaluation's
 arguments, for numbers of the training itself those of the training. commit, dirty: of the code that measured; empty if
-unknown.
+unknown. rests_on: what the interval rests on, such as "11 positives of 9 patients: rough"; empty without an interval.
 """
+
+_ADDED = ("rests_on",)
+"""Columns that earlier ledgers lack."""
 
 _EXACT = ("value", "low", "high")
 
@@ -132,15 +136,18 @@ def from_csv(path: Path) -> pandas.DataFrame:
         ValueError: not such a file, or lines that must not share a table.
     """
     source = Source(path, "pass a ledger that --output wrote", what="--from-csv")
-    cells = read_table(source, list(COLUMNS))
+    cells = read_table(source, [name for name in COLUMNS if name not in _ADDED])
     if not cells["folder"]:
         source.refuse("holds no lines")
     converted: dict[str, Sequence[object]] = {"seed": wholes(source, cells["seed"], "seed")}
     # To the last digit, which the parsers of some pandas versions round.
     converted |= {name: numbers(source, cells[name], name, empty=math.nan) for name in _EXACT}
     counted = numbers(source, cells["n"], "n", 0, 2**53, empty=math.nan)
+    converted |= {name: [""] * len(cells["folder"]) for name in _ADDED if name not in cells}
     converted["n"] = [pandas.NA if math.isnan(count) else int(count) for count in counted]
-    lines = pandas.DataFrame({name: converted.get(name, cells[name]) for name in COLUMNS}).astype(COLUMNS)
+    lines = pandas.DataFrame({name: converted[name] if name in converted else cells[name] for name in COLUMNS}).astype(
+        COLUMNS
+    )
     try:
         check(lines)
     except ValueError as error:

@@ -144,17 +144,18 @@ def _text(column: Column, plus_minus: str, mean: float, deviation: float, count:
     return text if count == seeds else f"{text} ({count})"
 
 
-def build_table(lines: pandas.DataFrame) -> Table:
+def build_table(lines: pandas.DataFrame, columns: Sequence[Column] = COLUMNS) -> Table:
     """Average the lines of a ledger over seeds, groups and rows in the order of first appearance.
 
     Args:
         lines: that `ledger_lines.check` accepts.
+        columns: of the table, see `further_columns.all_columns` for those that there are.
     """
     groups = {group: place for place, group in enumerate(lines["group"].unique())}
     seeds = lines.groupby(["group", "run"], sort=False)["seed"].nunique()
     seeds = seeds.sort_index(level="group", key=lambda names: names.map(groups), sort_remaining=False, kind="stable")
     defined = lines.dropna(subset="value")
-    columns = [column for column in COLUMNS if column.metric in set(defined["metric"]) or not column.optional]
+    columns = [column for column in columns if column.metric in set(defined["metric"]) or not column.optional]
     metrics = {column.metric: column for column in columns}
     defined = defined[defined["metric"].isin(metrics)]
     scaled = defined["value"] * defined["metric"].map({metric: column.scale for metric, column in metrics.items()})
