@@ -7,8 +7,9 @@ torchrun --nproc-per-node 2 finetune.py ...                                     
 The checkpoint names data, splits, normalisation, augmentation and architecture. Validation chooses the epoch; the test
 split is used once, at the end.
 
-Writes result.json and predictions.csv, as linear_eval.py does, to RUN/finetune (or RUN/from_scratch), and beside them
-what pretrain.py writes: args.json, env.json, log.txt, metrics.jsonl, tb/ and checkpoints/ with best.pt.
+Writes result.json, predictions.csv, report_card.md and figures, as linear_eval.py does, to RUN/finetune (or
+RUN/from_scratch), and beside them what pretrain.py writes: args.json, env.json, log.txt, metrics.jsonl, tb/ and
+checkpoints/ with best.pt.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from ttc.datasets import TrainingBatches
 from ttc.evaluation.probe import module_digest
 from ttc.flags import settings, setup
 from ttc.flags.encoder import optimizer_of
+from ttc.flags.heads import protocol_of, subgroup_cells
 from ttc.flags.parser import Parser
 from ttc.metrics.clinic.calibrators import check_calibration
 from ttc.models.optim import set_learning_rate, step_optimizer
@@ -49,6 +51,7 @@ def build_parser() -> Parser:
     flags.add_checkpoint(parser, required=True)
     flags.add_augmentation(parser)
     flags.add_finetuning(parser)
+    flags.add_groups(parser)
     flags.add_evaluation_set(parser)
     flags.add_runtime(parser)
     flags.add_output(parser, "finetune, or from_scratch, in the run folder of the checkpoint")
@@ -177,6 +180,7 @@ def main() -> int:
     args.positive_class = settings.positive_class(args.positive_class, run.description)
     known = run.dataset.labels[run.dataset.indices("val")].numpy()
     check_calibration(args.calibration, known, len(run.dataset.class_names))
+    wanted = Wanted(args.class_balance, protocol_of(args, args.positive_class), subgroup_cells(args, run.dataset))
     sampler = settings.batch_sampler(args, run.dataset, world.size)
 
     # 5. model, 6. objective, 7. optimizer
@@ -213,8 +217,6 @@ def main() -> int:
         return reporter.tell_stop()
 
     # 11. result
-    prevalences, thresholds = args.deploy_prevalence or (), args.decision_thresholds
-    wanted = Wanted(args.class_balance, prevalences, args.bootstrap, args.calibration, thresholds)
     write_result(selection, reporter, folder, wanted, encoder_before)
     if world.main:
         sys.stdout.write(folder.result_text())

@@ -45,17 +45,16 @@ from ttc.evaluation.probe import (
     usual_probes,
 )
 from ttc.flags import settings
-from ttc.flags.heads import FITTED, refuse_idle_heads, subgroup_cells
+from ttc.flags.heads import FITTED, protocol_of, refuse_idle_heads, subgroup_cells
 from ttc.flags.parser import Parser
 from ttc.metrics.clinic.calibrators import check_calibration
 from ttc.models.layers import OUTPUTS, WithStages
 from ttc.models.pretrained import Pretrained, embed_shared, load_pretrained, own_classifier
-from ttc.results.clinic.report_card import save_pages
-from ttc.results.metric_tables import format_clinical, format_probes
-from ttc.run import ledger, runtime
-from ttc.run.checkpoint import contents, write_text
+from ttc.results.clinic.report_card import write_evaluation
+from ttc.run import runtime
+from ttc.run.checkpoint import contents
 from ttc.run.folder import RunFolder
-from ttc.run.log import log, save_calibration, save_pr_curves, start_logging
+from ttc.run.log import log, start_logging
 
 Results = dict[str, dict[str, dict[str, object]]]
 """Metrics by section ("encoder", "knn projection", "own", ...) and probe."""
@@ -219,6 +218,7 @@ def main() -> int:
     run, before, embed_rows = open_source(args, world.device)
     args.positive_class = settings.positive_class(args.positive_class, run.description)
     check_prevalences(args.deploy_prevalence, len(run.description.class_names))
+    columns = subgroup_cells(args, run.dataset)
     splits = {
         "val": run.dataset.indices("val"),
         "test": evaluation_rows(run.dataset, "test", args.class_balance),
@@ -248,15 +248,9 @@ def main() -> int:
             protocol=args.protocol,
             neighbours=args.neighbours,
             votes=args.neighbour_votes,
-            positive_class=args.positive_class,
-            deploy_prevalence=args.deploy_prevalence or (),
-            seed=args.seed,
+            measured=protocol_of(args, args.positive_class),
             num_workers=args.num_workers,
-            calibration=args.calibration,
-            decision_thresholds=args.decision_thresholds,
-            per_group=args.per_group,
-            group_label=args.group_label,
-            columns=subgroup_cells(args, run.dataset),
+            columns=columns,
         )
         results = cross_validate(evaluation, args) if args.folds else evaluate(evaluation, splits, learned, args)
         if args.checkpoint is not None and module_digest(run.network) != before:
@@ -264,10 +258,6 @@ def main() -> int:
 
         # 7. result
         folder.save_arguments(identity, {**given.sources, digest: "content of the file"}, {})
-        predictions = pandas.concat(evaluation.tables)
-        write_text(folder.path / "predictions.csv", predictions.to_csv(index=False))
-        save_pr_curves(folder.path / "tb", predictions, args.positive_class)
-        save_calibration(folder.path / "tb", results)
         description, names, positive = run.description, run.description.class_names, args.positive_class
         path, calibrators = folder.path / "heads.pt", evaluation.calibrators
         save_heads(path, evaluation.heads, names, positive, encoder_sha256=before, calibrators=calibrators)
@@ -286,11 +276,8 @@ def main() -> int:
             "encoder_sha256": before,
             "probes": results,
         }
-        result = ledger.complete(result, given.values)
-        for line in format_probes(results, names[positive]) + format_clinical(results, args.deploy_prevalence or ()):
-            log.info("%s", line)
-        save_pages(folder.path, result, description)
-        folder.save_json("result.json", result)
+        predictions, measured = pandas.concat(evaluation.tables), evaluation.measured
+        result = write_evaluation(folder, result, predictions, description, measured, given.values)
         sys.stdout.write(json.dumps(result) + "\n")
     return 0
 

@@ -30,9 +30,10 @@ import pandas
 from ttc import flags
 from ttc.evaluation.elsewhere.frozen import OUTSIDE, FrozenHead, read_scores
 from ttc.evaluation.elsewhere.heads import frozen_heads
-from ttc.evaluation.elsewhere.measure import Protocol, Scored, evaluate_elsewhere, subgroups
+from ttc.evaluation.elsewhere.measure import Scored, evaluate_elsewhere, subgroups
 from ttc.evaluation.probabilities import check_prevalences, columns
 from ttc.flags import data_settings, settings
+from ttc.flags.heads import protocol_of
 from ttc.flags.parser import Parser
 from ttc.results.clinic.figures import draw_clinical
 from ttc.results.clinic.report_card import report_card
@@ -146,10 +147,7 @@ def measure(
     further: dict[str, list[str]],
 ) -> tuple[dict[str, object], list[pandas.DataFrame]]:  # fmt: skip
     """Evaluate every head; return the entries of the result and the predictions."""
-    protocol = Protocol(
-        positive, args.deploy_prevalence or (), args.decision_thresholds, args.bootstrap, args.seed,
-        args.calibration, args.per_group, args.group_label,
-    )  # fmt: skip
+    protocol = protocol_of(args, positive)
     probes: dict[str, dict[str, object]] = {"external": {}, "internal": {}, "difference": {}}
     facts, tables = {}, []
     for head, samples in pairs:

@@ -27,6 +27,8 @@ CONTEXT.set_forkserver_preload(
         "pytest",
         "sklearn.datasets",
         "torchvision",
+        "matplotlib.figure",
+        "matplotlib.backends.backend_pdf",
         "torch.utils.tensorboard",
         "tqdm",
         "scipy.stats",

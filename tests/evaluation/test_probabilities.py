@@ -14,6 +14,7 @@ from sklearn.metrics import roc_auc_score
 
 from tests.upgrade.test_upgrade import HERE as UPGRADES
 from ttc.datasets.pixels.preprocessing import Decoding, Preprocessing
+from ttc.evaluation.elsewhere.measure import Protocol
 from ttc.evaluation.evaluate import Evaluation
 from ttc.evaluation.heads import Heads, load_heads, save_heads
 from ttc.evaluation.probabilities import classifier_prior, deploy_shares, held_at
@@ -110,7 +111,7 @@ def test_a_head_knows_for_which_shares_it_was_fitted() -> None:
         assert classifier_prior(plain, objective, arguments) == pytest.approx([1 - expected, expected])
     labels = torch.tensor([0] * 30 + [1] * 10)
     run = SimpleNamespace(dataset=SimpleNamespace(labels=labels), description=plain, objective_state={}, arguments={})
-    fields = {"neighbours": None, "votes": "equal", "positive_class": 1, "deploy_prevalence": (), "seed": 0}
+    fields = {"neighbours": None, "votes": "equal", "measured": Protocol(1, (), (), 0, 0)}
     for protocol, head, prior in (
         ("logistic", "linear", None), ("paper", "linear", [0.75, 0.25]), ("logistic", "knn", [0.75, 0.25]),
         ("logistic", "prototype", None), ("logistic", "own", [0.9, 0.1]),

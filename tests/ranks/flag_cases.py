@@ -95,7 +95,7 @@ IRRELEVANT = {
     **dict.fromkeys(
         [
             *("--select-by", "--patience", "--positive-class", "--class-balance", "--deploy-prevalence", "--bootstrap"),
-            *("--calibration", "--decision-thresholds"),
+            *("--calibration", "--decision-thresholds", "--per-group", "--group-label", "--subgroup-columns"),
         ],
         "evaluate on validation and test data, of which every rank has all",
     ),

@@ -6,7 +6,7 @@ Legend: N samples, F features, K classes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,14 +14,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ttc.evaluation.elsewhere.measure import Protocol, Scored, per_group_metrics, subgroups
+from ttc.evaluation.elsewhere.measure import Protocol
 from ttc.evaluation.heads import Predict, knn_classifier, train_paper_probe
 from ttc.evaluation.predictions import prediction_table
 from ttc.evaluation.probabilities import classifier_prior, held_at
-from ttc.evaluation.probe import FittedProbe, fit_logistic, groups_of
-from ttc.metrics.classification import classification_metrics
+from ttc.evaluation.probe import FittedProbe, fit_logistic
+from ttc.evaluation.split_report import of_validation, scored_rows, split_report
 from ttc.metrics.clinic.calibrators import Calibrator, fit_calibrator, shares
-from ttc.metrics.clinical import DECISION_THRESHOLDS
 from ttc.models.pretrained import Pretrained
 
 if TYPE_CHECKING:
@@ -42,14 +41,8 @@ class Evaluation:
         protocol: "logistic" or "paper", for the linear head.
         neighbours: of the knn head.
         votes: of the knn head, see `knn_classifier`.
-        positive_class: the class that the metrics are about.
-        deploy_prevalence: see `clinical_metrics`.
-        seed: of the bootstrap.
+        measured: how predictions are measured.
         num_workers: processes that decode image files.
-        calibration: of `calibrators.METHODS`.
-        decision_thresholds: see `clinical_metrics`.
-        per_group: "mean" or "max" evaluates one score per group too; None does not.
-        group_label: when a group is positive, "any" or "all".
         columns: further columns, by name and dataset row, in whose parts predictions are measured.
         tables: predictions that are kept.
         heads: linear heads on the encoder whose predictions are kept.
@@ -62,14 +55,8 @@ class Evaluation:
     protocol: str
     neighbours: int | None
     votes: str
-    positive_class: int
-    deploy_prevalence: Sequence[float]
-    seed: int
+    measured: Protocol
     num_workers: int
-    calibration: str = "auto"
-    decision_thresholds: Sequence[float] = DECISION_THRESHOLDS
-    per_group: str | None = None
-    group_label: str = "any"
     columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
     tables: list[pandas.DataFrame] = field(default_factory=list)
     heads: dict[str, FittedProbe] = field(default_factory=dict)
@@ -149,16 +136,12 @@ class Evaluation:
                 self.calibrators[name] = calibrator
             for split, each in scores.items():
                 self.keep(name, split, splits[split], each, made[split])
+        val, test = splits["val"], splits["test"]
         report = self.report(
-            splits["test"], scores["test"], splits["val"], scores.get("val"), bootstrap=bootstrap, made=made["test"]
+            test, scores["test"], val, scores.get("val"), bootstrap=bootstrap, made=made["test"], calibrator=calibrator
         )
-        report["calibrator"] = None if calibrator is None else {"kind": calibrator.kind, "slope": calibrator.slope}
-        if "val" in scores:
-            labels = self.run.dataset.labels[splits["val"]].numpy()
-            found = classification_metrics(labels, scores["val"], positive_class=self.positive_class, bootstrap=0)
-            kept = ("n", "balanced_accuracy", "auroc")
-            report["validation"] = {key: found[key] for key in kept}  # type: ignore[literal-required]
-        return report
+        validation = scored_rows(self.run.dataset, val, scores["val"]) if "val" in scores else None
+        return report | of_validation(validation, calibrator, self.measured.positive_class)
 
     def labels(self, rows: Tensor) -> NDArray[np.int64]:
         """Return the labels [N] of some rows of the dataset."""
@@ -166,7 +149,7 @@ class Evaluation:
 
     def calibrate(self, val: Tensor, scores: Probabilities | None, prior: Sequence[float] | None) -> Calibrator | None:
         """Fit a calibrator on the scores of validation; None where there is none."""
-        return None if scores is None else fit_calibrator(self.labels(val), scores, self.calibration, prior)
+        return None if scores is None else fit_calibrator(self.labels(val), scores, self.measured.calibration, prior)
 
     def report(
         self,
@@ -177,43 +160,22 @@ class Evaluation:
         *,
         bootstrap: int,
         made: Probabilities | None = None,
+        calibrator: Calibrator | None = None,
     ) -> dict[str, object]:
         """Return all metrics of the predictions [N, K] of some rows; thresholds come from those of `val`, if any.
 
-        `made` is what a calibrator makes of the scores, at the shares of the rows' own classes.
+        `made` is what the calibrator makes of the scores, at the shares of the rows' own classes.
         """
-        protocol = Protocol(
-            self.positive_class,
-            self.deploy_prevalence,
-            self.decision_thresholds,
-            bootstrap,
-            self.seed,
-            self.calibration,
-            self.per_group,
-            self.group_label,
-        )
-        samples = self.scored(rows, scores)
-        validation = None if val_scores is None else self.scored(val, val_scores)
-        report = protocol.metrics(samples, validation, made, None)
-        if self.per_group is not None:
-            report["per_group"] = per_group_metrics(samples, validation, protocol)
-        if self.columns:
-            details = report["details"]
-            assert isinstance(details, dict)
-            columns = {name: [cells[row] for row in rows.tolist()] for name, cells in self.columns.items()}
-            threshold = details["thresholds"]["youden"] if "thresholds" in details else None
-            details["subgroups"] = subgroups(samples, made, columns, threshold, self.positive_class)
-        return report
-
-    def scored(self, rows: Tensor, scores: Probabilities) -> Scored:
-        """Return the scores [N, K] of some rows with their labels, groups and ids."""
         dataset = self.run.dataset
-        return Scored(self.labels(rows), scores, groups_of(dataset, rows), [dataset.ids[row] for row in rows.tolist()])
+        validation = None if val_scores is None else scored_rows(dataset, val, val_scores)
+        columns = {name: [cells[row] for row in rows.tolist()] for name, cells in self.columns.items()}
+        protocol = replace(self.measured, bootstrap=bootstrap)
+        return split_report(scored_rows(dataset, rows, scores), validation, made, protocol, calibrator, columns)
 
     def keep(
         self, name: str, split: str, rows: Tensor, scores: Probabilities, made: Probabilities | None
     ) -> pandas.DataFrame:
         """Keep predictions for predictions.csv, and return their table."""
-        table = prediction_table(self.run.dataset, name, split, rows, scores, self.positive_class, made)
+        table = prediction_table(self.run.dataset, name, split, rows, scores, self.measured.positive_class, made)
         self.tables.append(table)
         return table

@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+import torch
+
 from ttc.datasets import Dataset
 from ttc.datasets.other import columns_by_row
+from ttc.evaluation.elsewhere.measure import Protocol, check_subgroups
 from ttc.evaluation.embeddings import read_features
+from ttc.evaluation.split_report import scored_rows
 from ttc.flags.parser import Namespace, Parser
 from ttc.metrics.clinic.per_group import LABELS, POOLS
 from ttc.models.layers import OUTPUTS
@@ -119,11 +124,34 @@ def _refuse_on_features(parser: Parser, args: Namespace, sources: Mapping[str, s
         parser.refuse(f"--layers {layers[0]} needs the network of a checkpoint; --embeddings has {', '.join(OUTPUTS)}")
 
 
+def protocol_of(args: Namespace, positive_class: int) -> Protocol:
+    """Return how the flags want predictions to be measured."""
+    return Protocol(
+        positive_class,
+        args.deploy_prevalence or (),
+        args.decision_thresholds,
+        args.bootstrap,
+        args.seed,
+        args.calibration,
+        args.per_group,
+        args.group_label,
+    )
+
+
 def subgroup_cells(args: Namespace, dataset: Dataset) -> dict[str, list[str]]:
-    """Return the columns of --subgroup-columns by row of the data; none where it is not given."""
+    """Return the columns of --subgroup-columns by row of the data; none where it is not given.
+
+    Raises:
+        ValueError: the data have no such column, or --per-group or --subgroup-columns does not fit them.
+    """
+    classes = len(dataset.class_names)
+    if args.per_group is not None:
+        rows = torch.cat([dataset.indices("val"), dataset.indices("test")])
+        scored_rows(dataset, rows, np.zeros((len(rows), classes))).per_group(args.per_group, args.group_label, 1)
     if not args.subgroup_columns:
         return {}
-    if args.embeddings is not None:
+    check_subgroups(args.subgroup_columns, classes)
+    if vars(args).get("embeddings") is not None:
         file = read_features(Path(args.embeddings), "--embeddings")
         return {name: file.column(name) for name in args.subgroup_columns}
     return columns_by_row(dataset, args.subgroup_columns)

@@ -5,27 +5,23 @@ Legend: N samples, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from ttc.evaluation.elsewhere.measure import Protocol, Scored
 from ttc.evaluation.predictions import prediction_table
 from ttc.evaluation.probabilities import classifier_prior, held_at
-from ttc.evaluation.probe import evaluation_rows, groups_of, module_digest, summarise
+from ttc.evaluation.probe import evaluation_rows, module_digest, summarise
+from ttc.evaluation.split_report import of_validation, scored_rows, split_report
 from ttc.metrics.classification import classification_metrics
 from ttc.metrics.clinic.calibrators import Calibrator, fit_calibrator
-from ttc.metrics.clinical import clinical_metrics
 from ttc.models.pretrained import Pretrained, predict_shared
-from ttc.results.metric_tables import format_clinical, format_probes
-from ttc.run import ledger
-from ttc.run.checkpoint import write_text
+from ttc.results.clinic.report_card import write_evaluation
 from ttc.run.folder import RunFolder
-from ttc.run.log import log, save_calibration, save_pr_curves
 from ttc.training.reporter import Reporter
 from ttc.training.training_state import TrainingState
 
@@ -37,37 +33,18 @@ SELECTORS = ("auroc", "auprc", "balanced_accuracy", "loss")
 
 
 @dataclass(frozen=True)
-class Scored:
-    """Scores of a split.
-
-    Attributes:
-        rows: [N] int64, of the dataset.
-        labels_N: their classes.
-        scores_NK: class probabilities of the network.
-    """
-
-    rows: Tensor
-    labels_N: NDArray[np.int64]
-    scores_NK: NDArray[np.float64]
-
-
-@dataclass(frozen=True)
 class Wanted:
     """How the test split is measured.
 
     Attributes:
         class_balance: "natural" or "balanced" test split.
-        deploy_prevalence: see `clinical_metrics`.
-        bootstrap: draws of the intervals; 0 leaves them out.
-        calibration: of `calibrators.METHODS`.
-        decision_thresholds: see `clinical_metrics`.
+        protocol: how.
+        columns: further columns, by name and dataset row, in whose parts the test split is measured.
     """
 
     class_balance: str
-    deploy_prevalence: Sequence[float]
-    bootstrap: int
-    calibration: str
-    decision_thresholds: Sequence[float]
+    protocol: Protocol
+    columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass
@@ -125,12 +102,11 @@ class Selection:
         self.state.network.encoder.load_state_dict(best["encoder"])
         self.state.objective.load_state_dict(best["objective"])
 
-    def predict(self, split: str, class_balance: str = "natural") -> Scored:
-        """Return rows, labels and scores of a split; every rank must call it."""
-        dataset = self.run.dataset
-        rows = evaluation_rows(dataset, split, class_balance)
+    def predict(self, split: str, class_balance: str = "natural") -> tuple[Tensor, Scored]:
+        """Return rows and scores of a split; every rank must call it."""
+        rows = evaluation_rows(self.run.dataset, split, class_balance)
         scores = predict_shared(self.state.network, self.state.objective, self.run, rows, self.num_workers)
-        return Scored(rows, dataset.labels[rows].numpy(), scores)
+        return rows, scored_rows(self.run.dataset, rows, scores)
 
     def calibrate(self, val: Scored, method: str) -> Calibrator | None:
         """Fit the calibrator of the network as it is on validation."""
@@ -139,13 +115,12 @@ class Selection:
         return fit_calibrator(val.labels_N, val.scores_NK, method, prior)
 
     def test(
-        self, val: Scored, test: Scored, calibrator: Calibrator | None, wanted: Wanted
+        self, splits: Mapping[str, tuple[Tensor, Scored]], calibrator: Calibrator | None, wanted: Wanted
     ) -> tuple[dict[str, object], pandas.DataFrame]:
         """Measure the scores of the test split.
 
         Args:
-            val: chooses thresholds.
-            test: is measured.
+            splits: rows and scores of "val", which chooses thresholds, and of "test".
             calibrator: that validation fitted.
             wanted: what is measured.
 
@@ -155,24 +130,13 @@ class Selection:
         import pandas
 
         dataset, tables, made = self.run.dataset, [], None
-        for name, split in (("val", val), ("test", test)):
-            made = None if calibrator is None else calibrator(split.scores_NK, held_at(calibrator, split.labels_N))
-            tables.append(
-                prediction_table(dataset, "own", name, split.rows, split.scores_NK, self.positive_class, made)
-            )
-        metrics = clinical_metrics(
-            test.labels_N,
-            test.scores_NK,
-            validation=(val.labels_N, val.scores_NK),
-            calibrated=made,
-            groups=groups_of(dataset, test.rows),
-            positive_class=self.positive_class,
-            deploy_prevalence=wanted.deploy_prevalence,
-            decision_thresholds=wanted.decision_thresholds,
-            bootstrap=wanted.bootstrap,
-            seed=self.state.description.seed,
-        )
-        metrics["calibrator"] = None if calibrator is None else {"kind": calibrator.kind, "slope": calibrator.slope}
+        for name, (rows, scored) in splits.items():
+            made = None if calibrator is None else calibrator(scored.scores_NK, held_at(calibrator, scored.labels_N))
+            tables.append(prediction_table(dataset, "own", name, rows, scored.scores_NK, self.positive_class, made))
+        (_, val), (rows, test) = splits["val"], splits["test"]
+        columns = {name: [cells[row] for row in rows.tolist()] for name, cells in wanted.columns.items()}
+        metrics = split_report(test, val, made, wanted.protocol, calibrator, columns)
+        metrics |= of_validation(val, calibrator, self.positive_class)
         return {"train_samples": len(dataset.indices("train")), **summarise([metrics])}, pandas.concat(tables)
 
 
@@ -183,7 +147,7 @@ def write_result(
     wanted: Wanted,
     frozen: str | None,
 ) -> None:
-    """Test the weights that validation chose, and write best.pt, predictions.csv and result.json.
+    """Test the weights that validation chose; write best.pt, predictions, figures, report card and result.
 
     Every rank must call it.
 
@@ -199,22 +163,19 @@ def write_result(
     """
     state, run, best_epoch = selection.state, selection.run, selection.state.extra["best_epoch"]
     selection.take_best()
-    val = selection.predict("val")
-    calibrator = selection.calibrate(val, wanted.calibration)
+    splits = {"val": selection.predict("val")}
+    calibrator = selection.calibrate(splits["val"][1], wanted.protocol.calibration)
     if calibrator is not None:
         state.extra["calibrator"] = calibrator.plain()
     state.save_copy(folder.path / "checkpoints" / "best.pt")
     encoder_sha256 = module_digest(state.network.encoder)
     if frozen not in (None, encoder_sha256):
         raise ValueError(f"{folder.path}: the frozen encoder has changed; the result is refused")
-    test = selection.predict("test", wanted.class_balance)
-    metrics, predictions = selection.test(val, test, calibrator, wanted)
+    splits["test"] = selection.predict("test", wanted.class_balance)
     reporter.progress.close()
     if not reporter.world.main:
         return
-    write_text(folder.path / "predictions.csv", predictions.to_csv(index=False))
-    names, positive = run.description.class_names, selection.positive_class
-    probes = {"own": {"classifier": metrics}}
+    metrics, predictions = selection.test(splits, calibrator, wanted)
     result = {
         "kind": state.kind,
         "method": run.description.method,
@@ -224,25 +185,21 @@ def write_result(
         "from_scratch": state.arguments["from_scratch"],
         "loss": state.description.method,
         "class_balance": wanted.class_balance,
-        "class_names": names,
-        "positive_class": positive,
+        "class_names": run.description.class_names,
+        "positive_class": selection.positive_class,
         "test_samples": metrics["n"],
         "encoder_sha256": encoder_sha256,
         "steps": state.step,
         "epochs": state.epoch,
         "best_epoch": best_epoch,
         "seconds": round(state.elapsed(), 3),
-        "probes": probes,
+        "probes": {"own": {"classifier": metrics}},
     }
-    for line in format_probes(probes, names[positive]) + format_clinical(probes, wanted.deploy_prevalence):
-        log.info("%s", line)
     means = {name: entry["mean"] for name, entry in metrics.items() if isinstance(entry, dict) and "mean" in entry}
     reporter.write({f"test/{name}": mean for name, mean in means.items() if mean is not None})
     reporter.run_log.hparams(folder.settings(), state.latest)
     reporter.run_log.close()
-    save_pr_curves(folder.path / "tb", predictions, positive)
-    save_calibration(folder.path / "tb", probes)
-    folder.save_json("result.json", ledger.complete(result, state.arguments))
+    write_evaluation(folder, result, predictions, state.description, wanted.protocol, state.arguments)
 
 
 def _copy(part: torch.nn.Module) -> dict[str, Tensor]:

@@ -5,7 +5,7 @@ Shape suffixes: N samples, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ttc.evaluation.predictions import read_predictions_table
 from ttc.metrics import calibration
-from ttc.metrics.clinic.calibrators import Calibrator, fit_calibrator, shares
+from ttc.metrics.clinic.calibrators import Calibrator, binary, fit_calibrator, shares
 from ttc.metrics.clinic.independent import difference, recalibrate_in_the_large
 from ttc.metrics.clinic.per_group import pool_groups
 from ttc.metrics.clinic.subgroups import subgroup_table
@@ -167,14 +167,14 @@ def evaluate_elsewhere(
         made_test = None if calibrator is None else calibrator(test.scores_NK, internal_held)
         internal = protocol.metrics(test, validation, made_test, internal_held if calibrator is not None else None)
     if protocol.per_group is not None:
-        external["per_group"] = per_group_metrics(other, validation, protocol, calibrator is not None)
+        external["per_group"] = per_group_metrics(other, validation, protocol, calibrator, frozen=True)
         if test is not None and test.groups is not None:
-            internal["per_group"] = per_group_metrics(test, validation, protocol, calibrator is not None)
+            internal["per_group"] = per_group_metrics(test, validation, protocol, calibrator)
     return {"external": external, "internal": internal, "difference": _differences(external, internal)}
 
 
 def per_group_metrics(
-    samples: Scored, validation: Scored | None, protocol: Protocol, calibrated: bool = True
+    samples: Scored, validation: Scored | None, protocol: Protocol, calibrator: Calibrator | None, frozen: bool = False
 ) -> dict[str, object]:
     """Return all metrics of one score per group; thresholds and calibrator are chosen on validation's groups.
 
@@ -182,26 +182,38 @@ def per_group_metrics(
         samples: with groups.
         validation: None, or without groups, leaves thresholds and calibrator out.
         protocol: with `per_group`.
-        calibrated: whether a calibrator is wanted.
+        calibrator: of single samples; without it groups have none either.
+        frozen: probabilities are stated at the first deploy prevalence, or that of validation's groups, whatever the
+            groups here are; else at the groups' own shares.
+    """
+    pooled, known, fitted = groups_of_head(samples, validation, protocol, calibrator)
+    made_GK, held = None, None
+    if fitted is not None:
+        own = shares(pooled.labels_N, pooled.scores_NK.shape[1])
+        held = fitted.prevalence if frozen or not all(own) else own
+        if frozen and protocol.deploy_prevalence:
+            held = binary(protocol.deploy_prevalence[0], protocol.positive_class)
+        made_GK = fitted(pooled.scores_NK, held)
+    found = protocol.metrics(pooled, known, made_GK, held)
+    kept = None if fitted is None else {"kind": fitted.kind, "slope": fitted.slope}
+    return {**found, "pool": protocol.per_group, "group_label": protocol.group_label, "calibrator": kept}
+
+
+def groups_of_head(
+    samples: Scored, validation: Scored | None, protocol: Protocol, calibrator: Calibrator | None
+) -> tuple[Scored, Scored | None, Calibrator | None]:
+    """Return the samples and validation with one score per group, and the calibrator that validation's groups fit.
+
+    See `per_group_metrics`. Groups are too few for isotonic regression.
     """
     assert protocol.per_group is not None
     words = (protocol.per_group, protocol.group_label, protocol.positive_class)
-    pooled = samples.per_group(*words)
+    pooled, fitted = samples.per_group(*words), None
     known = None if validation is None or validation.groups is None else validation.per_group(*words)
-    fitted, made_GK, held = None, None, None
-    if calibrated and known is not None:
-        fitted = fit_calibrator(known.labels_N, known.scores_NK, _usable(protocol.calibration))
-    if fitted is not None:
-        own = shares(pooled.labels_N, pooled.scores_NK.shape[1])
-        held = own if all(own) else fitted.prevalence
-        made_GK = fitted(pooled.scores_NK, held)
-    found = protocol.metrics(pooled, known, made_GK, held)
-    return {**found, "pool": protocol.per_group, "group_label": protocol.group_label}
-
-
-def _usable(method: str) -> str:
-    """Return the method; groups are too few for isotonic regression."""
-    return "auto" if method == "isotonic" else method
+    if calibrator is not None and known is not None:
+        method = "auto" if protocol.calibration == "isotonic" else protocol.calibration
+        fitted = fit_calibrator(known.labels_N, known.scores_NK, method, calibrator.prior or None)
+    return pooled, known, fitted
 
 
 def _add_in_the_large(external: dict[str, object], other: Scored, made_NK: Floats | None, protocol: Protocol) -> None:
@@ -253,6 +265,12 @@ def at_path(metrics: Mapping[str, object], path: str) -> Estimate | None:
     return {"value": value, "low": entry.get("low"), "high": entry.get("high")}
 
 
+def check_subgroups(columns: Collection[str], classes: int) -> None:
+    """Refuse --subgroup-columns for more than two classes."""
+    if columns and classes != 2:
+        raise ValueError("--subgroup-columns is for two classes; group them with --classes, or leave it out")
+
+
 def subgroups(
     samples: Scored,
     made_NK: Floats | None,
@@ -261,8 +279,7 @@ def subgroups(
     positive_class: int,
 ) -> dict[str, object]:
     """Return `subgroup_table` of every column, for two classes."""
-    if columns and samples.scores_NK.shape[1] != 2:
-        raise ValueError("--subgroup-columns is for two classes; group them with --classes, or leave it out")
+    check_subgroups(columns, samples.scores_NK.shape[1])
     return {
         name: subgroup_table(
             samples.labels_N == positive_class,

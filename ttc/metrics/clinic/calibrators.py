@@ -37,6 +37,7 @@ class Calibrator:
         offsets: one per class; only their differences matter.
         prevalence: share of each class in validation, at which the probabilities hold.
         knots: of "isotonic": log-odds of the score and probability of class 1, both ascending; empty otherwise.
+        prior: share of each class for which the head was fitted; empty for equal ones.
     """
 
     kind: str
@@ -44,6 +45,7 @@ class Calibrator:
     offsets: tuple[float, ...]
     prevalence: tuple[float, ...]
     knots: tuple[tuple[float, float], ...] = ()
+    prior: tuple[float, ...] = ()
 
     def __call__(self, scores_NK: Floats, prevalence: Sequence[float] | None = None) -> Floats:
         """Return the probabilities of scores.
@@ -66,7 +68,7 @@ class Calibrator:
     def plain(self) -> dict[str, object]:
         """Return plain values for a file; `Calibrator.of` takes them back."""
         return {**asdict(self), "offsets": list(self.offsets), "prevalence": list(self.prevalence),
-                "knots": [list(knot) for knot in self.knots]}  # fmt: skip
+                "knots": [list(knot) for knot in self.knots], "prior": list(self.prior)}  # fmt: skip
 
     @staticmethod
     def of(values: Mapping[str, object]) -> Calibrator:
@@ -79,13 +81,16 @@ class Calibrator:
             kind, slope = str(values["kind"]), float(values["slope"])  # type: ignore[arg-type]  # checked by the call
             offsets, prevalence = (tuple(map(float, values[name])) for name in ("offsets", "prevalence"))  # type: ignore[call-overload]
             knots = tuple((float(at), float(reached)) for at, reached in values["knots"])  # type: ignore[attr-defined]
+            prior = tuple(map(float, values.get("prior", ())))  # type: ignore[call-overload]  # not in earlier versions
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"no calibrator: {type(error).__name__} {error}") from None
-        found = Calibrator(kind, slope, offsets, prevalence, knots)
-        numbers = [slope, *offsets, *prevalence, *(number for knot in knots for number in knot)]
+        found = Calibrator(kind, slope, offsets, prevalence, knots, prior)
+        numbers = [slope, *offsets, *prevalence, *(number for knot in knots for number in knot), *prior]
         if kind not in METHODS[1:-1] or len(offsets) != len(prevalence) or not np.isfinite(numbers).all():
             raise ValueError("no calibrator: an unknown kind, or numbers that are not finite or of other classes")
         if min(prevalence) <= 0.0 or (kind == "isotonic") != bool(knots) or (knots and len(prevalence) != 2):
+            raise ValueError("no calibrator: the shares of the classes or the table are none")
+        if prior and (len(prior) != len(prevalence) or min(prior) <= 0.0):
             raise ValueError("no calibrator: the shares of the classes or the table are none")
         return found
 
@@ -155,8 +160,9 @@ def fit_calibrator(
     prevalence = shares(labels_N, classes)
     expected = np.full(classes, 1.0 / classes) if prior is None else np.asarray(prior, np.float64)
     offsets_K = np.log(np.asarray(prevalence)) - np.log(expected / expected.sum())
+    kept = () if prior is None else tuple(map(float, prior))
     if method == "isotonic":
-        return Calibrator(method, 1.0, (0.0, 0.0), prevalence, _isotonic(labels_N, scores_NK))
+        return Calibrator(method, 1.0, (0.0, 0.0), prevalence, _isotonic(labels_N, scores_NK), kept)
     if method == "platt" or (method == "auto" and counts_K.min() >= FEWEST_FOR_PLATT):
         if classes == 2:
             logs_N2 = _logarithms(scores_NK)
@@ -164,10 +170,10 @@ def fit_calibrator(
             fit = fit_logistic(np.stack([np.ones_like(odds_N), odds_N], axis=1), labels_N == 1)
             if fit is not None and fit.coefficients_P[1] > 0.0:
                 intercept, slope = fit.coefficients_P.tolist()
-                return Calibrator("platt", slope, (0.0, intercept), prevalence)
+                return Calibrator("platt", slope, (0.0, intercept), prevalence, (), kept)
         elif (slope := _common_slope(labels_N, scores_NK, offsets_K)) is not None:
-            return Calibrator("platt", slope, tuple(offsets_K.tolist()), prevalence)
-    return Calibrator("prior", 1.0, tuple(offsets_K.tolist()), prevalence)
+            return Calibrator("platt", slope, tuple(offsets_K.tolist()), prevalence, (), kept)
+    return Calibrator("prior", 1.0, tuple(offsets_K.tolist()), prevalence, (), kept)
 
 
 def _common_slope(labels_N: Ints, scores_NK: Floats, offsets_K: Floats) -> float | None:

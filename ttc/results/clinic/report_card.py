@@ -8,12 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
-from ttc.evaluation.elsewhere.measure import at_path
+from ttc.evaluation.elsewhere.measure import Protocol, at_path
 from ttc.models.description import Description
 from ttc.results.clinic.figures import draw_summary
+from ttc.results.metric_tables import Results, format_clinical, format_probes
+from ttc.run import ledger
 from ttc.run.checkpoint import write_text
 from ttc.run.escape import markdown
+from ttc.run.folder import RunFolder
+from ttc.run.log import log, save_calibration, save_pr_curves
+
+if TYPE_CHECKING:
+    import pandas
 
 UNANSWERED = (
     ("1, 2", "title and abstract"),
@@ -57,6 +65,40 @@ def report_card(result: Mapping[str, object], description: Description | None) -
     lines += ["", "## What it cannot answer", ""]
     lines += [f"* {item}: {what}" for item, what in (*UNANSWERED, *_missing(result, description))]
     return "\n".join([*lines, ""])
+
+
+def write_evaluation(
+    folder: RunFolder,
+    result: Mapping[str, object],
+    predictions: pandas.DataFrame,
+    description: Description,
+    protocol: Protocol,
+    arguments: Mapping[str, object],
+) -> dict[str, object]:
+    """Write all that linear_eval.py and finetune.py leave of a finished evaluation, and log its tables.
+
+    Args:
+        folder: where predictions.csv, tb/, figures, report_card.md and, at the end, result.json go.
+        result: with "probes"; not yet complete.
+        predictions: of all heads.
+        description: of the run.
+        protocol: how it was measured.
+        arguments: flag -> value as given.
+
+    Returns:
+        The result as it was written.
+    """
+    positive, probes = protocol.positive_class, cast("Results", result["probes"])
+    write_text(folder.path / "predictions.csv", predictions.to_csv(index=False))
+    save_pr_curves(folder.path / "tb", predictions, positive)
+    save_calibration(folder.path / "tb", probes)
+    complete = ledger.complete(result, arguments)
+    names = description.class_names
+    for line in format_probes(probes, names[positive]) + format_clinical(probes, protocol.deploy_prevalence):
+        log.info("%s", line)
+    save_pages(folder.path, complete, description)
+    folder.save_json("result.json", complete)
+    return complete
 
 
 def save_pages(folder: Path, result: Mapping[str, object], description: Description | None) -> None:
