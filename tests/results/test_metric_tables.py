@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ import torch
 from ttc.evaluation.probe import summarise
 from ttc.metrics.clinical import clinical_metrics
 from ttc.metrics.representation import representation_metrics
-from ttc.results.clinic.tables import site_rows
+from ttc.results.clinic.tables import format_external, site_rows
 from ttc.results.metric_tables import format_clinical, format_probes, format_table
 
 
@@ -76,21 +78,21 @@ def test_probes_stand_under_their_heads():
     assert row.startswith("knn projection classifier")
     auroc = found["auroc"]
     shown = f"{100 * auroc['value']:.1f} [{100 * auroc['low']:.0f},{100 * auroc['high']:.0f}]"
-    assert row[48:64].strip() == shown
-    assert lines[1][48:64].strip() == "AUROC"
+    assert row[49:66].strip() == f"{shown}~"
+    assert lines[1][49:66].strip() == "AUROC"
     youden = next(number for number, line in enumerate(lines) if "Youden" in line)
     sensitivity = found["operating_points"]["youden"]["sensitivity"]["value"]
-    assert lines[youden + 2][32:48].strip().startswith(f"{100 * sensitivity:.1f} [")
+    assert lines[youden + 2][32:49].strip().startswith(f"{100 * sensitivity:.1f} [")
     assert any("where 1 % are positive" in line for line in lines)
     assert not any(line.startswith(("a  ", "b  ")) for line in lines)
     assert "3 groups with fewer than 20 images of a class; median [quartiles] %:" in lines
-    assert "intervals rest on 15 positives of 3 groups: rough" in lines
+    assert "~ intervals rest on 15 positives of 3 groups: rough" in lines
     heads = next(line for line in lines if line.split() == ["Brier", "log", "loss", "ECE", "intercept", "slope"])
     before, after = lines[lines.index(heads) + 1 :][:2]
     slope = found["calibration"]["after"]["slope"]
     assert after.split()[3:4] == ["probability"]
     assert before.split()[4:] == after.split()[4:]
-    assert after.endswith(f" {slope['value']:.2f} [{slope['low']:.1f},{slope['high']:.1f}]")
+    assert after.endswith(f" {slope['value']:.2f} [{slope['low']:.1f},{slope['high']:.1f}]~")
     assert after[: heads.index("ECE") + 3].split()[-1] == f"{found['calibration']['after']['ece']['value']:.3f}"
 
 
@@ -116,3 +118,49 @@ def test_a_table_by_group_is_for_sites():
         "  accuracy 34 [7, 60], specificity 50 [50, 50]",
     ]
     assert site_rows(rows[:1])[1] == []
+
+
+def test_the_mark_is_where_positives_are_few_and_an_interval_rests_on_them():
+    results, found = probe_results(validation=True, groups=[f"patient {n}" for n in range(30)])
+    lines = format_probes(results, "fracture") + format_clinical(results, [0.01])
+    assert found["intervals"]["rests_on"] == "15 positives of 15 groups: rough"
+    rows = [line[32:] for line in lines if line.startswith("knn projection classifier")]
+    marked = [re.findall(r"\](~?)", row) for row in rows]
+    # balanced accuracy, AUROC, AUPRC, F1; accuracy, MCC, sens@90, spec@90; sensitivity, specificity, PPV, NPV.
+    assert marked[:3] == [["~"] * 4, ["", "~", "~", "~"], ["~", "", "", ""]]
+    metrics = results["knn projection"]["classifier"]
+    for words, marks in (("40 positives", [""] * 4), ("5 negatives: rough", ["", "~", "", ""])):
+        metrics["intervals"]["rests_on"] = words
+        lines = format_clinical(results, [])
+        assert re.findall(r"\](~?)", lines[2]) == marks
+        assert sum("rests on" in line or "rest on" in line for line in format_probes(results, "fracture")) == 1
+
+
+def test_external_tables_mark_the_rough_side_and_its_difference():
+    def part(value, words):
+        estimate = {"value": value, "low": 0.0, "high": 1.0}
+        point = {"youden": {"sensitivity": estimate, "specificity": estimate}}
+        patients = {"auroc": estimate, "intervals": {"rests_on": "3 positives: rough"}, "operating_points": {}}
+        row = {"value": "f", "n": 9, "positives": 2, "intervals": {"rests_on": "2 positives: rough"}}
+        row |= {"auroc": estimate, "sensitivity": estimate, "specificity": estimate}
+        return {
+            "n": 99, "auroc": estimate, "operating_points": point, "intervals": {"rests_on": words}, "calibration": {},
+            "per_group": patients,
+            "details": {"subgroups": {"sex": {"rows": [row], "gaps": {}}}},
+        }  # fmt: skip
+
+    few, many = "11 positives of 9 groups: rough", "60 positives"
+    fact = {"source": "heads.pt", "probabilities_hold_at": None}
+    gap = {"auroc": {"value": 0.1, "low": -1.0, "high": 1.0}}
+    probes = {"external": {"all": part(0.9, many)}, "internal": {"all": part(0.8, few)}, "difference": {"all": gap}}
+    lines = format_external({"probes": probes, "heads": {"all": fact}, "positive_class": 1})
+    assert max(map(len, lines)) <= 100
+    first = {line.split(" %")[0].strip(): re.findall(r"\](~?)", line) for line in reversed(lines) if "%" in line}
+    assert first["AUROC"] == ["~", "", "~"], "internal, external, difference"
+    assert first["sensitivity"] == ["~", ""]
+    assert first["specificity"] == ["", ""]
+    assert "external intervals rest on 60 positives" in lines
+    assert "~ internal intervals rest on 11 positives of 9 groups: rough" in lines
+    assert lines.count("~ external intervals rest on 3 positives: rough") == 1
+    assert "~ intervals rest on f: 2 positives: rough" in lines
+    assert re.findall(r"\](~?)", next(line for line in lines if line.startswith("f  "))) == ["~", "~", ""]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ttc.metrics.representation import RepresentationMetrics, Summary
+from ttc.results.clinic.rough import basis_line, mark_of
 from ttc.results.clinic.tables import format_per_group, format_subgroups, site_rows
 
 _COLUMNS_PER_PART = 5
@@ -85,7 +86,8 @@ Results = Mapping[str, Mapping[str, Mapping[str, object]]]
 """By section (layer or head) and probe: "train_samples", a summary per metric (mean, std, low, high), "details"."""
 
 _MOST_GROUPS = 10
-_FEW_GROUPS = 20
+_CELL = 17
+"""Columns of "100.0 [100,100]", the mark and a space."""
 
 
 def format_probes(results: Results, positive_name: str) -> list[str]:
@@ -104,25 +106,27 @@ def format_probes(results: Results, positive_name: str) -> list[str]:
     }
     return [
         f"positive class: {_shorten(positive_name, 28)}; percent, mean over draws [95 % interval{_units(results)}]",
-        *_rows(results, (), first, 16),
-        *_basis(results),
+        *_rows(results, (), first),
         "sens@90: sensitivity at 90 % specificity; spec@90: the reverse",
-        *_rows(results, (), second, 16),
+        *_rows(results, (), second),
         *format_calibration(results),
+        *_basis(results),
     ]
 
 
 def format_calibration(results: Results) -> list[str]:
     """Format the calibration of scores and probabilities as lines of at most 100 columns; none where it is missing."""
     names = {"brier": "Brier", "log_loss": "log loss", "ece": "ECE", "intercept": "intercept", "slope": "slope"}
-    widths = (8, 10, 8, 20, 18)
+    widths = (7, 10, 7, 21, 19)
     lines = []
     for section, probes in results.items():
         for probe, summary in probes.items():
             calibration = summary.get("calibration")
             for when, title in (("before", "score"), ("after", "probability")):
                 entries = calibration.get(when, {}) if isinstance(calibration, Mapping) else {}
-                cells = [_number(entries.get(name), name in ("intercept", "slope")) for name in names]
+                cells = [
+                    _number(entries.get(name), name in ("intercept", "slope"), mark_of(summary, name)) for name in names
+                ]
                 if any(cell != "-" for cell in cells):
                     row = "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
                     lines.append(f"{_shorten(f'{section} {probe}', 23):<24}{title:<12}{row}")
@@ -136,14 +140,14 @@ def format_calibration(results: Results) -> list[str]:
     ]
 
 
-def _number(summary: object, interval: bool) -> str:
-    """Format an estimate, or the summary of several, as it is."""
+def _number(summary: object, interval: bool, mark: str) -> str:
+    """Format an estimate, or the summary of several, as it is; the mark goes behind an interval."""
     value = summary.get("mean", summary.get("value")) if isinstance(summary, Mapping) else None
     if not isinstance(summary, Mapping) or not isinstance(value, int | float):
         return "-"
     if not interval or summary["low"] is None:
         return f"{value:.3f}"
-    return f"{value:.2f} [{summary['low']:.1f},{summary['high']:.1f}]"
+    return f"{value:.2f} [{summary['low']:.1f},{summary['high']:.1f}]{mark}"
 
 
 def format_clinical(results: Results, prevalences: Sequence[float]) -> list[str]:
@@ -156,12 +160,12 @@ def format_clinical(results: Results, prevalences: Sequence[float]) -> list[str]
     names = {"sensitivity": "sensitivity", "specificity": "specificity", "ppv": "PPV", "npv": "NPV"}
     lines = [
         "at the threshold that validation chose for the largest sensitivity + specificity (Youden):",
-        *_rows(results, ("operating_points", "youden"), names, 16),
+        *_rows(results, ("operating_points", "youden"), names),
     ]
     for prevalence in prevalences:
         lines.append(f"the same threshold where {100 * prevalence:g} % are positive:")
-        lines += _rows(results, ("deployment", f"{prevalence:g}", "youden"), {"ppv": "PPV", "npv": "NPV"}, 16)
-        lines += _rows(results, ("deployment", f"{prevalence:g}"), {"auprc": "AUPRC"}, 16)
+        lines += _rows(results, ("deployment", f"{prevalence:g}", "youden"), {"ppv": "PPV", "npv": "NPV"})
+        lines += _rows(results, ("deployment", f"{prevalence:g}"), {"auprc": "AUPRC"})
     for section, probes in results.items():
         for probe, metrics in probes.items():
             details = metrics["details"]
@@ -188,32 +192,30 @@ def _units(results: Results) -> str:
     for summary in (summary for probes in results.values() for summary in probes.values()):
         intervals = summary.get("intervals")
         if isinstance(intervals, Mapping) and intervals["draws"] and intervals["resampled"] == "groups":
-            return f" over {intervals['units']} groups{', rough' if intervals['units'] < _FEW_GROUPS else ''}"
+            return f" over {intervals['units']} groups"
     return ""
 
 
 def _basis(results: Results) -> list[str]:
-    """Say in words what the intervals rest on, for each test set once."""
+    """Say in words what the intervals rest on, for each test set once; behind the mark where that is few."""
     words: dict[str, None] = {}
     for summary in (summary for probes in results.values() for summary in probes.values()):
         made = summary.get("intervals")
         if isinstance(made, Mapping) and made["draws"] and isinstance(made.get("rests_on"), str):
             words[made["rests_on"]] = None
-    return [f"intervals rest on {text}" for text in words]
+    return [basis_line(text) for text in words]
 
 
-def _rows(
-    results: Results, path: Sequence[str], names: Mapping[str, str], width: int, *, intervals: bool = True
-) -> list[str]:
+def _rows(results: Results, path: Sequence[str], names: Mapping[str, str]) -> list[str]:
     """Return the header and a line per section and probe; `path` leads to the metrics within a probe's summary."""
-    lines = [f"{'layer':<15}{'probe':<11}{'n':>6}" + "".join(f"{heading:>{width}}" for heading in names.values())]
+    lines = [f"{'layer':<15}{'probe':<11}{'n':>6}" + "".join(f"{heading:>{_CELL}}" for heading in names.values())]
     for section, probes in results.items():
         for probe, summary in probes.items():
             entry: object = summary
             for step in path:
                 entry = entry.get(step) if isinstance(entry, Mapping) else None
             metrics = entry if isinstance(entry, Mapping) else {}
-            cells = "".join(f"{_percent(metrics.get(name), intervals):>{width}}" for name in names)
+            cells = "".join(f"{_percent(metrics.get(name), mark_of(summary, name)):>{_CELL}}" for name in names)
             lines.append(f"{section:<15}{probe:<11}{summary['train_samples']:>6}{cells}")
     return lines
 
@@ -225,7 +227,7 @@ def _group_lines(groups: Sequence[Mapping[str, object]]) -> list[str]:
         shares = [_share(row.get(name)) for name in ("accuracy", "sensitivity", "specificity")]
         lines.append(
             f"{_shorten(str(row['group']), 31):<32}{row['n']:>7}{row.get('positives', '-'):>10}{shares[0]:>10}"
-            f"{_percent(row.get('auroc'), True):>16}{shares[1]:>9}{shares[2]:>9}"
+            f"{_percent(row.get('auroc')):>16}{shares[1]:>9}{shares[2]:>9}"
         )
     if len(groups) > _MOST_GROUPS:
         lines.append(f"and {len(groups) - _MOST_GROUPS} smaller groups, see result.json")
@@ -236,11 +238,11 @@ def _share(value: object) -> str:
     return f"{100 * value:.1f}" if isinstance(value, int | float) else "-"
 
 
-def _percent(summary: object, intervals: bool) -> str:
-    """Format an estimate, or the summary of several, in percent."""
+def _percent(summary: object, mark: str = "") -> str:
+    """Format an estimate, or the summary of several, in percent; the mark goes behind an interval."""
     if not isinstance(summary, Mapping):
         return "-"
     text = _share(summary.get("mean", summary.get("value")))
-    if not intervals or summary["low"] is None:
+    if summary["low"] is None:
         return text
-    return f"{text} [{100 * summary['low']:.0f},{100 * summary['high']:.0f}]"
+    return f"{text} [{100 * summary['low']:.0f},{100 * summary['high']:.0f}]{mark}"

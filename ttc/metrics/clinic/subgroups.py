@@ -74,9 +74,9 @@ def subgroup_table(
         groups: [N] patient or site of each sample, which intervals then take as independent.
 
     Returns:
-        - "rows": a row per value, the largest first: "value", "n", "positives", "groups" (their number, or None), and
-          the estimates "auroc", "sensitivity", "specificity", "intercept" (of the calibration, 0 is ideal), and
-          "mean_probability" and "prevalence" (numbers, or None);
+        - "rows": a row per value, the largest first: "value", "n", "positives", "intervals" (what they rest on, see
+          `intervals.Basis`), "groups" (their number, or None), the estimates "auroc", "sensitivity", "specificity",
+          "intercept" (of the calibration, 0 is ideal), and "mean_probability" and "prevalence" (numbers, or None);
         - "gaps": per estimate the largest difference between two rows, "value", with the names "highest" and "lowest";
           None where fewer than two rows define it.
     """
@@ -100,6 +100,7 @@ def subgroup_table(
                 "value": str(parts[number]),
                 "n": len(scores_S),
                 "positives": int(positive_S.sum()),
+                "intervals": intervals.basis(positive_S.astype(np.int64), 2, groups_S),
                 "groups": None if groups_S is None else int(groups_S.max()) + 1,
                 "auroc": auroc(positive_S, scores_S, groups_S),
                 "sensitivity": missing if called_S is None else _share(called_S, positive_S, groups_S),

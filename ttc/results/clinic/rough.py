@@ -35,9 +35,15 @@ def mark_of(metrics: Mapping[str, object], path: str) -> str:
     return MARK if isinstance(made, Mapping) and rough_words(made.get("rests_on"), path) else ""
 
 
+def basis_line(rests_on: str, whose: str = "") -> str:
+    """Return the line that says what intervals rest on, behind the mark where that is few; `whose` precedes it."""
+    mark = f"{MARK} " if rough_words(rests_on, "") else ""
+    return f"{mark}{whose}intervals rest on {rests_on}"
+
+
 def explanation(words: Iterable[str]) -> list[str]:
-    """Return a line for every kind of rough interval that a table marks."""
-    return [f"{MARK} {text}" for text in dict.fromkeys(words) if text]
+    """Return a line for every kind of rough interval that a table marks; "" stands for none."""
+    return [basis_line(text) for text in dict.fromkeys(words) if text]
 
 
 def rests_on(result: Mapping[str, object], metric: str) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import statistics
+import textwrap
 from collections.abc import Mapping, Sequence
 
 from ttc.evaluation.elsewhere.measure import at_path
+from ttc.results.clinic.rough import MARK, basis_line, mark_of, rough_words
 from ttc.run.escape import plain
 
 LARGE_GROUP = 20
@@ -25,15 +27,34 @@ _ROWS = (
 )
 
 
-def _cell(metrics: object, path: str, scale: float) -> str:
+def _cell(metrics: object, path: str, scale: float, mark: str = "") -> str:
+    """Format an estimate; an interval that rests on few positives, by the metrics' own word or `mark`, is marked."""
     found = at_path(metrics, path) if isinstance(metrics, Mapping) else None
-    if found is None or found["value"] is None:
+    if not isinstance(metrics, Mapping) or found is None or found["value"] is None:
         return "-"
     digits = 1 if scale == 100.0 else 3
     text = f"{scale * found['value']:.{digits}f}"
     if found["low"] is None or found["high"] is None:
         return text
-    return f"{text} [{scale * found['low']:.{digits}f}, {scale * found['high']:.{digits}f}]"
+    interval = f"[{scale * found['low']:.{digits}f}, {scale * found['high']:.{digits}f}]"
+    return f"{text} {interval}{mark or mark_of(metrics, path)}"
+
+
+def _rows(parts: Sequence[tuple[object, int]], rows: Sequence[tuple[str, str, float]] = _ROWS) -> list[str]:
+    """Return a line per metric that one of the parts has; each part with its width, the last of several a difference.
+
+    A difference is rough where one of its sides is.
+    """
+    lines = []
+    for title, path, scale in rows:
+        marks = [mark_of(part, path) if isinstance(part, Mapping) else "" for part, _ in parts]
+        joined = ["" if number < 2 else max(marks[:2]) for number in range(len(parts))]
+        cells = [_cell(part, path, scale, mark) for (part, _), mark in zip(parts, joined, strict=True)]
+        if any(cell != "-" for cell in cells):
+            lines.append(
+                f"{title:<22}" + "".join(f"{cell:>{width}}" for cell, (_, width) in zip(cells, parts, strict=True))
+            )
+    return lines
 
 
 def format_external(result: Mapping[str, object]) -> list[str]:
@@ -54,11 +75,10 @@ def format_external(result: Mapping[str, object]) -> list[str]:
     for name, metrics in external.items():
         internal = probes.get("internal", {}).get(name)
         gap = probes.get("difference", {}).get(name)
-        fact, basis = heads[name], metrics["intervals"]
-        lines.append(f"{plain(name, 40)}: external intervals rest on {basis['rests_on']}")
-        if internal:
-            lines.append(f"internal test: {internal['intervals']['rests_on']}")
-        elif fact["source"] != "--scores":
+        fact = heads[name]
+        own = f", {internal['n']} of the internal test" if internal else ""
+        lines.append(f"{plain(name, 40)}: {metrics['n']} external samples{own}")
+        if not internal and fact["source"] != "--scores":
             lines.append("no predictions of the run's own test split beside the head: nothing to compare with")
         if fact["probabilities_hold_at"] is not None:
             share = fact["probabilities_hold_at"][int(str(result["positive_class"]))]
@@ -66,10 +86,9 @@ def format_external(result: Mapping[str, object]) -> list[str]:
                 f"external probabilities: frozen, stated at {100 * share:.3g} % positive ({fact['prevalence_of']})"
             )
         lines.append(f"{'':<22}{'internal test':>24}{'external':>26}{'external - internal':>28}")
-        for title, path, scale in _ROWS:
-            cells = [_cell(part, path, scale) for part in (internal, metrics, gap)]
-            if any(cell != "-" for cell in cells):
-                lines.append(f"{title:<22}{cells[0]:>24}{cells[1]:>26}{cells[2]:>28}")
+        lines += _rows([(internal, 24), (metrics, 26), (gap, 28)])
+        lines += [basis_line(metrics["intervals"]["rests_on"], "external ")]
+        lines += [basis_line(internal["intervals"]["rests_on"], "internal ")] if internal else []
         if metrics["calibration"].get("in_the_large"):
             mended = [_cell(metrics, f"calibration/in_the_large/{part}", 1.0) for part in ("brier", "slope")]
             lines.append("recalibration in the large (a new intercept, fitted on these external labels, not frozen):")
@@ -84,11 +103,12 @@ def format_per_group(metrics: object, internal: object = None) -> list[str]:
     if not isinstance(metrics, Mapping):
         return []
     pool, rule = metrics.get("pool", ""), metrics.get("group_label", "")
-    words = f"per group ({pool} of its images, positive if {rule} is): " if pool else "per group: "
-    lines = [words + metrics["intervals"]["rests_on"]]
-    for title, path, scale in (*_ROWS[:1], *_ROWS[3:5], *_ROWS[8:]):
-        cells = [_cell(part, path, scale) for part in (internal, metrics)]
-        lines.append(f"  {title:<22}" + (f"{cells[0]:>26}" if internal else "") + f"{cells[1]:>28}")
+    lines = [f"per group ({pool} of its images, positive if {rule} is):" if pool else "per group:"]
+    rows = (*_ROWS[:1], *_ROWS[3:5], *_ROWS[8:])
+    lines += [f"  {line}" for line in _rows([*([(internal, 24)] if internal else []), (metrics, 26)], rows)]
+    lines.append(basis_line(metrics["intervals"]["rests_on"], "external " if internal else ""))
+    if isinstance(internal, Mapping):
+        lines.append(basis_line(internal["intervals"]["rests_on"], "internal "))
     return lines
 
 
@@ -97,14 +117,17 @@ def format_subgroups(columns: object) -> list[str]:
     lines: list[str] = []
     for name, table in columns.items() if isinstance(columns, Mapping) else ():
         title = plain(name, 18)
-        lines.append(f"{title:<20}{'n':>6}{'pos.':>6}{'AUROC %':>19}{'sensitivity %':>23}{'specificity %':>23}")
+        lines.append(f"{title:<20}{'n':>6}{'pos.':>6}{'AUROC %':>22}{'sensitivity %':>23}{'specificity %':>23}")
         for row in table["rows"][:12]:
             lines.append(
-                f"{plain(row['value'], 18):<20}{row['n']:>6}{row['positives']:>6}{_cell(row, 'auroc', 100.0):>19}"
+                f"{plain(row['value'], 18):<20}{row['n']:>6}{row['positives']:>6}{_cell(row, 'auroc', 100.0):>22}"
                 f"{_cell(row, 'sensitivity', 100.0):>23}{_cell(row, 'specificity', 100.0):>23}"
             )
         if len(table["rows"]) > 12:
             lines.append(f"and {len(table['rows']) - 12} smaller parts, see result.json")
+        few = [(row["value"], row["intervals"]["rests_on"]) for row in table["rows"][:12] if row.get("intervals")]
+        words = "; ".join(f"{plain(value, 18)}: {text}" for value, text in few if rough_words(text, ""))
+        lines += textwrap.wrap(f"{MARK} intervals rest on {words}", 100, subsequent_indent="  ") if words else []
         gaps = [
             f"{metric} {gap['value'] * (1 if metric == 'intercept' else 100):.1f} "
             f"({plain(gap['highest'], 12)} - {plain(gap['lowest'], 12)})"
