@@ -158,7 +158,7 @@ def main() -> int:
     world, stop = setup.start_processes(args)
 
     # 3. run folder
-    folder = RunFolder(Path(args.output or f"runs/{args.dataset}-{args.method}-seed{args.seed}"))
+    folder = RunFolder(Path(args.output or f"runs/{settings.run_name(args)}"))
     if setup.claim(folder, given.values, args, world):
         return 0
 

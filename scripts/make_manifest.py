@@ -1,9 +1,11 @@
-"""Write a manifest: recipes x methods x samplers x seeds, one line per run.
+"""Write a manifest: recipes x methods x samplers x seeds x folds, one line per run.
 
 python scripts/make_manifest.py --recipes plants-95 plants-99 --methods untrained supcon supmin:5 --output sweep.csv
 
-`supmin:5` asks for seeds 0 to 4, `untrained` is an encoder without training. scripts/run_manifest.sh runs a manifest on
-one machine, scripts/slurm/submit.sh on a cluster, scripts/manifest_status.py tells how far it is.
+`supmin:5` asks for seeds 0 to 4, `untrained` is an encoder without training. `--folds 5` repeats the whole experiment
+with each fifth of the images, whole groups, as the test set; scripts/collect_results.py pools the predictions, so that
+every image is tested once. scripts/run_manifest.sh runs a manifest on one machine, scripts/slurm/submit.sh on a
+cluster, scripts/manifest_status.py tells how far it is.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ UNTRAINED_FLAGS = ("--method", "simclr", "--epochs", "0")
 def build_parser() -> Parser:
     """Describe the command line."""
     parser = Parser(
-        "Write a manifest: recipes x methods x samplers x seeds, one line per run.",
+        "Write a manifest: recipes x methods x samplers x seeds x folds, one line per run.",
         "python scripts/make_manifest.py --recipes fashion-mix5-99 --methods supcon supmin --output sweep.csv",
     )
     add = parser.add_argument
@@ -55,7 +57,7 @@ def build_parser() -> Parser:
         help="values of pretrain.py's --method, and untrained; with a number of seeds of its own where you name one",
     )
     add("--samplers", nargs="+", choices=SAMPLERS, default=["shuffle"], help="values of --batch-sampler")
-    add("--seeds", type=whole(1), default=3, metavar="N", help="seeds 0 to N-1; three show the noise, five are better")
+    add_repetitions(parser)
     add(
         "--method-flags",
         nargs="+",
@@ -94,6 +96,19 @@ def build_parser() -> Parser:
     add("--skip", nargs="+", default=[], metavar="PATTERN", help="names of lines to leave out, with * and ?")
     add("--output", metavar="FILE", help="the manifest; the default is standard output")
     return parser
+
+
+def add_repetitions(parser: Parser) -> None:
+    """Add what every row is repeated over."""
+    add = parser.add_argument
+    add("--seeds", type=whole(1), default=3, metavar="N", help="seeds 0 to N-1; three show the noise, five are better")
+    add(
+        "--folds",
+        type=whole(2),
+        metavar="K",
+        help="K lines for each seed, with --fold 1/K to K/K of pretrain.py; set it, for example 5, where a test set of "
+        "a fifth holds too few rare images (or patients) to tell methods apart",
+    )
 
 
 def pairs(flag: str, texts: list[str], names: Iterable[str]) -> dict[str, str]:
@@ -170,8 +185,13 @@ def rows_of(args: argparse.Namespace) -> list[Row]:
     return rows
 
 
+def folds_of(folds: int | None) -> list[tuple[str, ...]]:
+    """Return the words of each fold; one without words where there are no folds."""
+    return [()] if folds is None else [("--fold", f"{fold}/{folds}") for fold in range(1, folds + 1)]
+
+
 def cross(args: argparse.Namespace) -> list[Line]:
-    """Return a line for every recipe, row and seed.
+    """Return a line for every recipe, row, seed and fold.
 
     Raises:
         ValueError: a name is not known, or the steps do not begin with pretrain.
@@ -188,9 +208,9 @@ def cross(args: argparse.Namespace) -> list[Line]:
     for (recipe, path), row in product(recipes.items(), rows_of(args)):
         place = ("--data-root", roots[recipe]) if roots[recipe] else ()
         steps_of_recipe = {step: (*words, *more.get(f"{recipe}:{step}", ())) for step, words in steps.items()}
-        for seed in range(row.seeds):
-            words = (f"@{path}", *place, "--seed", str(seed), *row.words)
-            run = f"{row.name}-seed{seed}"
+        for seed, fold in product(range(row.seeds), folds_of(args.folds)):
+            words = (f"@{path}", *place, "--seed", str(seed), *fold, *row.words)
+            run = f"{row.name}-seed{seed}" + "".join(f"-fold{part.replace('/', 'of')}" for part in fold[1:])
             name, folder = (f"{recipe}-{run}", f"{recipe}/{run}") if len(recipes) > 1 else (run, run)
             lines.append(Line(name, folder, {**steps_of_recipe, "pretrain": (*words, *steps_of_recipe["pretrain"])}))
     return lines

@@ -86,11 +86,23 @@ def test_runs_that_know_neither_batchnorm_nor_stopping_are_continued() -> None:
 @pytest.mark.parametrize("role", Role)
 def test_what_a_role_means(role: Role, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(roles._FLAGS, "new_flag", declared_as(role))
-    one, other = {**OLD, "new_flag": 1}, {**OLD, "new_flag": 2}
+    one, other = {**OLD, "new_flag": "1/5"}, {**OLD, "new_flag": "2/5"}
+    same_result = role in (Role.WHERE, Role.RUN, Role.PART)
     assert bool(differing(one, other)) == (role is not Role.WHERE)
-    assert (ledger.arguments_digest(one) != ledger.arguments_digest(other)) == (role not in (Role.WHERE, Role.RUN))
+    assert (ledger.arguments_digest(one) == ledger.arguments_digest(other)) == same_result
+    assert roles.same_result("new_flag", one, other) == same_result
     assert ("new_flag" in collect.compared_with()) == (role in (Role.COMPARED, Role.ADDED))
     assert "new_flag" in collect.compared_with(["--new-flag"])
+
+
+def test_another_number_of_parts_is_another_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(roles._FLAGS, "new_flag", declared_as(Role.PART))
+    runs: list[dict[str, object]] = [OLD, *({**OLD, "new_flag": value} for value in (None, "1/5", "1/10", "2/10"))]
+    digests = [ledger.arguments_digest(run) for run in runs]
+    assert [digests.index(digest) for digest in digests] == [0, 0, 2, 3, 3]
+    assert not roles.same_result("new_flag", runs[2], runs[3])
+    assert not roles.same_result("new_flag", OLD, runs[2])
+    assert roles.same_result("new_flag", OLD, runs[1])
 
 
 def test_a_checkpoint_is_known_by_what_it_holds() -> None:

@@ -81,7 +81,10 @@ IRRELEVANT = {
         "where images come from: every rank reads the same ones, and the order of ids is that of the other flags",
     ),
     **dict.fromkeys(
-        ("--label-column", "--path-column", "--id-column", "--group-column", "--split-column", "--split-rule"),
+        [
+            *("--label-column", "--path-column", "--id-column", "--group-column", "--split-column", "--split-rule"),
+            "--fold",
+        ],
         "how a table is read: by every rank, as a whole",
     ),
     **dict.fromkeys(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from scripts.make_manifest import build_parser, cross
 from tests.processes import ROOT, Result, run
 from ttc.run import manifest
 from ttc.run.manifest import Entry, Line, status
@@ -161,6 +162,19 @@ def test_variants_are_rows_of_their_own(tmp_path: Path) -> None:
         "cold-seed1": f"{recipe} --seed 1 --method supcon --temperature 0.02",
         "joint-seed0": f"{recipe} --seed 0 @scripts/recipes/joint-balanced.args",
     }
+
+
+def test_folds_are_lines_of_their_own() -> None:
+    words = ["--recipes", "fashion-mix5-99", "--methods", "supmin:2", "untrained:1", "--folds", "3"]
+    cells = {cell.folder: cell for cell in cross(build_parser().parse(words).namespace())}
+    assert list(cells) == [
+        *(f"supmin-seed{seed}-fold{fold}of3" for seed in (0, 1) for fold in (1, 2, 3)),
+        *(f"untrained-seed0-fold{fold}of3" for fold in (1, 2, 3)),
+    ]
+    recipe = "@scripts/recipes/fashion-mix5-99.args"
+    expected = f"{recipe} --seed 1 --fold 2/3 --method supmin"
+    assert shlex.join(cells["supmin-seed1-fold2of3"].steps["pretrain"]) == expected
+    assert cells["supmin-seed1-fold2of3"].steps["linear_eval"] == (), "the checkpoint says which fold it is"
 
 
 @pytest.mark.parametrize(

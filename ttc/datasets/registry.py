@@ -27,7 +27,7 @@ from ttc.datasets.imbalance import draw_subset, hash_order, subset_counts
 from ttc.datasets.loading import channel_statistics
 from ttc.datasets.pixels.preprocessing import Preprocessing
 from ttc.datasets.prepare import area_cut_off, content_digest_of, prepare_files, prepare_memory
-from ttc.datasets.splits import hold_out
+from ttc.datasets.splits import describe_redrawn, draw_fold, hold_out
 from ttc.datasets.table import Dataset, DatasetSettings, Source, count_classes, minority_of
 
 log = logging.getLogger("ttc")
@@ -182,16 +182,17 @@ def _splits(settings: DatasetSettings, source: Source, refuse_doubts: bool) -> l
         raise ValueError(
             f"--data-root {settings.data_root}: no row has split 'train'; add training rows or drop the column"
         )
+    samples = source.ids, source.labels, source.groups
     # Drawn before classes are formed and files are verified, so that neither changes who is in the test set.
-    return hold_out(
-        source.ids,
-        source.labels,
-        source.groups,
-        source.splits,
-        source.held_out,
-        settings.seed,
-        settings.split_rule,
-    )
+    splits = hold_out(*samples, source.splits, source.held_out, settings.seed, settings.split_rule)
+    if settings.fold is None:
+        return splits
+    classes = source.classes
+    class_of = {label: classes.names[number] for label, number in classes.label_of.items()}
+    splits = draw_fold(*samples, settings.fold, splits.count("val"), settings.seed, class_of)
+    if distributed.rank() == 0:
+        log.info("fold %d of %d is the test set; %s", *settings.fold, describe_redrawn(source.splits))
+    return splits
 
 
 def _readable(settings: DatasetSettings, images: Images, ids: Sequence[str]) -> tuple[Images, list[tuple[int, str]]]:

@@ -6,7 +6,7 @@ import logging
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
-from ttc.datasets.imbalance import apportion, hash_order
+from ttc.datasets.imbalance import apportion, hash_order, spread_groups
 
 log = logging.getLogger("ttc")
 
@@ -148,12 +148,17 @@ def _most_frequent(labels: Sequence[str]) -> str:
     return min(counts, key=lambda label: (-counts[label], label))
 
 
-def missing_parts(splits: Sequence[str]) -> dict[str, int | float]:
-    """Return the parts to draw from the training side of a user's data where the data does not define them."""
+def missing_parts(splits: Sequence[str], fold: tuple[int, int] | None = None) -> dict[str, int | float]:
+    """Return the parts to draw from the training side of a user's data where the data does not define them.
+
+    Args:
+        splits: Split per sample.
+        fold: That takes the place of these parts, so that nothing is told about them; None without folds.
+    """
     parts: dict[str, int | float] = {
         part: fraction for part, fraction in DEFAULT_FRACTIONS.items() if part not in splits
     }
-    for part, fraction in parts.items():
+    for part, fraction in parts.items() if fold is None else ():
         log.info("no split %r in the data: %.0f %% of the training side is drawn for it", part, 100 * fraction)
     return parts
 
@@ -175,71 +180,75 @@ def draw_groups(groups: Sequence[str], labels: Sequence[str], shares: Mapping[st
     Returns:
         Part per sample; the same for any order of the samples.
     """
-    due = {REST: 1.0 - sum(shares.values()), **shares}
-    content: dict[str, Counter[str]] = {}
-    for group, label in zip(groups, labels, strict=True):
-        content.setdefault(group, Counter())[label] += 1
-    names = list(content)
-    order = [names[position] for position in hash_order(names, seed, "split")]
-    totals = Counter(labels)
-    part_of: dict[str, str] = {}
-    for label in sorted(totals, key=lambda label: (totals[label], label)):
-        targets = {part: share * totals[label] for part, share in due.items()}
-        free = {group: content[group][label] for group in order if label in content[group] and group not in part_of}
-        for group, part in part_of.items():
-            targets[part] -= content[group][label]
-        served = {part_of[group] for group in part_of if label in content[group]}
-        part_of |= _assign(free, targets, set(due) - served)
-    return [part_of[group] for group in groups]
+    return spread_groups(groups, labels, {REST: 1.0 - sum(shares.values()), **shares}, seed, "split", even=False)
 
 
-def _assign(sizes: Mapping[str, int], targets: Mapping[str, float], empty: set[str]) -> dict[str, str]:
-    """Assign groups to parts.
+def draw_folds(units: Sequence[str], labels: Sequence[str], folds: int, seed: int) -> list[int]:
+    """Assign whole groups to folds, as `draw_groups` does; of folds that miss equally many, the emptiest gets more.
 
     Args:
-        sizes: Group -> its samples of the label, in the order of the draw.
-        targets: Part -> samples that are due; below 0 where it has too many from other groups.
-        empty: Parts that have none yet.
+        units: Group per sample, or its id where each sample stands for itself.
+        labels: Source label per sample.
+        folds: K, at least 2.
+        seed: Seed of the order.
+
+    Returns:
+        Fold per sample, 1 to K; the same for any order of the samples.
     """
-    missing, members = dict(targets), dict.fromkeys(targets, 0)
-    part_of: dict[str, str] = {}
-    lacking = {part for part in empty if targets[part] > 0}
-    for number, (group, size) in enumerate(sizes.items()):
-        # The last groups go to the parts that still have none.
-        choice = lacking if 0 < len(lacking) >= len(sizes) - number else missing
-        part = max(choice, key=lambda name: (missing[name], name))
-        part_of[group] = part
-        missing[part] -= size
-        members[part] += 1
-        lacking.discard(part)
-    while move := _best_move(sizes, part_of, missing, {part for part in empty if members[part] < 2}):
-        group, part = move
-        for name, sign in ((part_of[group], 1), (part, -1)):
-            missing[name] += sign * sizes[group]
-            members[name] -= sign
-        part_of[group] = part
-    return part_of
+    numbers = {f"{number:06d}": number for number in range(1, folds + 1)}  # as text, in the order of the numbers
+    drawn = spread_groups(units, labels, dict.fromkeys(numbers, 1.0 / folds), seed, "fold", even=True)
+    return [numbers[part] for part in drawn]
 
 
-def _best_move(
-    sizes: Mapping[str, int], part_of: Mapping[str, str], missing: Mapping[str, float], keep: set[str]
-) -> tuple[str, str] | None:
-    """Return the group and the part by whose union the sum of squares of what is missing falls most, if it falls.
+def describe_redrawn(splits: Sequence[str]) -> str:
+    """Say what folds are drawn over, and which splits of the data they replace."""
+    counts = Counter(splits)
+    if len(counts) == 1:
+        return f"folds are drawn over all {len(splits)} images"
+    fixed = ", ".join(f"{count} {split}" for split, count in counts.items())
+    return f"folds are drawn over all {len(splits)} images, and the splits of the data ({fixed}) are not used"
+
+
+def draw_fold(
+    ids: Sequence[str],
+    labels: Sequence[str],
+    groups: Sequence[str] | None,
+    fold: tuple[int, int],
+    val: int,
+    seed: int,
+    class_of: Mapping[str, str],
+) -> list[str]:
+    """Make one fold of an experiment the test set, and draw the validation set from the other ones.
 
     Args:
-        sizes: Group -> samples.
-        part_of: Group -> part.
-        missing: Part -> samples that are still due.
-        keep: Parts that no group may leave.
+        ids: Unique sample ids.
+        labels: Source label per sample.
+        groups: Group per sample, or None when each sample stands for itself.
+        fold: (I, K): fold I of K.
+        val: Samples of the validation set.
+        seed: Seed of the order.
+        class_of: Source label -> name of its class, for labels that are in one.
+
+    Returns:
+        Split per sample.
+
+    Raises:
+        ValueError: A fold would lack a class.
     """
-    best, gain = None, 1e-9
-    for group, size in sizes.items():
-        source = part_of[group]
-        if source in keep:
-            continue
-        for part in missing:
-            # (m_s^2 + m_p^2) - ((m_s + size)^2 + (m_p - size)^2)
-            won = 2 * size * (missing[part] - missing[source] - size)
-            if part != source and won > gain:
-                best, gain = (group, part), won
-    return best
+    (number, folds), units = fold, ids if groups is None else groups
+    fold_of = draw_folds(units, labels, folds, seed)
+    for name in dict.fromkeys(class_of.values()):
+        rows = [row for row, label in enumerate(labels) if class_of.get(label) == name]
+        count, what = len({units[row] for row in rows}), "images" if groups is None else "groups"
+        if count < folds:
+            raise ValueError(
+                f"--fold {number}/{folds}: class {name!r} has {count} {what} only, so that a fold would lack it; use "
+                f"at most {count} folds"
+            )
+        if len({fold_of[row] for row in rows}) < folds:
+            raise ValueError(
+                f"--fold {number}/{folds}: the {what} cannot be divided so that every fold has class {name!r}; use "
+                "fewer folds"
+            )
+    splits = ["test" if drawn == number else "train" for drawn in fold_of]
+    return hold_out(ids, labels, groups, splits, {"val": val}, seed)

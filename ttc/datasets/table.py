@@ -55,6 +55,7 @@ class DatasetSettings:
         split_column: The same of the split; None for "split", if there is one.
         id_column: The same of the id; None for "id", if there is one.
         split_rule: Version of the rules for ids and drawn splits; 1 is what earlier versions did.
+        fold: (I, K): fold I of K is the test set, whatever splits the source has; None for the usual splits.
         intensity: "auto" (the range of the training set), "full" (of the type) or the values that become black and
             white, for image files of more than 8 bits.
         framing: "crop", "pad" or "squash": which part of an image file becomes the square.
@@ -88,6 +89,7 @@ class DatasetSettings:
     edition: int = EDITION
     seed: int = 0
     num_workers: int = 0
+    fold: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         """Check the values that no reader checks."""
@@ -97,6 +99,12 @@ class DatasetSettings:
             raise ValueError(f"--cache {self.cache} is unknown; use off, ram or disk")
         if not 1 <= self.split_rule <= NEWEST_RULE:
             raise ValueError(f"--split-rule {self.split_rule} is unknown; use 1 to {NEWEST_RULE}")
+        if self.fold is not None and not 1 <= self.fold[0] <= self.fold[1] >= 2:
+            raise ValueError(
+                f"--fold {self.fold[0]}/{self.fold[1]}: write I/K, fold I of K from 1 to K; K is at least 2"
+            )
+        if self.fold is not None and self.split_rule == 1:
+            raise ValueError("--fold is drawn by --split-rule 2; leave --split-rule 1 out")
         for name in ("path", "group", "split", "id"):
             tables = ("csv",) if name == "path" else ("csv", "arrays")
             if self.name not in tables and getattr(self, f"{name}_column") is not None:

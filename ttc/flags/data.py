@@ -8,7 +8,7 @@ from collections.abc import Callable
 from ttc.batches.augment import PRESETS
 from ttc.datasets import DATASETS
 from ttc.datasets.pixels.preprocessing import FRAMINGS
-from ttc.datasets.splits import NEWEST_RULE
+from ttc.flags.data_settings import add_splits
 from ttc.flags.parser import Parser, real, whole
 from ttc.run.roles import Role
 
@@ -94,15 +94,7 @@ def _add_columns(add: Callable[..., object]) -> None:
             metavar="NAME",
             help=f"{what} in the table of csv, if it is not called {kind}; one table can serve several questions",
         )
-    add(
-        "--split-rule",
-        role=Role.RESULT,
-        type=whole(1, NEWEST_RULE),
-        metavar="N",
-        help="how splits that the data do not fix are drawn: 2 gives each split its due count of every label, with "
-        "groups too; 1 repeats the draws, and the ids, of versions without this flag; the default is 2, and when a "
-        "run is continued its own",
-    )
+    add_splits(add)
 
 
 def _add_image_flags(add: Callable[..., object]) -> None:

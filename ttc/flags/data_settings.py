@@ -1,9 +1,9 @@
-"""From parsed flags to the settings of the data."""
+"""How splits are drawn; from parsed flags to the settings of the data."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ttc.datasets import DatasetSettings
@@ -11,7 +11,38 @@ from ttc.datasets.classes import split_words
 from ttc.datasets.pixels.preprocessing import EDITION
 from ttc.datasets.pixels.survey import Intensity
 from ttc.datasets.splits import NEWEST_RULE
-from ttc.flags.parser import Namespace
+from ttc.flags.parser import Namespace, part_of, whole
+from ttc.run.roles import Role
+
+
+def add_splits(add: Callable[..., object]) -> None:
+    """Add how train, validation and test are divided."""
+    add(
+        "--fold",
+        role=Role.PART,
+        type=part_of,
+        metavar="I/K",
+        help="fold I of K of all images, whole groups, is the test set, and validation is drawn from the others; run "
+        "1/K to K/K (scripts/make_manifest.py --folds K) where one test set is too small to tell anything; replaces "
+        "splits that the data fix",
+    )
+    add(
+        "--split-rule",
+        role=Role.RESULT,
+        type=whole(1, NEWEST_RULE),
+        metavar="N",
+        help="how splits that the data do not fix are drawn: 2 gives each split its due count of every label, with "
+        "groups too; 1 repeats the draws, and the ids, of versions without this flag; the default is 2, and when a "
+        "run is continued its own",
+    )
+
+
+def fold_of(args: Namespace) -> tuple[int, int] | None:
+    """Return the fold and the number of folds."""
+    if args.fold is None:
+        return None
+    number, folds = map(int, args.fold.split("/"))
+    return number, folds
 
 
 def split_rule(args: Namespace, folder: Path) -> int:
@@ -94,6 +125,7 @@ def dataset_settings(args: Namespace, rule: int | None = None, edition: int = ED
         edition=edition,
         seed=args.seed,
         num_workers=args.num_workers,
+        fold=fold_of(args),
     )
 
 

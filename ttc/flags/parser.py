@@ -184,3 +184,13 @@ def real(least: float, most: float = math.inf, *, above: bool = False) -> Callab
         return value
 
     return convert
+
+
+def part_of(text: str) -> str:
+    """Read I/K, part I of K parts, as a flag type; return it in its only spelling."""
+    number, _, count = text.partition("/")
+    if not (number.isdecimal() and count.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not I/K, such as 1/5")
+    if not 1 <= int(number) <= int(count) or int(count) < 2:
+        raise argparse.ArgumentTypeError(f"{text} is no part of at least 2; use 1/K to K/K")
+    return f"{int(number)}/{int(count)}"

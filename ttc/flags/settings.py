@@ -17,6 +17,12 @@ from ttc.models.encoders import EncoderSpec
 from ttc.run import files
 
 
+def run_name(args: argparse.Namespace) -> str:
+    """Return the name of the folder of a run of pretrain.py that names none."""
+    name = f"{args.dataset}-{args.method}-seed{args.seed}"
+    return name if args.fold is None else f"{name}-fold{args.fold.replace('/', 'of')}"
+
+
 def minority_classes(args: argparse.Namespace, dataset: Dataset) -> int | list[int] | None:
     """Return the class or classes that the objective treats as the minority.
 

@@ -275,9 +275,7 @@ def _refuse_other_settings(runs: Sequence[Run], groups: Sequence[str], compared:
                 continue
             other, expected = first.setdefault((group, step), (run, values))
             differ = sorted(
-                name
-                for name in values.keys() | expected.keys()
-                if roles.makes_result(name) and not roles.same(name, values, expected)
+                name for name in values.keys() | expected.keys() if not roles.same_result(name, values, expected)
             )
             if differ:
                 flags = shorten(f"--{name.replace('_', '-')}" for name in differ)

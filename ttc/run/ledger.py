@@ -72,7 +72,7 @@ def complete(result: Mapping[str, object], arguments: Mapping[str, object]) -> d
 
 def arguments_digest(arguments: Mapping[str, object]) -> str:
     """Return the sha256 of the arguments that make another result, the same for any order of the flags."""
-    counted = {name: value for name, value in arguments.items() if roles.in_digest(name, value)}
+    counted = {name: roles.of_result(name, value) for name, value in arguments.items() if roles.in_digest(name, value)}
     return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()
 
 

@@ -17,6 +17,7 @@ class Role(enum.Enum):
 
     WHERE = "the same run: where, on what device and how often it reads, writes or stops"
     RUN = "another run, a repetition or a part of the same: the seed, the file evaluated, which numbers are reported"
+    PART = "written I/K: another I is another part of the same experiment, like RUN; another K is another RESULT"
     RESULT = "another result; all rows of a table must share the value"
     COMPARED = "another result; the rows of a table may differ in it, and are named after it"
     ADDED = "like COMPARED, but 0 adds nothing to the method: a row is not named after a 0"
@@ -102,6 +103,18 @@ def same(name: str, values: Mapping[str, object], others: Mapping[str, object]) 
     """
     first, second = (json.loads(json.dumps(value_of(name, run))) for run in (values, others))
     return bool(first == second) or (is_off(first) and is_off(second))
+
+
+def of_result(name: str, value: object) -> object:
+    """Return what of a flag's value makes another result: of part I of K, K alone."""
+    part = declared(name).role is Role.PART and not is_off(value)
+    return str(value).partition("/")[2] if part else value
+
+
+def same_result(name: str, values: Mapping[str, object], others: Mapping[str, object]) -> bool:
+    """Tell whether two runs, apart from chance, have the same result as far as a flag decides about it; see `same`."""
+    first, second = ({name: of_result(name, value_of(name, run))} for run in (values, others))
+    return not makes_result(name) or same(name, first, second)
 
 
 def is_off(value: object) -> bool:

@@ -48,7 +48,7 @@ def read(settings: DatasetSettings) -> Source:
         labels=cells["label"],
         classes=group_labels({label: label for label in labels}, settings.classes, settings.positive_classes),
         splits=splits,
-        held_out=missing_parts(splits),
+        held_out=missing_parts(splits, settings.fold),
         pixels=pixels,
         groups=cells.get("group"),
     )

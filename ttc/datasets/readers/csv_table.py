@@ -41,7 +41,7 @@ def read(settings: DatasetSettings) -> Source:
         labels=[columns["label"][row] for row in order],
         classes=classes,
         splits=[splits[row] for row in order],
-        held_out=missing_parts(splits),
+        held_out=missing_parts(splits, settings.fold),
         paths=[paths[row] for row in order],
         groups=None if groups is None else [groups[row] for row in order],
     )

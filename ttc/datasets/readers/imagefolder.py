@@ -53,7 +53,7 @@ def read(settings: DatasetSettings) -> Source:
         labels=[label for _, label, _, _ in files],
         classes=classes,
         splits=splits,
-        held_out=missing_parts(splits),
+        held_out=missing_parts(splits, settings.fold),
         paths=[path for _, _, _, path in files],
         left_out={label: formats for label, formats in left_out.items() if formats},
     )
