@@ -90,7 +90,7 @@ def train(
             loss = objective(features, labels, distributed.pool_of(features, labels, ids))
             optimizer.zero_grad(set_to_none=True)
             scaler.scale(loss).backward()
-            # DDP averages the encoder's gradients; the head lives outside of it.
+            # DDP averages the encoder's gradients; the classifier is outside of it.
             distributed.average_gradients(objective.parameters())
             step_optimizer(optimizer, scaler, recipe.clip_norm)
             state.step += 1
@@ -111,7 +111,7 @@ def train(
 def build_state(
     args: argparse.Namespace, run: Pretrained, arguments: dict[str, object], device: torch.device
 ) -> TrainingState:
-    """Build network, head and optimizer; with --from-scratch only the encoder's first weights differ."""
+    """Build network, classifier and optimizer; with --from-scratch only the encoder's first weights differ."""
     flags.check_classes(args, run.description)
     network = build_network(
         run,
@@ -146,10 +146,10 @@ def build_state(
 def phases(args: argparse.Namespace, network: nn.Module) -> list[str]:
     """Describe what learns when, and which epoch is kept."""
     learning = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
-    parts = "the head alone" if args.freeze_encoder else f"encoder ({learning:,} parameters) and head"
+    learners = "the head alone" if args.freeze_encoder else f"encoder ({learning:,} parameters) and head"
     decay = f" times {args.layer_decay:g} per block from the top" if args.layer_decay < 1 else ""
     return [
-        f"start: {'random weights' if args.from_scratch else args.checkpoint}; {parts} learns",
+        f"start: {'random weights' if args.from_scratch else args.checkpoint}; {learners} learns",
         f"learning rates: head {args.lr:g}, encoder {args.encoder_lr:g}{decay}; "
         f"{args.linear_epochs} linear epochs first",
         f"the epoch with the best validation {args.select_by} is kept; patience {args.patience or 'without end'}",
@@ -178,8 +178,8 @@ def main() -> int:
     # 4. data
     run = load_pretrained(args.checkpoint, args.data_root, args.num_workers, world.device)
     args.positive_class = settings.positive_class(args.positive_class, run.description)
-    known = run.dataset.labels[run.dataset.indices("val")].numpy()
-    check_calibration(args.calibration, known, len(run.dataset.class_names))
+    val_labels = run.dataset.labels[run.dataset.indices("val")].numpy()
+    check_calibration(args.calibration, val_labels, len(run.dataset.class_names))
     wanted = Wanted(args.class_balance, protocol_of(args, args.positive_class), subgroup_cells(args, run.dataset))
     sampler = settings.batch_sampler(args, run.dataset, world.size)
 

@@ -2,8 +2,8 @@
 
 Reads the two predictions.csv (of linear_eval.py or finetune.py), matches the samples by id, and tests the difference
 A - B: AUROC by DeLong's paired test, AUROC and balanced accuracy by the exchange test, with intervals of the paired
-stratified bootstrap. Both runs are seen on the same draws. Where samples share a group (patient, site), groups are
-taken as independent. Of more than two classes, one is tested against the rest. Prints a table and one line of JSON;
+stratified bootstrap. Both runs are evaluated on the same draws. Where samples share a group (patient, site), groups are
+taken as independent. With more than two classes, one is tested against the rest. Prints a table and one line of JSON;
 `--output FILE` writes the JSON.
 """
 
@@ -39,9 +39,9 @@ class Predictions:
         path: the file.
         name: of the probe.
         test: rows of the test split by sample id, with the columns label, score and group.
-        threshold: of the decisions.
-        positive_class: whose scores they are.
-        classes: how many classes the run told apart.
+        threshold: a sample is called positive if its score reaches it.
+        positive_class: the class whose probability the scores are.
+        classes: how many classes the run has.
     """
 
     path: Path
@@ -60,7 +60,7 @@ def build_parser() -> Parser:
         "--probe",
         nargs="+",
         metavar="NAME",
-        help="which predictions of a file with several are compared; two names where the runs differ in it",
+        help="whose predictions are compared, if a file holds several; two names where the runs differ in them",
     )
     parser.add_argument(
         "--threshold",
@@ -72,8 +72,8 @@ def build_parser() -> Parser:
         "--positive-class",
         type=whole(0),
         metavar="LABEL",
-        help="of more than two classes, the one that is tested against the rest; of two, whose probability the scores "
-        "are; the default is what the result.json beside them says, else 1",
+        help="of more than two classes, the one that is tested against the rest; of two, the one whose probability the "
+        "scores are; the default is that of the result.json beside them, else 1",
     )
     parser.add_argument("--bootstrap", type=whole(100), default=2000, metavar="DRAWS", help="draws; more are steadier")
     parser.add_argument("--seed", type=whole(0), default=0, help="seed of the draws")
@@ -108,8 +108,8 @@ def choose_probe(table: pandas.DataFrame, probe: str | None, path: Path) -> tupl
         raise ValueError(f"--probe {probe} is not in {path}; choose from {shorten(names)}")
     if probe is None and len(names) > 1:
         raise ValueError(f"{path} holds several probes; choose one with --probe: {shorten(names, 10)}")
-    chosen = probe or names[0]
-    return chosen, table[table["probe"] == chosen]
+    name = probe or names[0]
+    return name, table[table["probe"] == name]
 
 
 def load(run: str, probe: str | None, rule: str, positive_class: int | None) -> Predictions:
@@ -157,15 +157,15 @@ def aligned(first: Predictions, second: Predictions) -> tuple[np.ndarray, list[n
             f"the scores are of class {first.positive_class} in {first.path}, of class {second.positive_class} in "
             f"{second.path}; evaluate one of them again with --positive-class"
         )
-    differ = first.test.index.symmetric_difference(second.test.index)
-    if len(differ):
+    unmatched = first.test.index.symmetric_difference(second.test.index)
+    if len(unmatched):
         raise ValueError(
-            f"{first.path} and {second.path} were tested on different samples ({len(differ)} are in one only, such as "
-            f"{differ[0]}); compare runs with the same data, seed and split"
+            f"{first.path} and {second.path} were tested on different samples ({len(unmatched)} are in one only, such "
+            f"as {unmatched[0]}); compare runs with the same data, seed and split"
         )
-    other = second.test.loc[first.test.index]
+    second_test = second.test.loc[first.test.index]
     for column in ("label", "group"):
-        if (first.test[column] != other[column]).any():
+        if (first.test[column] != second_test[column]).any():
             raise ValueError(
                 f"{first.path} and {second.path} give a sample different {column}s; compare runs on the same data and "
                 "classes"
@@ -174,12 +174,12 @@ def aligned(first: Predictions, second: Predictions) -> tuple[np.ndarray, list[n
     if positive.all() or not positive.any():
         raise ValueError(f"{first.path} has test samples of one class only; a comparison needs both")
     groups = first.test["group"].tolist()
-    scores = [predictions["score"].to_numpy(float) for predictions in (first.test, other)]
+    scores = [predictions["score"].to_numpy(float) for predictions in (first.test, second_test)]
     return positive, scores, groups if any(groups) else None
 
 
 def as_text(runs: list[Predictions], result: dict[str, Any]) -> str:
-    """Lay the comparison out for a terminal of 100 columns."""
+    """Format the comparison for a terminal of 100 columns."""
     lines = [
         f"{mark}: {run.path} {plain(run.name)}, threshold {run.threshold:.4g}, n = {len(run.test)}"
         for mark, run in zip("AB", runs, strict=True)

@@ -6,9 +6,9 @@ python scripts/evaluate.py --head runs/NAME/linear_eval/heads.pt --embeddings OT
 python scripts/evaluate.py --scores FILE.csv                 columns id, label (0 or 1), score, perhaps group; no model
 
 Thresholds and calibrators are those that the run's validation chose. Beside the external numbers stand those of the
-run's own test split, their difference with the interval of independent samples, and what a new intercept alone would
-mend (recalibration in the large, fitted on the external labels and named so). Several checkpoints, heads or probes
-make one table.
+run's own test split, the difference with an interval for independent samples, and the calibration after a new intercept
+(recalibration in the large, fitted on the external labels and labelled so). Several checkpoints, heads or probes make
+one table.
 
 Writes result.json, predictions.csv, report_card.md and figures to RUN/external/NAME, and the result to standard output.
 """
@@ -61,7 +61,7 @@ def build_parser() -> Parser:
 
 
 def refuse_idle(parser: Parser, args: argparse.Namespace) -> None:
-    """End with exit code 2 unless it is clear what is tested on what."""
+    """End with exit code 2 unless the flags say what is tested on what."""
     ways = [args.scores, args.embeddings, args.dataset]
     if sum(way is not None for way in ways) != 1:
         parser.refuse("give one of --dataset (with --checkpoint), --embeddings (with --head) and --scores")
@@ -86,12 +86,12 @@ def output_folder(args: argparse.Namespace) -> Path:
 
 
 def digest_of_inputs(args: argparse.Namespace) -> str:
-    """Return the sha256 of all files that are named: an evaluation is another one when one of them has changed."""
+    """Return the sha256 over all files that are named; if one has changed, this is another evaluation."""
     paths = [*(args.checkpoint or ()), *(args.head or ()), args.embeddings, args.scores, args.data_root]
-    found = [
+    digests = [
         settings.file_digest(path) if Path(path).is_file() else path for path in paths if path not in (None, "own")
     ]
-    return hashlib.sha256("\n".join(found).encode()).hexdigest()
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
 def class_map(words: list[str] | None) -> dict[str, str]:
@@ -110,31 +110,31 @@ def scored(
         samples, further = read_scores(Path(args.scores), args.subgroup_columns or ())
         return [(OUTSIDE, samples)], ["0", "1"], 1, further
     device = runtime.pick_device(args.device)
-    wanted = data_settings.other_settings(args) if args.dataset is not None else None
+    other_data = data_settings.other_settings(args) if args.dataset is not None else None
     heads = frozen_heads(args.checkpoint, args.head, args.probe, args.embeddings, device)
     positive = {head.positive_class for head, _ in heads}
     names = heads[0][0].class_names
     if len(positive) > 1 or any(head.class_names != names for head, _ in heads):
         raise ValueError("--checkpoint: the heads have other classes or another positive class; test them separately")
-    chosen = positive.pop() if args.positive_class is None else args.positive_class
+    positive_class = positive.pop() if args.positive_class is None else args.positive_class
     pairs, further = [], {}
     for head, encode in heads:
         samples, further = encode(
-            wanted, class_map(args.class_map), args.split, args.subgroup_columns or (), args.num_workers
+            other_data, class_map(args.class_map), args.split, args.subgroup_columns or (), args.num_workers
         )
-        pairs.append((replace(head, positive_class=chosen), samples))
-    return pairs, names, chosen, further
+        pairs.append((replace(head, positive_class=positive_class), samples))
+    return pairs, names, positive_class, further
 
 
-def predictions(name: str, samples: Scored, made: np.ndarray | None, positive: int) -> pandas.DataFrame:
-    """Return the predictions of a head by sample, in the form of linear_eval.py."""
+def predictions(name: str, samples: Scored, probabilities: np.ndarray | None, positive: int) -> pandas.DataFrame:
+    """Return the predictions of a head by sample, in the format of linear_eval.py."""
     empty = np.full_like(samples.scores_NK, np.nan)
     return pandas.DataFrame(
         {
             "id": samples.ids,
             "label": samples.labels_N,
             **columns("score", samples.scores_NK, positive),
-            **columns("probability", empty if made is None else made, positive),
+            **columns("probability", empty if probabilities is None else probabilities, positive),
             "split": "test",
             "group": samples.groups or "",
             "probe": name,
@@ -153,12 +153,12 @@ def measure(
     for head, samples in pairs:
         held = head.held((args.deploy_prevalence or [None])[0])
         shares, stated = (None, "none") if held is None else held
-        made = None if head.calibrator is None else head.calibrator(samples.scores_NK, shares)
+        probabilities = None if head.calibrator is None else head.calibrator(samples.scores_NK, shares)
         parts = evaluate_elsewhere(samples, head.kept, head.calibrator, shares, protocol)
         details = parts["external"]["details"]
         assert isinstance(details, dict)
         threshold = details.get("thresholds", {}).get("youden")
-        details["subgroups"] = subgroups(samples, made, further, threshold, positive)
+        details["subgroups"] = subgroups(samples, probabilities, further, threshold, positive)
         for section, metrics in parts.items():
             if metrics:
                 probes[section][head.name] = metrics
@@ -170,7 +170,7 @@ def measure(
             "probabilities_hold_at": None if shares is None else list(shares),
             "prevalence_of": stated,
         }
-        tables.append(predictions(head.name, samples, made, positive))
+        tables.append(predictions(head.name, samples, probabilities, positive))
         draw_clinical(folder, head.name if len(pairs) > 1 else "", samples, head.kept.get("test"), parts, positive)
     return {"heads": facts, "probes": {name: entry for name, entry in probes.items() if entry}}, tables
 

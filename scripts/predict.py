@@ -4,8 +4,8 @@ python scripts/predict.py --checkpoint runs/NAME/checkpoints/last.pt --images FO
 python scripts/predict.py --checkpoint runs/NAME/finetune/checkpoints/best.pt --head own --images FOLDER
 
 Writes one line per image: id, score (raw output for the positive class, for ranking and thresholds; one column per
-class where there are more than two), probability (calibrated on validation and moved to the prevalence of the source
-data, or to --deploy-prevalence), prevalence (the one at which the probability holds), prediction (label), class (name).
+class where there are more than two), probability (calibrated on validation, then moved to the prevalence of the source
+data or to --deploy-prevalence), prevalence (at which the probability holds), prediction (label), class (name).
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def build_parser() -> Parser:
         type=threshold,
         default=0.5,
         metavar="T|RULE",
-        help="two classes: score from which the positive class is predicted, or the rule that chooses it on the "
+        help="two classes: score from which on the positive class is predicted, or the rule that chooses it on the "
         f"validation predictions of linear_eval.py: {', '.join(RULES)}",
     )
     add(
@@ -101,11 +101,13 @@ def threshold(text: str) -> float | str:
 def threshold_by(rule: str, path: Path, probe: str, positive_class: int, within: Path | None) -> float:
     """Return the threshold that a rule chooses on the validation predictions of a probe."""
     predictions = read_predictions(path, probe, positive_class, "val", within) if path.is_file() else None
-    chosen = None if predictions is None else choose_thresholds((predictions.labels_N == 1, predictions.scores_N))[rule]
-    if chosen is None:
+    threshold = (
+        None if predictions is None else choose_thresholds((predictions.labels_N == 1, predictions.scores_N))[rule]
+    )
+    if threshold is None:
         raise ValueError(f"--threshold {rule}: {path} has no validation scores to choose on; give a number")
-    log.info("threshold: %.4f, by the rule %s on validation", chosen, rule)
-    return chosen
+    log.info("threshold: %.4f, by the rule %s on validation", threshold, rule)
+    return threshold
 
 
 def own_head(network: PretrainNetwork, description: Description, state: State) -> Predict:
@@ -136,8 +138,8 @@ def matching_heads(
 
 
 def choose_head(heads: Heads, probe: str | None, path: Path) -> tuple[str, FittedProbe]:
-    """Return the wanted head and its name."""
-    name = probe or next((each for each in ("all", "fraction", "minority") if each in heads.heads), None)
+    """Return the name of the probe and its head: the one asked for, or the first of all, fraction and minority."""
+    name = probe or next((usual for usual in ("all", "fraction", "minority") if usual in heads.heads), None)
     if name is None or name not in heads.heads:
         raise ValueError(f"--head {path} has the probes {', '.join(heads.heads) or 'none'}; run linear_eval.py again")
     log.info("head: probe %s of %s", name, path)
@@ -145,13 +147,13 @@ def choose_head(heads: Heads, probe: str | None, path: Path) -> tuple[str, Fitte
 
 
 def own_calibrator(state: State, heads: Path, network: PretrainNetwork, within: Path | None) -> Calibrator | None:
-    """Return the calibrator of a checkpoint's own classifier: finetune.py's is in it, linear_eval.py's beside heads."""
+    """Return the calibrator of a checkpoint's own classifier, in itself (finetune.py) or in a file of heads."""
     if isinstance(stored := state.get("extra", {}).get("calibrator"), dict):
         return Calibrator.of(stored)
     if not heads.is_file():
         return None
-    found = load_heads(heads, within)
-    return found.calibrators.get("own") if found.encoder_sha256 == module_digest(network) else None
+    stored_heads = load_heads(heads, within)
+    return stored_heads.calibrators.get("own") if stored_heads.encoder_sha256 == module_digest(network) else None
 
 
 def probabilities_of(
@@ -163,9 +165,9 @@ def probabilities_of(
             raise ValueError(f"--deploy-prevalence {prevalence:g}: this head has no probabilities; leave it out")
         log.warning(NO_CALIBRATOR, "this head", "run linear_eval.py or finetune.py again in a new folder")
         return np.full_like(scores, np.nan), None
-    there, source = deploy_shares(description, calibrator, prevalence, positive)
-    log.info("probability: holds where %.4g %% are positive, by %s", 100 * there[positive], source)
-    return calibrator(scores, there), there[positive]
+    shares, source = deploy_shares(description, calibrator, prevalence, positive)
+    log.info("probability: holds where %.4g %% are positive, by %s", 100 * shares[positive], source)
+    return calibrator(scores, shares), shares[positive]
 
 
 def as_csv(
@@ -178,24 +180,25 @@ def as_csv(
     positive: int,
     threshold: float,
 ) -> str:
-    """Lay out the predictions of the images in `rows`; other ids get empty cells, and so do missing probabilities."""
+    """Format the predictions of the images in `rows`; other ids get empty cells, and so do missing probabilities."""
     classes = scores.shape[1]
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    made = columns("probability", probabilities, positive)
-    names = [*columns("score", scores, positive), *made, "prevalence"]
+    probability_columns = columns("probability", probabilities, positive)
+    names = [*columns("score", scores, positive), *probability_columns, "prevalence"]
     writer.writerow(["id", *names, "prediction", "class"])
     place_of = {row: place for place, row in enumerate(rows)}
-    for row, each in enumerate(ids):
+    for row, sample_id in enumerate(ids):
         if row not in place_of:
-            writer.writerow([each, *[""] * (len(names) + 2)])
+            writer.writerow([sample_id, *[""] * (len(names) + 2)])
             continue
-        own = scores[place_of[row]]
-        label = int(own.argmax()) if classes > 2 else positive if own[positive] >= threshold else 1 - positive
-        shown = [own[positive]] if classes == 2 else own
-        likely = ["" if prevalence is None else float(column[place_of[row]]) for column in made.values()]
-        holds = "" if prevalence is None else prevalence
-        writer.writerow([each, *map(float, shown), *likely, holds, label, class_names[label]])
+        place = place_of[row]
+        scores_K = scores[place]
+        label = int(scores_K.argmax()) if classes > 2 else positive if scores_K[positive] >= threshold else 1 - positive
+        shown_scores = [scores_K[positive]] if classes == 2 else scores_K
+        calibrated = [*(float(column[place]) for column in probability_columns.values()), prevalence]
+        shown = [*map(float, shown_scores), *(calibrated if prevalence is not None else [""] * len(calibrated))]
+        writer.writerow([sample_id, *shown, label, class_names[label]])
     return file.getvalue()
 
 
@@ -244,9 +247,9 @@ def main() -> int:
     features, _ = encode(network, description, images, args.num_workers)
     scores = head(features)
     if not np.isfinite(scores).all():
-        raise ValueError(f"--checkpoint {args.checkpoint}: some scores are no finite numbers; use another checkpoint")
-    probabilities, held = probabilities_of(scores, calibrator, description, args.deploy_prevalence, positive)
-    table = as_csv(ids, rows, scores, probabilities, held, names, positive, limit)
+        raise ValueError(f"--checkpoint {args.checkpoint}: some scores are not finite; use another checkpoint")
+    probabilities, prevalence = probabilities_of(scores, calibrator, description, args.deploy_prevalence, positive)
+    table = as_csv(ids, rows, scores, probabilities, prevalence, names, positive, limit)
     if args.output == "-":
         sys.stdout.write(table)
     else:

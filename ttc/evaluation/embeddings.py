@@ -1,7 +1,7 @@
-"""Features that any encoder made, in an .npz file: what heads, metrics and evaluations on other data read.
+"""Features of any encoder, in an .npz file: what heads, metrics and evaluations on other data read.
 
 Arrays: `features` [N, F] or `embeddings` [V, N, F] of V views, `labels` [N] (numbers or text), `split` [N] (train, val,
-test), and where there are any `groups`, `ids` [N], `class_names` [K], `projection` [N, D] and `about`, a JSON text by
+test), and optionally `groups`, `ids` [N], `class_names` [K], `projection` [N, D] and `about`, a JSON text in
 which `scripts/export.py` says which run the features come from. Each name may be singular or plural.
 
 Shape suffixes: V views, N samples, F features, D dimensions of the projection, K classes.
@@ -83,7 +83,7 @@ def read_features(path: Path, flag: str, *, labelled: bool = True) -> FeatureFil
 
     Args:
         path: the file.
-        flag: what named it, for messages.
+        flag: the flag that names it, for messages.
         labelled: whether it must have labels.
 
     Raises:
@@ -108,8 +108,8 @@ def read_features(path: Path, flag: str, *, labelled: bool = True) -> FeatureFil
         if name in arrays and len(arrays[name]) != count:
             raise ValueError(f"{flag} {path}: {len(arrays[name])} entries of {name} for {count} samples; give one each")
     projection = arrays.get("projection")
-    given = _texts(arrays["class_name"]) if "class_name" in arrays else None
-    labels_N, class_names = (None, given or []) if labels is None else _classes(labels, given, f"{flag} {path}")
+    declared = _texts(arrays["class_name"]) if "class_name" in arrays else None
+    labels_N, class_names = (None, declared or []) if labels is None else _classes(labels, declared, f"{flag} {path}")
     ids = _texts(arrays["id"]) if "id" in arrays else [f"features/{row:06d}" for row in range(count)]
     groups = _texts(arrays["group"]) if "group" in arrays else None
     return FeatureFile(
@@ -139,8 +139,8 @@ def _arrays(path: Path, flag: str, labelled: bool) -> tuple[dict[str, NDArray[np
         }
         if labelled and named["label"] is None:
             raise ValueError("it has no array 'labels'")
-        wanted = {kind: name for kind, name in named.items() if name is not None}
-        read = read_arrays(path, [values, *wanted.values()])
+        present = {kind: name for kind, name in named.items() if name is not None}
+        read = read_arrays(path, [values, *present.values()])
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise ValueError(
@@ -148,7 +148,7 @@ def _arrays(path: Path, flag: str, labelled: bool) -> tuple[dict[str, NDArray[np
             "labels"
         ) from None
     first = "features" if values.startswith("feature") else "embeddings"
-    return dict(zip([first, *wanted], read, strict=True)), stored - {values, *wanted.values()}
+    return dict(zip([first, *present], read, strict=True)), stored - {values, *present.values()}
 
 
 def _texts(values: NDArray[np.generic]) -> list[str]:
@@ -161,18 +161,21 @@ def _texts(values: NDArray[np.generic]) -> list[str]:
     ]
 
 
-def _classes(labels: NDArray[np.generic], given: list[str] | None, place: str) -> tuple[NDArray[np.int64], list[str]]:
+def _classes(
+    labels: NDArray[np.generic], declared: list[str] | None, place: str
+) -> tuple[NDArray[np.int64], list[str]]:
     """Return labels from 0, and the names of the classes."""
     if labels.dtype.kind in "US":
         texts = _texts(labels)
-        names = given or sorted_labels(set(texts))
+        names = declared or sorted_labels(set(texts))
         if strange := set(texts) - set(names):
             raise ValueError(f"{place}: the label {min(strange)!r} is none of the class_names; name every class")
         return np.array([names.index(text) for text in texts], np.int64), names
-    if labels.dtype.kind not in "iub" or labels.min() < 0 or labels.max() >= (len(given) if given else len(labels)):
+    limit = len(declared) if declared else len(labels)
+    if labels.dtype.kind not in "iub" or labels.min() < 0 or labels.max() >= limit:
         raise ValueError(f"{place}: labels must be text, or whole numbers 0, 1, ... of classes that occur")
     values = labels.astype(np.int64)
-    return values, given or [str(label) for label in range(int(values.max()) + 1)]
+    return values, declared or [str(label) for label in range(int(values.max()) + 1)]
 
 
 def _splits(cells: Sequence[str], place: str) -> list[str]:
@@ -200,11 +203,11 @@ def about_text(entries: Mapping[str, object]) -> NDArray[np.str_]:
 
 
 def as_run(file: FeatureFile, seed: int) -> Pretrained:
-    """Return features as linear_eval.py takes a run: with data and description, without images and network.
+    """Return features in the form of a run, for linear_eval.py: with data and description, without images and network.
 
     Args:
         file: with labels.
-        seed: draws the splits that the file does not define, by group where it has groups.
+        seed: of the splits that the file does not define; they are drawn by group where it has groups.
 
     Raises:
         ValueError: ids that are not unique, a group on two sides, or a class that a split lacks.
@@ -220,8 +223,8 @@ def as_run(file: FeatureFile, seed: int) -> Pretrained:
     )
     check_unique_ids(file.ids)
     texts = [file.class_names[label] for label in file.labels.tolist()]
-    given = file.splits or ["train"] * len(texts)
-    splits = hold_out(file.ids, texts, file.groups, given, missing_parts(given), seed, settings.split_rule)
+    stored = file.splits or ["train"] * len(texts)
+    splits = hold_out(file.ids, texts, file.groups, stored, missing_parts(stored), seed, settings.split_rule)
     _check_splits(file, splits)
     train = [row for row, split in enumerate(splits) if split == "train"]
     counts = count_classes(file.labels[train], len(file.class_names))

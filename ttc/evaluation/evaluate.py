@@ -62,41 +62,43 @@ class Evaluation:
     heads: dict[str, FittedProbe] = field(default_factory=dict)
     calibrators: dict[str, Calibrator] = field(default_factory=dict)
 
-    def take(self, layer: str, wanted: Tensor) -> Tensor:
+    def take(self, layer: str, rows: Tensor) -> Tensor:
         """Return the features [n, F] of some of the rows."""
-        return self.features[layer][torch.searchsorted(self.rows, wanted)]
+        return self.features[layer][torch.searchsorted(self.rows, rows)]
 
-    def fit(self, head: str, layer: str, chosen: Tensor, val: Tensor, seed: int) -> Predict:
-        """Fit a head on the chosen rows.
+    def fit(self, head: str, layer: str, train_rows: Tensor, val: Tensor, seed: int) -> Predict:
+        """Fit a head on some rows.
 
         Args:
             head: "linear" or "knn".
             layer: whose features.
-            chosen: rows to learn from.
+            train_rows: rows to learn from.
             val: rows to select with; may be empty.
             seed: of the paper's protocol.
         """
-        known, labels = self.take(layer, chosen), self.run.dataset.labels
+        features, labels = self.take(layer, train_rows), self.run.dataset.labels
         if head == "knn":
             classes = len(self.run.description.class_names)
-            return knn_classifier(known, labels[chosen], classes, neighbours=self.neighbours, votes=self.votes)
+            return knn_classifier(features, labels[train_rows], classes, neighbours=self.neighbours, votes=self.votes)
         validation = (self.take(layer, val), labels[val]) if len(val) else None
         if self.protocol == "paper":
-            return train_paper_probe(self.run, chosen, validation, layer=layer, seed=seed, num_workers=self.num_workers)
-        return fit_logistic(known, labels[chosen], validation)
+            return train_paper_probe(
+                self.run, train_rows, validation, layer=layer, seed=seed, num_workers=self.num_workers
+            )
+        return fit_logistic(features, labels[train_rows], validation)
 
-    def prior(self, head: str, chosen: Tensor | None = None) -> list[float] | None:
+    def prior(self, head: str, train_rows: Tensor | None = None) -> list[float] | None:
         """Return the share of each class for which a head is fitted; None for equal shares.
 
         Args:
             head: "linear", "knn", "prototype" or "own".
-            chosen: rows that a linear or knn head learned from.
+            train_rows: rows that a linear or knn head learned from.
         """
         if head == "own":
             return classifier_prior(self.run.description, self.run.objective_state, self.run.arguments)
         if head == "knn" or (head == "linear" and self.protocol == "paper"):
-            assert chosen is not None
-            return list(shares(self.run.dataset.labels[chosen].numpy(), len(self.run.description.class_names)))
+            assert train_rows is not None
+            return list(shares(self.run.dataset.labels[train_rows].numpy(), len(self.run.description.class_names)))
         return None
 
     def measure(
@@ -123,19 +125,21 @@ class Evaluation:
             Result of `clinical_metrics`, and under "validation" what the same predictor reaches on "val", if it is not
             empty: what a choice between methods or settings may look at.
         """
-        scores = {split: predict(self.take(layer, wanted)) for split, wanted in splits.items() if len(wanted)}
+        scores = {split: predict(self.take(layer, rows)) for split, rows in splits.items() if len(rows)}
         if name is not None and layer == "encoder" and isinstance(predict, FittedProbe):
             self.heads[name] = predict
         calibrator = self.calibrate(splits["val"], scores.get("val"), prior)
         made = {
-            split: None if calibrator is None else calibrator(each, held_at(calibrator, self.labels(splits[split])))
-            for split, each in scores.items()
+            split: None
+            if calibrator is None
+            else calibrator(scores_NK, held_at(calibrator, self.labels(splits[split])))
+            for split, scores_NK in scores.items()
         }
         if name is not None:
             if calibrator is not None:
                 self.calibrators[name] = calibrator
-            for split, each in scores.items():
-                self.keep(name, split, splits[split], each, made[split])
+            for split, scores_NK in scores.items():
+                self.keep(name, split, splits[split], scores_NK, made[split])
         val, test = splits["val"], splits["test"]
         report = self.report(
             test, scores["test"], val, scores.get("val"), bootstrap=bootstrap, made=made["test"], calibrator=calibrator

@@ -1,4 +1,4 @@
-"""An encoder in forms that need less of this project: one module that normalises, TorchScript, ONNX, safetensors.
+"""An encoder in forms that other programs load: one module that normalises, TorchScript, ONNX, safetensors.
 
 Every form is read back and compared with the network that it was made from.
 
@@ -61,15 +61,15 @@ class ExportedEncoder(nn.Module):
         return features
 
 
-def check_parity(what: str, found: Tensor, expected: Tensor) -> float:
+def check_parity(form: str, exported: Tensor, expected: Tensor) -> float:
     """Return the largest difference between two sets of features.
 
     Raises:
         ValueError: it is larger than rounding can explain.
     """
-    difference = float((found - expected).abs().max())
-    if found.shape != expected.shape or not difference <= TOLERANCE * max(1.0, float(expected.abs().max())):
-        raise ValueError(f"--format {what}: the export differs from the encoder by {difference:.3g}; do not use it")
+    difference = float((exported - expected).abs().max())
+    if exported.shape != expected.shape or not difference <= TOLERANCE * max(1.0, float(expected.abs().max())):
+        raise ValueError(f"--format {form}: the export differs from the encoder by {difference:.3g}; do not use it")
     return difference
 
 
@@ -79,7 +79,7 @@ def save_torchscript(path: Path, encoder: ExportedEncoder, images: Tensor) -> fl
         # Newer versions announce a successor; the format stays the one that C++ and mobile runtimes read.
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", FutureWarning)
-        # What depends on the image's side is fixed in a trace, and so is the side; the parity is checked below.
+        # What depends on the image's side is fixed in a trace, and so is the side; parity is checked below.
         warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]  # torch
         torch.jit.save(torch.jit.trace(encoder, images[:1]), path)  # type: ignore[no-untyped-call]
         loaded = torch.jit.load(path)  # type: ignore[no-untyped-call]
@@ -90,7 +90,7 @@ def save_onnx(path: Path, encoder: ExportedEncoder, images: Tensor) -> float:
     """Save the encoder for any number of images; return the parity of onnxruntime's result on `images`.
 
     Raises:
-        ValueError: a package that torch does not bring is missing.
+        ValueError: a package that does not come with torch is missing.
     """
     missing = [name for name in _ONNX_PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
@@ -110,8 +110,8 @@ def save_onnx(path: Path, encoder: ExportedEncoder, images: Tensor) -> float:
         verbose=False,
     )
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    (found,) = session.run(None, {"images": images.numpy()})
-    return check_parity("onnx", torch.from_numpy(found), encoder(images))
+    (features,) = session.run(None, {"images": images.numpy()})
+    return check_parity("onnx", torch.from_numpy(features), encoder(images))
 
 
 def save_safetensors(path: Path, encoder: ExportedEncoder, description: Description, images: Tensor) -> float:
@@ -156,11 +156,12 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     (length,) = struct.unpack("<Q", data[:8])
     header, values = json.loads(data[8 : 8 + length]), data[8 + length :]
     dtypes = {name: dtype for dtype, name in _DTYPES.items()}
-    found = {}
+    tensors = {}
     for name, entry in header.items():
         if name != "__metadata__":
             start, end = entry["data_offsets"]
             raw = bytearray(values[start:end])
             dtype, shape = dtypes[entry["dtype"]], entry["shape"]
-            found[name] = torch.frombuffer(raw, dtype=dtype).reshape(shape) if raw else torch.empty(shape, dtype=dtype)
-    return found
+            empty = torch.empty(shape, dtype=dtype)
+            tensors[name] = torch.frombuffer(raw, dtype=dtype).reshape(shape) if raw else empty
+    return tensors

@@ -1,4 +1,4 @@
-"""What turns frozen features into class probabilities, besides logistic regression (ttc/evaluation/probe.py); heads.pt.
+"""Classifiers on frozen features besides logistic regression (ttc/evaluation/probe.py); the file heads.pt.
 
 Legend: N samples, F features, K classes, D dimensions of the projection.
 """
@@ -41,7 +41,7 @@ _CHUNK = 1024
 
 
 DEFAULT_NEIGHBOURS = 20
-"""Where nothing else is asked for; fewer where there are fewer samples to choose from."""
+"""By default; all samples where there are fewer."""
 
 
 def knn_classifier(features: Tensor, labels: Tensor, classes: int, *, neighbours: int | None, votes: str) -> Predict:
@@ -58,7 +58,7 @@ def knn_classifier(features: Tensor, labels: Tensor, classes: int, *, neighbours
         From features to the share of the votes of each class.
 
     Raises:
-        ValueError: no whole number from 1 to N, or other votes.
+        ValueError: `neighbours` is not a whole number from 1 to N, or `votes` has another value.
     """
     if votes not in ("similarity", "equal"):
         raise ValueError(f"votes {votes!r} do not exist; choose similarity or equal")
@@ -135,9 +135,9 @@ def train_paper_probe(
     labels = run.dataset.labels[rows].to(device)
     network = WithStages(run.network, [] if layer in OUTPUTS else [layer])
 
-    def features_of(some: Tensor, **views: int) -> Tensor:
-        parts = embed(network, run.dataset, run.views, some, num_workers=num_workers, **views)
-        return torch.cat([(z if layer == "projection" else network.split(f)[layer])[:, 0] for f, z in parts])
+    def features_of(subset: Tensor, **views: int) -> Tensor:
+        outputs = embed(network, run.dataset, run.views, subset, num_workers=num_workers, **views)
+        return torch.cat([(z if layer == "projection" else network.split(f)[layer])[:, 0] for f, z in outputs])
 
     head = torch.nn.Linear(features_of(rows[:1], views=0).shape[1], len(run.description.class_names))
     torch.nn.init.normal_(head.weight, std=0.01, generator=generator)
@@ -217,10 +217,10 @@ def load_heads(path: Path, within: Path | None = None) -> Heads:
 
     Args:
         path: the file.
-        within: the run folder that it was found in; None for a file that the user has named.
+        within: the run folder that it was found in; None for a file that the user named.
 
     Raises:
-        ValueError: missing, damaged, another kind of file, or numbers that cannot be a head's.
+        ValueError: the file is missing, damaged or of another kind, or its numbers do not describe a head.
     """
     state = checkpoint.load(path, KIND, within=within)
     source = Source(path, "run linear_eval.py again in a new folder", what="--head")
@@ -233,16 +233,16 @@ def load_heads(path: Path, within: Path | None = None) -> Heads:
     stored = source.mapping(state.get("heads"), "heads")
     heads = {name: _head(source, source.mapping(parts, name), name, len(names)) for name, parts in stored.items()}
     fitted = read_calibrators(source.mapping(state.get("calibrators", {}), "calibrators"), path)
-    if strange := [name for name, each in fitted.items() if len(each.prevalence) != len(names)]:
+    if strange := [name for name, calibrator in fitted.items() if len(calibrator.prevalence) != len(names)]:
         source.refuse(f"is damaged: a calibrator of other than {len(names)} classes", strange[0])
     return Heads(heads, names, positive, digest, fitted)
 
 
-def _head(source: Source, parts: Mapping[str, object], name: str, classes: int) -> FittedProbe:
-    """Return a head whose arrays are finite and fit each other."""
+def _head(source: Source, stored: Mapping[str, object], name: str, classes: int) -> FittedProbe:
+    """Return a head; refuse arrays that are not finite or do not fit each other."""
     arrays = {}
     for part in _ARRAYS:
-        value = parts.get(part)
+        value = stored.get(part)
         if not isinstance(value, Tensor) or not value.is_floating_point():
             source.refuse("is damaged: no array of numbers", f"{name}/{part}")
         if not value.isfinite().all():
@@ -258,6 +258,6 @@ def _head(source: Source, parts: Mapping[str, object], name: str, classes: int) 
     ):
         shapes = ", ".join(f"{part} {list(array.shape)}" for part, array in arrays.items())
         source.refuse(f"is damaged: these arrays are no head for {classes} classes: {shapes}", name)
-    strength = source.part(parts, "strength", (int, float), name)
+    strength = source.part(stored, "strength", (int, float), name)
     assert isinstance(strength, int | float)
     return FittedProbe(**arrays, strength=float(strength))

@@ -15,7 +15,7 @@ _SPACE_METRICS = ("SAA", "CAC")
 
 
 def model_card(run: Path, description: Description, feature_dim: int) -> str:
-    """Describe a run for those who get its encoder.
+    """Describe a run for those who receive its encoder.
 
     Args:
         run: the run folder.
@@ -23,18 +23,18 @@ def model_card(run: Path, description: Description, feature_dim: int) -> str:
         feature_dim: F of the encoder.
 
     Returns:
-        Markdown; what was not measured is said to be missing.
+        Markdown, which also says what was not measured.
     """
     arguments = readers.read_arguments(path, run) if (path := _existing(run, "args.json")) else {}
     environment = readers.read_environment(path, run) if (path := _existing(run, "env.json")) else {}
     name, size = description.encoder["name"], description.encoder["image_size"]
-    channels, made = description.encoder["channels"], description.preprocessing
+    channels, preprocessing = description.encoder["channels"], description.preprocessing
     lines = [
         f"# {markdown(str(name))} encoder, {markdown(description.method)} on {markdown(str(description.data['name']))}",
         "",
         f"Maps images of {size} x {size} px with {channels} channel{'s' if channels != 1 else ''}, values in [0, 1], "
-        f"to {feature_dim} features. Normalisation is part of the exported module: mean {_numbers(made.mean)}, "
-        f"standard deviation {_numbers(made.std)}.",
+        f"to {feature_dim} features. Normalisation is part of the exported module: mean "
+        f"{_numbers(preprocessing.mean)}, standard deviation {_numbers(preprocessing.std)}.",
         "",
         "## Data",
         "",
@@ -93,13 +93,13 @@ def _data(run: Path, description: Description) -> Iterator[str]:
 def _training(
     arguments: Mapping[str, object], result: Mapping[str, object], environment: Mapping[str, object]
 ) -> Iterator[str]:
-    given = {name: entry for name, entry in arguments.items() if isinstance(entry, Mapping)}
-    chosen = [
+    settings = {name: entry for name, entry in arguments.items() if isinstance(entry, Mapping)}
+    changed = [
         markdown_code(f"--{name.replace('_', '-')} {_words(entry['value'])}")
-        for name, entry in given.items()
+        for name, entry in settings.items()
         if entry["source"] != "default" and name not in ("output", "data_root", "num_workers", "device")
     ]
-    yield f"Settings other than the defaults: {', '.join(chosen) or 'none'}."
+    yield f"Settings other than the defaults: {', '.join(changed) or 'none'}."
     yield ""
     if result:
         loss, collapse = result.get("train/loss"), result.get("collapse_value")
@@ -110,12 +110,12 @@ def _training(
         yield "The run is not finished."
     git = environment.get("git")
     if isinstance(git, Mapping):
-        changed = ", with uncommitted changes" if git["dirty"] else ""
+        uncommitted = ", with uncommitted changes" if git["dirty"] else ""
         commit, python, torch, device = (
             markdown(str(value or "unknown"))
             for value in (git["commit"], *(environment[name] for name in ("python", "torch", "device")))
         )
-        yield f"Commit {commit}{changed}; Python {python}, torch {torch}, {device}."
+        yield f"Commit {commit}{uncommitted}; Python {python}, torch {torch}, {device}."
 
 
 def _words(value: object) -> str:
@@ -135,24 +135,24 @@ def _evaluation(run: Path) -> Iterator[str]:
         yield ""
         yield "| metric | value | interval | split | n |"
         yield "|---|---|---|---|---|"
-        for name, each in probes.items():
-            if name.split("/", 2)[-1] in _PROBE_METRICS and each["value"] is not None:
-                low, high = each["low"], each["high"]
+        for name, measure in probes.items():
+            if name.split("/", 2)[-1] in _PROBE_METRICS and measure["value"] is not None:
+                low, high = measure["low"], measure["high"]
                 interval = "-" if low is None or high is None else f"{low:.3f} to {high:.3f}"
-                split = markdown(str(each["split"]))
-                yield f"| {markdown(name)} | {each['value']:.3f} | {interval} | {split} | {each['n']} |"
+                split = markdown(str(measure["split"]))
+                yield f"| {markdown(name)} | {measure['value']:.3f} | {interval} | {split} | {measure['n']} |"
     yield ""
     if not measured:
         yield "Arrangement of the embeddings: not measured (compute_metrics.py)."
         return
-    parts = []
+    phrases = []
     for metric in _SPACE_METRICS:
         for part in ("majority", "minority"):
             value = _value(measured, f"projection/{metric}/{part}")
-            parts.append(f"{metric} of the {part} {'not defined' if value is None else f'{value:.1f} %'}")
+            phrases.append(f"{metric} of the {part} {'not defined' if value is None else f'{value:.1f} %'}")
     cosine = _value(measured, "projection/mean_cosine/all")
-    parts.append(f"mean cosine {'not defined' if cosine is None else f'{cosine:.3f}'}")
-    yield f"Embeddings after the projection head: {', '.join(parts)}. SAA near 0 and a cosine near 1 are a collapse."
+    phrases.append(f"mean cosine {'not defined' if cosine is None else f'{cosine:.3f}'}")
+    yield f"Embeddings after the projection head: {', '.join(phrases)}. SAA near 0 and a cosine near 1 are a collapse."
 
 
 def _value(measures: Mapping[str, ledger.Measure], name: str) -> float | None:

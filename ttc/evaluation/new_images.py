@@ -1,4 +1,4 @@
-"""Images that were not part of a run: a folder, a table or an npz file, framed as the run framed its own.
+"""Images that were not part of a run, in a folder, a table or an npz file, preprocessed as the run's own.
 
 Legend: N images, H x W pixels, C channels, F encoder features.
 """
@@ -51,7 +51,7 @@ def read_images(
         One id per image, and the images.
 
     Raises:
-        ValueError: nothing to read there, or images that the network cannot take.
+        ValueError: there is nothing to read, or the network cannot take the images.
     """
     path, decoding = Path(source), description.preprocessing.decoding
     if path.suffix == ".npz":
@@ -83,8 +83,8 @@ def _table(path: Path, path_column: str, id_column: str | None) -> tuple[list[st
     cells = table.filled(path_column)
     names = [str(path.parent / name) for name in cells]
     refuse_all_missing(names, table.place)
-    given = table.columns.get(id_column or "id")
-    return cells if given is None else [own or name for own, name in zip(given, cells, strict=True)], names
+    id_cells = table.columns.get(id_column or "id")
+    return cells if id_cells is None else [cell or name for cell, name in zip(id_cells, cells, strict=True)], names
 
 
 def _arrays(path: Path, size: int, channels: int) -> tuple[list[str], TensorImages]:
@@ -112,7 +112,7 @@ def _arrays(path: Path, size: int, channels: int) -> tuple[list[str], TensorImag
 def encode(
     network: PretrainNetwork, description: Description, images: TensorImages | FileImages, num_workers: int
 ) -> tuple[Tensor, Tensor]:
-    """Embed plain views of images.
+    """Embed images without augmentation.
 
     Args:
         network: in eval mode.
@@ -124,11 +124,11 @@ def encode(
         features [N, F] and z [N, D], float32, on the CPU.
     """
     views, device = description.view_generator(), next(network.parameters()).device
-    pieces = torch.split(torch.arange(len(images)), _BATCH)
-    found = []
+    indices = torch.split(torch.arange(len(images)), _BATCH)
+    outputs = []
     with torch.no_grad():
-        for batch in batches(images, pieces, num_workers):
+        for batch in batches(images, indices, num_workers):
             inputs = views.plain(batch.to(device)).contiguous(memory_format=torch.channels_last)
-            found.append([each.float().cpu() for each in network(inputs)])
-    features, z = (torch.cat(each) for each in zip(*found, strict=True))
+            outputs.append([output.float().cpu() for output in network(inputs)])
+    features, z = (torch.cat(pieces) for pieces in zip(*outputs, strict=True))
     return features, z

@@ -43,14 +43,14 @@ def read_predictions_table(path: Path, within: Path | None = None) -> pandas.Dat
 
     Args:
         path: the file.
-        within: the run folder that it was found in; None for a file that the user has named.
+        within: the run folder that it was found in; None for a file that the user named.
 
     Returns:
         Columns id, label (int64), split, and score, or score_0 to score_K-1 for more than two classes (float64, in
         [0, 1]); perhaps group and probe (text).
 
     Raises:
-        ValueError: the file is no such table.
+        ValueError: the file is not such a table.
     """
     import pandas
 
@@ -73,7 +73,7 @@ def read_predictions(
     """Read the predictions of a probe; None if there are none, or for more than two classes.
 
     Raises:
-        ValueError: the file is no table of predictions, or there is no such class.
+        ValueError: the file is not a table of predictions, or there is no such class.
     """
     table = read_predictions_table(path, within)
     if "score" not in table or "probe" not in table:
@@ -106,17 +106,17 @@ def prediction_table(
         rows: [N] int64.
         scores: [N, K] class probabilities.
         positive_class: whose probability is the score; K > 2 classes have one score column each.
-        probabilities: [N, K] what a calibrator makes of the scores; None leaves their columns empty.
+        probabilities: [N, K] of a calibrator; None leaves their columns empty.
     """
     import pandas
 
-    made = np.full_like(scores, np.nan) if probabilities is None else probabilities
+    calibrated = np.full_like(scores, np.nan) if probabilities is None else probabilities
     return pandas.DataFrame(
         {
             "id": [dataset.ids[row] for row in rows.tolist()],
             "label": dataset.labels[rows].numpy(),
             **columns_of("score", scores, positive_class),
-            **columns_of("probability", made, positive_class),
+            **columns_of("probability", calibrated, positive_class),
             "split": split,
             "group": groups_of(dataset, rows) or "",
             "probe": probe,

@@ -1,4 +1,4 @@
-"""Probabilities of a head: for which shares of the classes it was fitted, and for which they are to hold."""
+"""Probabilities of a head: the class shares for which it was fitted, and those for which they are to hold."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def classifier_prior(
 def deploy_shares(
     description: Description, calibrator: Calibrator, prevalence: float | None, positive_class: int
 ) -> tuple[tuple[float, ...], str]:
-    """Return the share of each class where new images come from, and the words that say which it is.
+    """Return the share of each class where new images come from, and the source of these shares in words.
 
     Args:
         description: of the run.
@@ -71,9 +71,9 @@ def deploy_shares(
 
 
 def held_at(calibrator: Calibrator, labels_N: NDArray[np.int64]) -> tuple[float, ...]:
-    """Return the shares at which probabilities of labelled samples are measured: their own, if no class is missing."""
-    own = shares(labels_N, len(calibrator.prevalence))
-    return own if all(own) else calibrator.prevalence
+    """Return the class shares at which labelled samples are measured: their own, if no class is missing."""
+    sample_shares = shares(labels_N, len(calibrator.prevalence))
+    return sample_shares if all(sample_shares) else calibrator.prevalence
 
 
 def read_calibrators(values: Mapping[str, object], path: Path) -> dict[str, Calibrator]:
@@ -82,17 +82,17 @@ def read_calibrators(values: Mapping[str, object], path: Path) -> dict[str, Cali
     Raises:
         ValueError: the file is damaged.
     """
-    found = {}
-    for name, parts in values.items():
+    calibrators = {}
+    for name, fields in values.items():
         try:
-            found[str(name)] = Calibrator.of(parts)  # type: ignore[arg-type]  # `of` refuses what is no mapping
+            calibrators[str(name)] = Calibrator.of(fields)  # type: ignore[arg-type]  # `of` refuses what is not a mapping
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path} is damaged: calibrator of {name}: {error}; evaluate the run again") from None
-    return found
+    return calibrators
 
 
 def columns(name: str, values_NK: NDArray[np.float64], positive_class: int) -> dict[str, NDArray[np.float64]]:
-    """Return the columns of a table: that of the positive class, or one per class where there are more than two."""
+    """Return the columns of a table by name: one of the positive class, or one per class for more than two classes."""
     if values_NK.shape[1] == 2:
         return {name: values_NK[:, positive_class]}
     return {f"{name}_{label}": values_NK[:, label] for label in range(values_NK.shape[1])}
@@ -102,7 +102,7 @@ def check_prevalences(prevalences: Sequence[float] | None, classes: int) -> None
     """Refuse --deploy-prevalence for more than two classes.
 
     Raises:
-        ValueError: there are more.
+        ValueError: there are more than two.
     """
     if prevalences and classes > 2:
         raise ValueError("--deploy-prevalence is defined for two classes only; leave it out")

@@ -41,15 +41,15 @@ def module_digest(module: nn.Module) -> str:
 
 
 FEWEST_PER_CLASS = 10
-"""A probe that would learn from fewer images of each class is left out, unless it is asked for."""
+"""A probe with fewer training images per class is left out, unless it is asked for."""
 
 
 def usual_probes(dataset: Dataset, probes: Sequence[str], *, fraction: float) -> list[str]:
-    """Return the probes that learn from enough images of each class; all training images where none does.
+    """Return the probes with enough images of each class; "all" where there is none.
 
     Args:
         dataset: the data of the run.
-        probes: of PROBES, what is usual.
+        probes: of PROBES, those to choose from.
         fraction: as for `probe_rows`.
     """
     # A run of an earlier version is evaluated as it was, whatever that is worth.
@@ -69,7 +69,7 @@ def usual_probes(dataset: Dataset, probes: Sequence[str], *, fraction: float) ->
 
 
 def paper_probes(dataset: Dataset) -> list[str]:
-    """Return what the paper's protocol learns from: a fraction of the pool, or all images of sets that it leaves whole.
+    """Return the probes of the paper's protocol: "fraction", or "all" for the data sets that it uses whole.
 
     A run of an earlier version is evaluated as it was.
     """
@@ -117,19 +117,19 @@ def balanced_rows(dataset: Dataset, rows: Tensor, share: int, purpose: str, seed
     Args:
         dataset: the data.
         rows: [N] int64, to draw from.
-        share: per class; smaller classes give all that they have.
-        purpose: keeps draws for different ends independent.
+        share: rows per class; a smaller class gives all that it has.
+        purpose: names the draw; draws of different names are independent.
         seed: of the draw.
 
     Returns:
         int64, ascending.
     """
-    chosen = []
+    drawn = []
     for label in range(len(dataset.class_names)):
         members = rows[dataset.labels[rows] == label]
         order = hash_order([dataset.ids[row] for row in members.tolist()], seed, purpose)
-        chosen.append(members[order[:share]])
-    return torch.cat(chosen).sort().values
+        drawn.append(members[order[:share]])
+    return torch.cat(drawn).sort().values
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ class FittedProbe:
 def linear_probe(weight: Tensor, bias: Tensor) -> FittedProbe:
     """Describe a linear layer on raw features, weight [K, F] and bias [K], as a probe."""
     width = weight.shape[1]
-    values, offsets = (each.detach().double().cpu().numpy() for each in (weight, bias))
+    values, offsets = (tensor.detach().double().cpu().numpy() for tensor in (weight, bias))
     return FittedProbe(np.zeros(width), np.ones(width), values, offsets, strength=1.0)
 
 
@@ -190,7 +190,7 @@ def fit_logistic(
     for strength in strengths if validation is not None else (1.0,):
         model = LogisticRegression(C=strength, class_weight="balanced", max_iter=1000)
         with warnings.catch_warnings():
-            # The weakest penalties need not converge to be a candidate: validation judges them all the same.
+            # Weak penalties may fail to converge; validation judges them all the same.
             warnings.simplefilter("ignore", ConvergenceWarning)
             model.fit((values - mean) / scale, labels.numpy())
         fitted = FittedProbe(mean, scale, model.coef_, model.intercept_, strength)
@@ -241,24 +241,24 @@ def summarise(draws: Sequence[Mapping[str, object]]) -> dict[str, object]:
     """
     out: dict[str, object] = {"draws": len(draws)}
     for name, entry in draws[0].items():
-        each = [draw[name] for draw in draws]
+        entries = [draw[name] for draw in draws]
         if name == "per_group":
-            out[name] = summarise(each)  # type: ignore[arg-type]  # results themselves
+            out[name] = summarise(entries)  # type: ignore[arg-type]  # results themselves
         else:
-            out[name] = entry if name == "details" else _summary(each)
+            out[name] = entry if name == "details" else _summary(entries)
     return out
 
 
-def _summary(each: list[object]) -> object:
+def _summary(entries: list[object]) -> object:
     """Summarise one entry of all draws."""
-    first = each[0]
+    first = entries[0]
     if not isinstance(first, dict):
-        return first if all(one == first for one in each) else each
+        return first if all(entry == first for entry in entries) else entries
     if "value" not in first:
-        return {name: _summary([one[name] for one in each]) for name in first}  # type: ignore[index]  # equal keys
-    columns = {name: [one[name] for one in each] for name in first}  # type: ignore[index]  # equal keys
+        return {name: _summary([entry[name] for entry in entries]) for name in first}  # type: ignore[index]  # equal keys
+    columns = {name: [entry[name] for entry in entries] for name in first}  # type: ignore[index]  # equal keys
     means = {name: None if None in column else statistics.fmean(column) for name, column in columns.items()}
-    spread = None if None in columns["value"] else statistics.stdev(columns["value"]) if len(each) > 1 else 0.0
+    spread = None if None in columns["value"] else statistics.stdev(columns["value"]) if len(entries) > 1 else 0.0
     return {"values": columns["value"], "mean": means.pop("value"), "std": spread, **means}
 
 

@@ -23,13 +23,13 @@ _SMALLEST = 1e-300
 """Stands for a probability that was rounded to zero, whose logarithm would be infinite."""
 
 _BEYOND_FITTING = 50.0
-"""Log-odds that no data show: e^50 to one. A fit that gets there, or an interval far beyond, has run away."""
-_SURE = 1e-15
-"""The log loss takes no probability for smaller, as scikit-learn once did: one sure error would outweigh all else."""
+"""Log-odds that no data can show, e^50 to one. A fit that gets there, or an interval far beyond, has diverged."""
+_LEAST_LIKELY = 1e-15
+"""The log loss takes no probability as smaller, as scikit-learn once did: one certain error would outweigh all else."""
 
 
 STATISTICS = ("brier", "log_loss", "ece")
-"""What `calibration_statistics` gives."""
+"""What `calibration_statistics` returns."""
 
 
 class Bin(TypedDict):
@@ -43,7 +43,7 @@ class Bin(TypedDict):
 
 
 def scored_events(labels_N: Ints, probabilities_NK: Floats) -> tuple[Floats, Floats]:
-    """Return the probability [N] whose calibration is measured, and whether what it predicts has happened [N].
+    """Return the probability [N] whose calibration is measured, and whether its event has happened [N].
 
     For two classes it is the probability of class 1, so that a rare class is not hidden behind the frequent one. For
     more it is the probability of the predicted class.
@@ -87,7 +87,7 @@ def calibration_statistics(labels_N: Ints, probabilities_NK: Floats) -> Callable
     scores_N, events_N = scored_events(labels_N, probabilities_NK)
     classes = probabilities_NK.shape[1]
     errors_N = ((probabilities_NK - np.eye(classes)[labels_N]) ** 2).sum(axis=1) / (2.0 if classes == 2 else 1.0)
-    surprise_N = -np.log(np.maximum(probabilities_NK[np.arange(len(labels_N)), labels_N], _SURE))
+    surprise_N = -np.log(np.maximum(probabilities_NK[np.arange(len(labels_N)), labels_N], _LEAST_LIKELY))
     gaps_NE = np.eye(BINS)[_bins(scores_N)] * (scores_N - events_N)[:, None]
 
     def evaluate(counts_RN: Floats) -> dict[str, Floats]:
@@ -114,8 +114,8 @@ def intercept_and_slope(labels_N: Ints, probabilities_NK: Floats, groups_N: Ints
           they are more frequent (calibration in the large);
         - "slope": b of logit P(event) = a + b logit p, with an a of its own; 1 is right, below 1 the probabilities are
           too extreme.
-        All None where events and predictions determine none, such as with perfect separation, or where predictions of
-        0 or 1, which have no log-odds, let the fit run away.
+        All None where the data determine none, as with perfect separation, or where predictions of
+        0 or 1, which have no log-odds, make the fit diverge.
 
     Source: Cox, "Two further applications of a model for binary regression", Biometrika 45 (1958); Van Calster et al.,
         "Calibration: the Achilles heel of predictive analytics", BMC Medicine 17 (2019). The intervals are Wald's; with
@@ -139,20 +139,19 @@ def intercept_and_slope(labels_N: Ints, probabilities_NK: Floats, groups_N: Ints
         "intercept": fit_logistic(ones_N[:, None], events_N, odds_N, groups_N),
         "slope": fit_logistic(np.stack([ones_N, odds_N], axis=1), events_N, None, groups_N) if np.ptp(odds_N) else None,
     }
-    found: dict[str, Estimate] = {}
+    estimates: dict[str, Estimate] = {}
     for name, fit in fits.items():
         if fit is None:
-            found[name] = {"value": None, "low": None, "high": None}
+            estimates[name] = {"value": None, "low": None, "high": None}
             continue
         value, margin = float(fit.coefficients_P[-1]), float(quantile * np.sqrt(fit.covariance_PP[-1, -1]))
         if abs(value) > _BEYOND_FITTING or margin > 1e4 * _BEYOND_FITTING:
-            found[name] = {"value": None, "low": None, "high": None}
+            estimates[name] = {"value": None, "low": None, "high": None}
             continue
-        bare = not np.isfinite(margin) or margin == 0.0
-        found[name] = {
-            "value": value, "low": None if bare else value - margin, "high": None if bare else value + margin
-        }  # fmt: skip
-    return found
+        no_interval = not np.isfinite(margin) or margin == 0.0
+        low, high = (None, None) if no_interval else (value - margin, value + margin)
+        estimates[name] = {"value": value, "low": low, "high": high}
+    return estimates
 
 
 def fit_temperature(labels_N: Ints, probabilities_NK: Floats) -> float | None:
@@ -179,8 +178,8 @@ def fit_temperature(labels_N: Ints, probabilities_NK: Floats) -> float | None:
     def slope(inverse: float) -> float:
         return float(((softmax(inverse * logs_NK, axis=1) * logs_NK).sum(axis=1) - true_N).mean())
 
-    right = bool((true_N >= logs_NK.max(axis=1)).all())
-    if right or slope(0.0) >= 0.0:
+    all_correct = bool((true_N >= logs_NK.max(axis=1)).all())
+    if all_correct or slope(0.0) >= 0.0:
         return None
     high = 1.0
     while slope(high) < 0.0:

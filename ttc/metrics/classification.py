@@ -15,7 +15,7 @@ from ttc.metrics.intervals import Estimate, Floats, Ints
 
 
 class EstimateOverBaseline(Estimate):
-    """An estimate with the value that a random ranking reaches."""
+    """An estimate, and the value that a random ranking reaches."""
 
     baseline: float
 
@@ -117,7 +117,7 @@ def classification_metrics(
 
 
 def _check(labels_N: np.ndarray, scores_N: Floats, classes: int, positive_class: int) -> None:
-    """Refuse shapes, labels and scores that would give misleading numbers."""
+    """Refuse shapes, labels and scores that do not fit each other."""
     if labels_N.ndim != 1 or len(labels_N) == 0 or scores_N.ndim not in (1, 2) or len(scores_N) != len(labels_N):
         raise ValueError(
             f"labels {labels_N.shape} and scores {scores_N.shape} must be [n] and [n] or [n, classes] with n >= 1"
@@ -174,18 +174,18 @@ def _statistics(labels_N: Ints, scores_NK: Floats, predictions_N: Ints) -> Calla
 
     def evaluate(counts_RN: Floats) -> dict[str, Floats]:
         confusion = intervals.weighted_confusion(labels_N, predictions_N, counts_RN, classes)
-        found = {
+        statistics = {
             "accuracy": intervals.accuracy(confusion),
             "balanced_accuracy": intervals.balanced_accuracy(confusion),
             "mcc": intervals.matthews(confusion),
         }
         if classes == 2:
-            found["f1"] = intervals.f1(confusion)
+            statistics["f1"] = intervals.f1(confusion)
         if rankings:
             drawn = [ranking(counts_RN) for ranking in rankings]
-            found["auroc"] = np.mean([each["auroc"] for each in drawn], axis=0)
+            statistics["auroc"] = np.mean([reading["auroc"] for reading in drawn], axis=0)
             if classes == 2:
-                found["auprc"] = drawn[0]["auprc"]
-        return found
+                statistics["auprc"] = drawn[0]["auprc"]
+        return statistics
 
     return evaluate

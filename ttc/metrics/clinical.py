@@ -22,7 +22,7 @@ from ttc.metrics.intervals import Estimate, Floats, Ints
 from ttc.metrics.thresholds import choose_thresholds
 
 DECISION_THRESHOLDS = (0.05, 0.1, 0.2)
-"""Probabilities at which the net benefit is given unless others are asked for."""
+"""Decision thresholds of the net benefit by default."""
 
 
 def clinical_metrics(
@@ -45,14 +45,14 @@ def clinical_metrics(
     Args:
         labels: [N] integers from 0 to K - 1.
         probabilities: [N, K] raw class probabilities, the scores.
-        validation: labels and scores of the validation split, which thresholds and temperature are chosen on; None
-            where there is none.
-        calibrated: [N, K] what a calibrator that validation fitted makes of the scores; None where there is none.
+        validation: labels and scores of the validation split, on which thresholds and temperature are chosen; None
+            without one.
+        calibrated: [N, K] the scores after a calibrator that was fitted on validation; None without one.
         calibrated_at: [K] share of each class at which they hold; None for the shares of the labels.
         groups: [N] group (site, device, patient) of each sample, for the table by group, or None. All intervals are
-            then those of samples that share a group: the bootstrap draws whole groups, DeLong's variance is
-            Obuchowski's, exact intervals have the effective number of samples.
-        group_name: what groups are, in the plural, for the words.
+            then take groups as independent: the bootstrap draws whole groups, DeLong's variance is Obuchowski's,
+            exact intervals have the effective number of samples.
+        group_name: what a group is, in the plural, for the sentence in "intervals".
         positive_class: the class that the metrics of two classes are about.
         deploy_prevalence: shares of the positive class, in (0, 1), that PPV, NPV, AUPRC and net benefit are also given
             for.
@@ -83,7 +83,7 @@ def clinical_metrics(
           "decision_curve" (prevalence -> "thresholds", "model", "low", "high", "treat_all": lists; or None).
 
     Raises:
-        ValueError: wrong shapes, labels out of range, or probabilities that are none.
+        ValueError: wrong shapes, labels out of range, or probabilities that do not sum to 1.
 
     Note: without groups the intervals take samples as independent; several images of one patient make them too
     narrow.
@@ -96,36 +96,36 @@ def clinical_metrics(
             labels_N, probabilities_NK, positive_class=positive_class, groups=groups, bootstrap=bootstrap, seed=seed
         ),
     }
-    known = None if validation is None else _checked(*validation, "validation probabilities")
-    made_NK = None if calibrated is None else _checked(labels_N, calibrated, "calibrated probabilities")[1]
-    held_K = calibrators.shares(labels_N, classes) if calibrated_at is None else tuple(map(float, calibrated_at))
+    val_split = None if validation is None else _checked(*validation, "validation probabilities")
+    calibrated_NK = None if calibrated is None else _checked(labels_N, calibrated, "calibrated probabilities")[1]
+    shares_K = calibrators.shares(labels_N, classes) if calibrated_at is None else tuple(map(float, calibrated_at))
     binary = classes == 2
     if binary and positive_class == 0:
         # From here on the positive class of two is 1.
-        labels_N, probabilities_NK, held_K = 1 - labels_N, probabilities_NK[:, ::-1], held_K[::-1]
-        known = None if known is None else (1 - known[0], known[1][:, ::-1])
-        made_NK = None if made_NK is None else made_NK[:, ::-1]
+        labels_N, probabilities_NK, shares_K = 1 - labels_N, probabilities_NK[:, ::-1], shares_K[::-1]
+        val_split = None if val_split is None else (1 - val_split[0], val_split[1][:, ::-1])
+        calibrated_NK = None if calibrated_NK is None else calibrated_NK[:, ::-1]
     result["intervals"] = {"draws": bootstrap, **intervals.basis(labels_N, classes, groups_N, group_name)}
 
-    statistics, exact, details = _calibration(labels_N, probabilities_NK, known, made_NK, groups_N)
-    details["calibrated_at"] = None if made_NK is None else list(held_K)
+    statistics, exact, details = _calibration(labels_N, probabilities_NK, val_split, calibrated_NK, groups_N)
+    details["calibrated_at"] = None if calibrated_NK is None else list(shares_K)
     threshold = None
     if binary:
         positive_N, scores_N = labels_N == 1, probabilities_NK[:, 1]
-        thresholds = choose_thresholds(None if known is None else (known[0] == 1, known[1][:, 1]))
+        thresholds = choose_thresholds(None if val_split is None else (val_split[0] == 1, val_split[1][:, 1]))
         threshold = thresholds["youden"]
         details["thresholds"] = thresholds
         details["confusion"] = operating_points.confusions(positive_N, scores_N, thresholds)
         result["auroc_delong"] = delong(positive_N, scores_N, groups_N)
         statistics.append(operating_points.decisions(positive_N, scores_N, thresholds, deploy_prevalence))
         statistics.append(operating_points.readings(positive_N, scores_N, deploy_prevalence))
-        statistics.append(_benefits(labels_N, made_NK, held_K, deploy_prevalence, decision_thresholds))
+        statistics.append(_benefits(labels_N, calibrated_NK, shares_K, deploy_prevalence, decision_thresholds))
         exact |= operating_points.exact_intervals(positive_N, scores_N, thresholds, groups_N)
     details["groups"] = None if groups is None else group_rows(labels_N, probabilities_NK, groups, threshold)
 
     estimates = _estimates(statistics, exact, labels_N, groups_N, bootstrap, seed)
     if binary and bootstrap and 0 < labels_N.sum() < len(labels_N):
-        readings = {name: each for name, each in estimates.items() if "_at_s" in name}
+        readings = {name: estimate for name, estimate in estimates.items() if "_at_s" in name}
         estimates |= operating_points.joined_readings(positive_N, scores_N, readings, groups_N)
     details["decision_curve"] = _curves(estimates, float(labels_N.mean()), deploy_prevalence) if binary else None
     for name, estimate in estimates.items():
@@ -136,7 +136,7 @@ def clinical_metrics(
 
 
 def _checked(labels: ArrayLike, probabilities: ArrayLike, name: str) -> tuple[Ints, Floats]:
-    """Refuse what are no class probabilities, or no labels of these classes."""
+    """Refuse numbers that are not class probabilities, and labels that are not of these classes."""
     labels_N, probabilities_NK = np.asarray(labels), np.asarray(probabilities, dtype=np.float64)
     if probabilities_NK.ndim != 2 or labels_N.shape != probabilities_NK.shape[:1] or not labels_N.size:
         raise ValueError(f"{name} {probabilities_NK.shape} must be [n, classes], n >= 1, for labels {labels_N.shape}")
@@ -151,12 +151,12 @@ def _checked(labels: ArrayLike, probabilities: ArrayLike, name: str) -> tuple[In
 def _calibration(
     labels_N: Ints,
     probabilities_NK: Floats,
-    known: tuple[Ints, Floats] | None,
+    validation: tuple[Ints, Floats] | None,
     calibrated_NK: Floats | None,
     groups_N: Ints | None,
 ) -> tuple[list[Statistics], dict[str, Estimate], dict[str, object]]:
     """Return the statistics of calibration by the bootstrap, those with intervals of their own, and the details."""
-    temperature = None if known is None else calibration.fit_temperature(*known)
+    temperature = None if validation is None else calibration.fit_temperature(*validation)
     scaled_NK = None if temperature is None else calibration.apply_temperature(probabilities_NK, temperature)
     details: dict[str, object] = {"temperature": temperature}
     statistics: list[Statistics] = []
@@ -193,7 +193,7 @@ def _estimates(
     """Return all estimates by path, in the order of the statistics: intervals of the bootstrap, or of `exact`."""
 
     def together(counts_RN: Floats) -> dict[str, Floats]:
-        return {name: values for each in statistics for name, values in each(counts_RN).items()}
+        return {name: values for measure in statistics for name, values in measure(counts_RN).items()}
 
     draws = intervals.bootstrap(together, labels_N, bootstrap, seed, groups_N)
     points = together(np.ones((1, len(labels_N))))
@@ -206,44 +206,48 @@ def _estimates(
 
 
 def _renamed(path: str, measure: Statistics | None, counts_RN: Floats) -> dict[str, Floats]:
-    found = undefined(calibration.STATISTICS, counts_RN) if measure is None else measure(counts_RN)
+    """Return the statistics of one version of the probabilities under their paths in the result."""
+    statistics = undefined(calibration.STATISTICS, counts_RN) if measure is None else measure(counts_RN)
     inside = path.startswith("calibration/")
-    return {path.format(name): values for name, values in found.items() if inside or name != "log_loss"}
+    return {path.format(name): values for name, values in statistics.items() if inside or name != "log_loss"}
 
 
 def _benefits(
     labels_N: Ints,
     calibrated_N2: Floats | None,
-    held: Sequence[float],
+    held_shares: Sequence[float],
     prevalences: Sequence[float],
     decision_thresholds: Sequence[float],
 ) -> Statistics:
     """Return the statistics of the net benefit at every prevalence, as numbers and along the decision curve."""
     limits = [*decision_thresholds, *CURVE_THRESHOLDS]
     names = [f"{limit:g}/model" for limit in decision_thresholds] + [f"curve/{limit:g}" for limit in CURVE_THRESHOLDS]
-    parts = {}
+    measures = {}
     if calibrated_N2 is not None:
-        positive_N, own = labels_N == 1, calibrators.shares(labels_N, 2)
+        positive_N, sample_shares = labels_N == 1, calibrators.shares(labels_N, 2)
         for key, share in {"own": None, **{f"{share:g}": share for share in prevalences}}.items():
-            there = own if share is None else calibrators.binary(share)
-            moved_N = (calibrators.shift(calibrated_N2, held, there) if min(held) > 0.0 else calibrated_N2)[:, 1]
-            parts[key] = net_benefit_statistics(positive_N, moved_N, limits, share)
+            target_shares = sample_shares if share is None else calibrators.binary(share)
+            movable = min(held_shares) > 0.0
+            moved_N2 = calibrators.shift(calibrated_N2, held_shares, target_shares) if movable else calibrated_N2
+            measures[key] = net_benefit_statistics(positive_N, moved_N2[:, 1], limits, share)
 
     def evaluate(counts_RN: Floats) -> dict[str, Floats]:
-        found: dict[str, Floats] = {}
+        benefits: dict[str, Floats] = {}
         for key in ("own", *(f"{share:g}" for share in prevalences)):
             paths = [f"net_benefit/{key}/{name}" for name in names]
-            if key in parts:
-                found |= dict(zip(paths, parts[key](counts_RN).T, strict=True))
+            if key in measures:
+                benefits |= dict(zip(paths, measures[key](counts_RN).T, strict=True))
             else:
-                found |= undefined(paths, counts_RN)
-        return found
+                benefits |= undefined(paths, counts_RN)
+        return benefits
 
     return evaluate
 
 
-def _curves(estimates: dict[str, Estimate], own: float, prevalences: Sequence[float]) -> dict[str, object] | None:
-    """Take the decision curves out of the estimates, and return them by prevalence."""
+def _curves(
+    estimates: dict[str, Estimate], prevalence: float, prevalences: Sequence[float]
+) -> dict[str, object] | None:
+    """Take the decision curves out of the estimates, and return them by prevalence; `prevalence` is the samples'."""
     curves: dict[str, object] = {}
     for key, share in {"own": None, **{f"{share:g}": share for share in prevalences}}.items():
         points = [estimates.pop(f"net_benefit/{key}/curve/{limit:g}") for limit in CURVE_THRESHOLDS]
@@ -253,7 +257,7 @@ def _curves(estimates: dict[str, Estimate], own: float, prevalences: Sequence[fl
                 "model": [point["value"] for point in points],
                 "low": [point["low"] for point in points],
                 "high": [point["high"] for point in points],
-                "treat_all": [treat_all(own if share is None else share, limit) for limit in CURVE_THRESHOLDS],
+                "treat_all": [treat_all(prevalence if share is None else share, limit) for limit in CURVE_THRESHOLDS],
             }
     return curves or None
 
@@ -269,7 +273,7 @@ def _place_treat_all(result: dict[str, object], labels_N: Ints, decision_thresho
 
 
 def _place(result: dict[str, object], path: str, estimate: Estimate) -> None:
-    """Put an estimate where the path says."""
+    """Put an estimate where its path says."""
     *folders, name = path.split("/")
     inner = result
     for folder in folders:

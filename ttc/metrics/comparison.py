@@ -15,7 +15,7 @@ from ttc.metrics.delong import delong_test
 from ttc.metrics.intervals import Floats, Ints
 
 _BLOCK_NUMBERS = 2**21
-"""Ranks that are held at a time."""
+"""How many ranks are in memory at a time."""
 
 
 def compare_scores(
@@ -51,13 +51,15 @@ def compare_scores(
     """
     labels_N = positive_N.astype(np.int64)
     groups_N = intervals.numbered(groups, len(labels_N))
-    rankings = [curves.ranking_statistics(positive_N, each, {"auroc": curves.area}) for each in scores]
+    rankings = [curves.ranking_statistics(positive_N, scores_N, {"auroc": curves.area}) for scores_N in scores]
 
     def statistics(counts_RN: Floats) -> dict[str, Floats]:
         areas = [ranking(counts_RN)["auroc"] for ranking in rankings]
-        confusions = [intervals.weighted_confusion(labels_N, each.astype(np.int64), counts_RN, 2) for each in decisions]
-        shares = [intervals.balanced_accuracy(confusion) for confusion in confusions]
-        return {"auroc": np.stack(areas, axis=1), "balanced_accuracy": np.stack(shares, axis=1)}
+        confusions = [
+            intervals.weighted_confusion(labels_N, called_N.astype(np.int64), counts_RN, 2) for called_N in decisions
+        ]
+        accuracies = [intervals.balanced_accuracy(confusion) for confusion in confusions]
+        return {"auroc": np.stack(areas, axis=1), "balanced_accuracy": np.stack(accuracies, axis=1)}
 
     points = statistics(np.ones((1, len(labels_N))))
     draws = intervals.bootstrap(statistics, labels_N, bootstrap, seed, groups_N)
@@ -67,7 +69,7 @@ def compare_scores(
         "negatives": int(len(labels_N) - labels_N.sum()),
         "groups": None if groups_N is None else int(groups_N.max()) + 1,
     }
-    chances = _exchange(positive_N, scores, decisions, groups_N, bootstrap, seed)
+    p_values = _exchange(positive_N, scores, decisions, groups_N, bootstrap, seed)
     for name, values in points.items():
         first, second = values[0].tolist()
         result[name] = {
@@ -75,7 +77,7 @@ def compare_scores(
             "second": second,
             "difference": first - second,
             "bootstrap": _difference(draws[name]) if draws else {"low": None, "high": None},
-            "exchange": {"p": chances[name] if draws else None},
+            "exchange": {"p": p_values[name] if draws else None},
         }
     result["auroc"]["delong"] = delong_test(positive_N, scores[0], scores[1], groups_N)  # type: ignore[index]  # a dict
     return result
@@ -95,19 +97,19 @@ def _exchange(
     draws: int,
     seed: int,
 ) -> dict[str, float]:
-    """Return the p-values of the exchange test, of which no draw gives 0: what was seen counts as one of them."""
+    """Return the p-values of the exchange test; never 0, since what was observed counts as one of the draws."""
     from scipy.stats import rankdata
 
     generator = np.random.default_rng([seed, 1])
     units_N = np.arange(len(positive_N)) if groups_N is None else groups_N
-    ranks_2N = np.stack([rankdata(each) for each in scores])
+    ranks_2N = np.stack([rankdata(scores_N) for scores_N in scores])
     counts = np.array([(~positive_N).sum(), positive_N.sum()])
     # What a sample adds to the difference of the balanced accuracies, if nothing is swapped.
     gains_N = (
         np.where(positive_N, 1.0, -1.0) * (decisions[0].astype(np.float64) - decisions[1]) / counts[1 * positive_N]
     )
-    seen = {"auroc": abs(_rank_difference(ranks_2N[None], positive_N)[0]), "balanced_accuracy": abs(gains_N.sum())}
-    reached = dict.fromkeys(seen, 0)
+    observed = {"auroc": abs(_rank_difference(ranks_2N[None], positive_N)[0]), "balanced_accuracy": abs(gains_N.sum())}
+    reached = dict.fromkeys(observed, 0)
     block = max(1, _BLOCK_NUMBERS // len(positive_N))
     for first in range(0, draws, block):
         size = min(block, draws - first)
@@ -118,7 +120,7 @@ def _exchange(
             "balanced_accuracy": np.abs(np.where(swapped_RN, -1.0, 1.0) @ gains_N),
         }
         for name, values_R in drawn.items():
-            reached[name] += int((values_R >= seen[name] * (1.0 - 1e-9) - 1e-12).sum())
+            reached[name] += int((values_R >= observed[name] * (1.0 - 1e-9) - 1e-12).sum())
     return {name: (1 + count) / (1 + draws) for name, count in reached.items()}
 
 

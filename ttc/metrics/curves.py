@@ -1,4 +1,4 @@
-"""ROC and precision-recall curves of many bootstrap draws at once, and what is read off them.
+"""ROC and precision-recall curves of many bootstrap draws at once, and the numbers read off them.
 
 Shape suffixes: R draws, N samples, T thresholds (distinct scores, highest first).
 """
@@ -22,24 +22,24 @@ class Curves:
     """The points of the ROC curves: point t calls the samples that score at least the t-th threshold positive.
 
     Attributes:
-        found_RT: positive samples that are called positive.
-        alarms_RT: negative samples that are called positive.
+        tp_RT: true positives, positive samples that are called positive.
+        fp_RT: false positives, negative samples that are called positive.
     """
 
-    found_RT: Floats
-    alarms_RT: Floats
+    tp_RT: Floats
+    fp_RT: Floats
 
     @property
     def sensitivity_RT(self) -> Floats:
-        """The share of the positive samples that is found."""
-        return np.asarray(self.found_RT / self.found_RT[:, -1:])
+        """The share of the positive samples that is called positive."""
+        return np.asarray(self.tp_RT / self.tp_RT[:, -1:])
 
     @property
     def specificity_RT(self) -> Floats:
-        """The share of the negative samples that is left alone."""
-        negatives_R1 = self.alarms_RT[:, -1:]
-        # Not 1 - false alarms: 9 of 10 must be exactly 0.9, since it is compared with such numbers.
-        return np.asarray((negatives_R1 - self.alarms_RT) / negatives_R1)
+        """The share of the negative samples that is called negative."""
+        negatives_R1 = self.fp_RT[:, -1:]
+        # Not 1 - false positives: 9 of 10 must be exactly 0.9, since it is compared with such numbers.
+        return np.asarray((negatives_R1 - self.fp_RT) / negatives_R1)
 
 
 def ranking_curves(positive_N: NDArray[np.bool_], scores_N: Floats) -> Callable[[Floats], Curves]:
@@ -54,11 +54,11 @@ def ranking_curves(positive_N: NDArray[np.bool_], scores_N: Floats) -> Callable[
 
     def evaluate(counts_RN: Floats) -> Curves:
         sorted_RN = counts_RN.take(order_N, axis=1)
-        found_RN, called_RN = (sorted_RN * positive_sorted_N).cumsum(axis=1), sorted_RN.cumsum(axis=1)
-        alarms_RN = called_RN - found_RN
+        tp_RN, called_RN = (sorted_RN * positive_sorted_N).cumsum(axis=1), sorted_RN.cumsum(axis=1)
+        fp_RN = called_RN - tp_RN
         if not tied:
-            return Curves(found_RN, alarms_RN)
-        return Curves(*(each.take(last_of_tie, axis=1) for each in (found_RN, alarms_RN)))
+            return Curves(tp_RN, fp_RN)
+        return Curves(*(cumulative_RN.take(last_of_tie, axis=1) for cumulative_RN in (tp_RN, fp_RN)))
 
     return evaluate
 
@@ -66,7 +66,7 @@ def ranking_curves(positive_N: NDArray[np.bool_], scores_N: Floats) -> Callable[
 def ranking_statistics(
     positive_N: NDArray[np.bool_], scores_N: Floats, readings: Mapping[str, Callable[[Curves], Floats]]
 ) -> Callable[[Floats], dict[str, Floats]]:
-    """Return a function from counts [R, N] to what is read off the curves of the draws, [R] by name.
+    """Return a function from counts [R, N] to the numbers read off the curves of the draws, [R] by name.
 
     The curves are made for a few draws at a time, which stay in the processor's cache.
 
@@ -91,10 +91,10 @@ def ranking_statistics(
 
 def area(curves: Curves) -> Floats:
     """Return the area under the ROC curve of each draw; a tie counts one half."""
-    hits_RT = np.diff(curves.found_RT, axis=1, prepend=0.0)
-    false_RT = np.diff(curves.alarms_RT, axis=1, prepend=0.0)
-    pairs_R = curves.found_RT[:, -1] * curves.alarms_RT[:, -1]
-    return np.asarray((false_RT * (curves.found_RT - 0.5 * hits_RT)).sum(axis=1) / pairs_R)
+    hits_RT = np.diff(curves.tp_RT, axis=1, prepend=0.0)
+    false_RT = np.diff(curves.fp_RT, axis=1, prepend=0.0)
+    pairs_R = curves.tp_RT[:, -1] * curves.fp_RT[:, -1]
+    return np.asarray((false_RT * (curves.tp_RT - 0.5 * hits_RT)).sum(axis=1) / pairs_R)
 
 
 def average_precision(curves: Curves, prevalence: float | None = None) -> Floats:
@@ -105,14 +105,14 @@ def average_precision(curves: Curves, prevalence: float | None = None) -> Floats
         prevalence: share of the positive class where the model is used, in (0, 1): positive and negative samples are
             weighted to have it. None takes the samples as they are.
     """
-    positives_R1, negatives_R1 = curves.found_RT[:, -1:], curves.alarms_RT[:, -1:]
-    found_RT, alarms_RT = curves.found_RT, curves.alarms_RT
+    positives_R1, negatives_R1 = curves.tp_RT[:, -1:], curves.fp_RT[:, -1:]
+    tp_RT, fp_RT = curves.tp_RT, curves.fp_RT
     if prevalence is not None:
-        found_RT = found_RT / positives_R1 * prevalence
-        alarms_RT = alarms_RT / negatives_R1 * (1.0 - prevalence)
-    called_RT = found_RT + alarms_RT
-    precision_RT = np.divide(found_RT, called_RT, out=np.zeros_like(found_RT), where=called_RT > 0)
-    gained_RT = np.diff(curves.found_RT, axis=1, prepend=0.0) / positives_R1
+        tp_RT = tp_RT / positives_R1 * prevalence
+        fp_RT = fp_RT / negatives_R1 * (1.0 - prevalence)
+    called_RT = tp_RT + fp_RT
+    precision_RT = np.divide(tp_RT, called_RT, out=np.zeros_like(tp_RT), where=called_RT > 0)
+    gained_RT = np.diff(curves.tp_RT, axis=1, prepend=0.0) / positives_R1
     return np.asarray((gained_RT * precision_RT).sum(axis=1))
 
 

@@ -1,6 +1,6 @@
 """DeLong's variance of the AUROC, its interval and the paired test of two AUROCs.
 
-Shape suffixes: N samples, P positive samples, M negative samples.
+Shape suffixes: N samples, P positive samples, M negative samples, U groups.
 
 Source: DeLong, DeLong and Clarke-Pearson, "Comparing the areas under two or more correlated receiver operating
 characteristic curves", Biometrics 44 (1988); by midranks as in Sun and Xu, IEEE Signal Processing Letters 21 (2014).
@@ -54,7 +54,7 @@ def delong(positive_N: NDArray[np.bool_], scores_N: Floats, groups_N: Ints | Non
         All None where a class has no sample; variance and interval None where one has a single sample or group, and no
         interval where the variance is zero: perfect separation, or equal scores.
 
-    Note: with few samples of a class it covers too rarely, see `auroc.auroc`.
+    Note: with few samples of a class the interval covers too rarely, see `auroc.auroc`.
     """
     if positive_N.all() or not positive_N.any():
         return {"value": None, "variance": None, "low": None, "high": None}
@@ -117,23 +117,21 @@ def placements(positive_N: NDArray[np.bool_], scores_N: Floats) -> tuple[Floats,
 def _variance(positive_N: NDArray[np.bool_], over_P: Floats, under_M: Floats, groups_N: Ints | None) -> float | None:
     """Return the variance of the mean placement, None with a single sample, or group, of a class.
 
-    With groups, the deviations of a group's samples are summed up before they are squared, and those of its positive
-    and negative samples vary together. With one sample per group this is DeLong's variance.
+    With groups, the deviations of a group's samples are summed before they are squared, and those of its positive and
+    negative samples vary together. With one sample per group this is DeLong's variance.
     """
     if groups_N is None:
         if min(len(over_P), len(under_M)) < 2:
             return None
         return float(over_P.var(ddof=1) / len(over_P) + under_M.var(ddof=1) / len(under_M))
     units = int(groups_N.max()) + 1
-    owners = groups_N[positive_N], groups_N[~positive_N]
-    holding = [len(np.unique(each)) for each in owners]
-    if min(holding) < 2:
+    groups_P, groups_M = groups_N[positive_N], groups_N[~positive_N]
+    group_counts = [len(np.unique(groups)) for groups in (groups_P, groups_M)]
+    if min(group_counts) < 2:
         return None
-    over_U, under_U = (
-        np.bincount(own, each - each.mean(), units) / len(each)
-        for own, each in zip(owners, (over_P, under_M), strict=True)
-    )
-    scales = [count / (count - 1) for count in (*holding, units)]
-    parts = (over_U @ over_U, under_U @ under_U, 2.0 * over_U @ under_U)
+    over_U = np.bincount(groups_P, over_P - over_P.mean(), units) / len(over_P)
+    under_U = np.bincount(groups_M, under_M - under_M.mean(), units) / len(under_M)
+    scales = [count / (count - 1) for count in (*group_counts, units)]
+    products = (over_U @ over_U, under_U @ under_U, 2.0 * over_U @ under_U)
     # The covariance is an estimate of its own, which may outweigh the variances of a few groups.
-    return max(0.0, float(np.dot(scales, parts)))
+    return max(0.0, float(np.dot(scales, products)))

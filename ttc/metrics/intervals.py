@@ -1,4 +1,4 @@
-"""Stratified bootstrap intervals of classification metrics, one matrix operation for many draws; what they rest on.
+"""Stratified bootstrap intervals of classification metrics, one matrix operation for many draws.
 
 A draw is held as the number of times that it picks each sample: every metric is then a weighted one.
 
@@ -27,14 +27,14 @@ class Estimate(TypedDict):
 
 
 FEW = 20
-"""With fewer positive samples, or groups that hold one, bootstrap intervals are rough."""
+"""With fewer positive samples, or fewer groups that hold one, bootstrap intervals are rough."""
 
 
 class Basis(TypedDict):
     """What intervals rest on.
 
     Attributes:
-        resampled: "samples" or "groups": what is taken as independent.
+        resampled: what is taken as independent, "samples" or "groups".
         units: how many of them there are.
         smallest: samples of the smallest class.
         smallest_groups: groups that hold one of them; None without groups.
@@ -57,23 +57,23 @@ def basis(labels_N: Ints, classes: int, groups_N: Ints | None = None, units: str
         labels_N: [N] class numbers; of two, 1 is the positive one.
         classes: how many there are.
         groups_N: [N] number of each sample's group, or None.
-        units: what groups are, for the words: "groups", "patients", "sites".
+        units: what a group is, in the plural, for `rests_on`: "groups", "patients", "sites".
     """
     counts = np.bincount(labels_N, minlength=classes)
     label = int(counts.argmin()) if classes > 2 or counts[0] < counts[1] else 1
     name = ("negatives", "positives")[label] if classes == 2 else f"samples of class {label}"
-    smallest, holding = int(counts[label]), None
+    smallest, smallest_groups = int(counts[label]), None
     if groups_N is not None:
-        holding = len(np.unique(groups_N[labels_N == label]))
-    rough = (smallest if holding is None else holding) < FEW
-    words = f"{smallest} {name}" + ("" if holding is None else f" of {holding} {units}") + (": rough" if rough else "")
+        smallest_groups = len(np.unique(groups_N[labels_N == label]))
+    rough = (smallest if smallest_groups is None else smallest_groups) < FEW
+    of_groups = "" if smallest_groups is None else f" of {smallest_groups} {units}"
     return {
         "resampled": "samples" if groups_N is None else "groups",
         "units": len(labels_N) if groups_N is None else int(groups_N.max()) + 1,
         "smallest": smallest,
-        "smallest_groups": holding,
+        "smallest_groups": smallest_groups,
         "rough": rough,
-        "rests_on": words,
+        "rests_on": f"{smallest} {name}{of_groups}{': rough' if rough else ''}",
     }
 
 

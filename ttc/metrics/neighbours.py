@@ -24,8 +24,8 @@ class ClassSums:
     """Sums over the rows of one class.
 
     Attributes:
-        view_hits: Sum over rows of the share of own views among the nearest rows.
-        class_share: Sum over rows of the share of the own class among the K nearest rows.
+        view_hits: Sum over rows of the share of views of the same sample among the nearest rows.
+        class_share: Sum over rows of the share of the row's class among the K nearest rows.
         distance: Sum of the distances over ordered pairs of different rows of the class.
         potential: Sum of exp(-2 d^2) over the same pairs.
     """
@@ -130,7 +130,7 @@ def _neighbour_sums(
     views: int,
     neighbours: int,
 ) -> torch.Tensor:
-    """Sum the shares of own views (nearest row) and of the own class (K nearest rows) over a block."""
+    """Sum over a block the share of views of the same sample (nearest row) and of the row's class (K nearest rows)."""
     # One more than K shows whether the K-th distance is tied with one outside the selection.
     selected = min(neighbours + 1, scores_BM.shape[1] - 1)
     near_BK = _smallest(scores_BM, selected)

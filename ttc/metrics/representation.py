@@ -17,7 +17,7 @@ from ttc.metrics.shares import ALONE, Share
 from ttc.metrics.uniformity import effective_rank, entropy_uniformity
 
 COLLAPSED_COSINE = 0.99
-"""Mean cosine of all pairs of embeddings from which on they count as collapsed; 1 is a single point."""
+"""Embeddings count as collapsed from this mean cosine of all pairs on; 1 is a single point."""
 
 _BLOCK_BYTES = {"cpu": 6 * 2**20, "cuda": 64 * 2**20}
 
@@ -79,7 +79,7 @@ def representation_metrics(
     """Measure how embeddings of several views per sample are arranged on the unit sphere.
 
     SAD: mean distance of a sample's first view to its other views. SAA: share of rows whose nearest other row
-    is a view of the same sample. CAD: mean distance to the other rows of the class. CAC: mean share of the own
+    is a view of the same sample. CAD: mean distance to the other rows of the class. CAC: mean share of the row's
     class among the k nearest other rows; CAC_cap: the highest CAC that the rows of a class allow.
     gaussian_potential: mean of exp(-2 d^2) over the pairs within a class. PEU: entropy of the rows' assignment
     to random points. effective_rank: of the centred rows. mean_cosine: over pairs of different rows.
@@ -136,22 +136,22 @@ def representation_metrics(
     if block_rows is None:
         block_rows = max(16, _BLOCK_BYTES.get(unit_MD.device.type, _BLOCK_BYTES["cpu"]) // (8 * rows))
     sums = stream_class_sums(unit_MD, class_rows, views, neighbours, block_rows, share)
-    # The views of a class with one sample say nothing about the class.
-    alike = [count > views for count in class_rows]
+    # The views of its only sample say nothing about a class.
+    enough = [count > views for count in class_rows]
     ranks = [
-        effective_rank(part) if many else None
-        for part, many in zip(torch.split(unit_MD, class_rows), alike, strict=True)
+        effective_rank(part) if defined else None
+        for part, defined in zip(torch.split(unit_MD, class_rows), enough, strict=True)
     ]
     alignment = _sample_alignment(unit_MD.view(samples, views, dim), class_rows)
-    by_neighbour = _neighbour_metrics(sums, class_rows, alike, neighbours)
+    by_neighbour = _neighbour_metrics(sums, class_rows, enough, neighbours)
     if views == 1:
         alignment = by_neighbour["SAA"] = {"per_class": [None] * classes, "macro": None, "all": None}
     return {
         "SAD": alignment,
         **by_neighbour,
-        "PEU": _uniformity(unit_MD, class_rows, alike, peu_draws, seed, share) if peu_draws else None,
+        "PEU": _uniformity(unit_MD, class_rows, enough, peu_draws, seed, share) if peu_draws else None,
         "effective_rank": {"per_class": ranks, "macro": _macro(ranks), "all": effective_rank(unit_MD)},
-        "mean_cosine": _mean_cosine(unit_MD, class_rows, alike),
+        "mean_cosine": _mean_cosine(unit_MD, class_rows, enough),
         "rows": rows,
         "views": views,
         "samples": samples,
@@ -174,10 +174,10 @@ def undefined_metrics(views: int, radius: float, num_classes: int) -> Representa
 
 
 def _neighbour_metrics(
-    sums: Sequence[ClassSums], class_rows: Sequence[int], alike: Sequence[bool], neighbours: int
+    sums: Sequence[ClassSums], class_rows: Sequence[int], enough: Sequence[bool], neighbours: int
 ) -> NeighbourMetrics:
     """Turn the sums by class into means; classes that are not `alike` get no within-class values."""
-    weights = [count if many else 0 for count, many in zip(class_rows, alike, strict=True)]
+    weights = [count if enough else 0 for count, enough in zip(class_rows, enough, strict=True)]
     pairs = [count * (count - 1) for count in weights]
     hits = [_ratio(100.0 * part.view_hits, count) for part, count in zip(sums, class_rows, strict=True)]
     shares = [_ratio(100.0 * part.class_share, count) for part, count in zip(sums, weights, strict=True)]
@@ -202,18 +202,18 @@ def _ratio(total: float, count: int) -> float | None:
 
 def _macro(values: Sequence[float | None]) -> float | None:
     """Return the mean of the classes, or None when one of them is not defined."""
-    known = [value for value in values if value is not None]
-    return math.fsum(known) / len(known) if len(known) == len(values) else None
+    defined = [value for value in values if value is not None]
+    return math.fsum(defined) / len(defined) if len(defined) == len(values) else None
 
 
 def _summary(per_class: list[float | None], weights: Sequence[int]) -> Summary:
     """Add the mean of the classes and the mean by weight of the classes that have a value."""
-    known = [(value, weight) for value, weight in zip(per_class, weights, strict=True) if value is not None]
-    weighted = math.fsum(value * weight for value, weight in known)
+    defined = [(value, weight) for value, weight in zip(per_class, weights, strict=True) if value is not None]
+    weighted = math.fsum(value * weight for value, weight in defined)
     return {
         "per_class": per_class,
         "macro": _macro(per_class),
-        "all": _ratio(weighted, sum(weight for _, weight in known)),
+        "all": _ratio(weighted, sum(weight for _, weight in defined)),
     }
 
 
@@ -240,15 +240,15 @@ def _sample_alignment(unit_NVD: torch.Tensor, class_rows: Sequence[int]) -> Summ
 
 
 def _uniformity(
-    unit_MD: torch.Tensor, class_rows: Sequence[int], alike: Sequence[bool], draws: int, seed: int, share: Share
+    unit_MD: torch.Tensor, class_rows: Sequence[int], enough: Sequence[bool], draws: int, seed: int, share: Share
 ) -> Summary:
     """Return PEU, without a value for classes of a single sample."""
     values, overall = entropy_uniformity(unit_MD, class_rows, draws, seed, share)
-    per_class = [value if many else None for value, many in zip(values, alike, strict=True)]
+    per_class = [value if defined else None for value, defined in zip(values, enough, strict=True)]
     return {"per_class": per_class, "macro": _macro(per_class), "all": overall}
 
 
-def _mean_cosine(unit_MD: torch.Tensor, class_rows: Sequence[int], alike: Sequence[bool]) -> CosineSummary:
+def _mean_cosine(unit_MD: torch.Tensor, class_rows: Sequence[int], enough: Sequence[bool]) -> CosineSummary:
     """Average the cosine of pairs of different rows, from the sums of the rows alone."""
     sums_CD = torch.stack([part_MD.sum(dim=0) for part_MD in torch.split(unit_MD, list(class_rows))])
     # The squared length of a sum of unit rows is the sum of all their cosines, each row with itself included.
@@ -257,7 +257,9 @@ def _mean_cosine(unit_MD: torch.Tensor, class_rows: Sequence[int], alike: Sequen
     total = len(unit_MD)
     everything = float(sums_CD.sum(dim=0).square().sum()) - total
     all_pairs = total * (total - 1)
-    per_class = [cosine / count if many else None for cosine, count, many in zip(inside, pairs, alike, strict=True)]
+    per_class = [
+        cosine / count if defined else None for cosine, count, defined in zip(inside, pairs, enough, strict=True)
+    ]
     return {
         "per_class": per_class,
         "macro": _macro(per_class),

@@ -1,4 +1,4 @@
-"""How several processes share the comparison of pairs: each takes every n-th block, and the parts are added up."""
+"""How several processes share the comparison of pairs: each takes every n-th block, and their sums are added."""
 
 from __future__ import annotations
 

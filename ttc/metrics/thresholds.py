@@ -23,7 +23,7 @@ RULES = {
     "specificity_90": "lowest threshold with a specificity of at least 90 %",
     "specificity_95": "lowest threshold with a specificity of at least 95 %",
 }
-"""Name of a rule -> what it asks of the validation samples; a sample is called positive if its score reaches it."""
+"""Rule -> the threshold that validation gives it; a sample is called positive if its score reaches that threshold."""
 
 DECISIONS = ("sensitivity", "specificity", "ppv", "npv", "accuracy", "balanced_accuracy", "f1", "mcc")
 """What `decision_metrics` returns."""
@@ -33,7 +33,7 @@ def choose_thresholds(validation: tuple[NDArray[np.bool_], Floats] | None) -> di
     """Choose a threshold by every rule.
 
     A threshold lies half-way between two neighbouring validation scores: the scores themselves would favour the side
-    from which the curve is read. Of equally good thresholds the highest is taken, which raises the fewest alarms.
+    from which the curve is read. Of equally good thresholds the highest is taken: it calls the fewest samples positive.
 
     Args:
         validation: [N] whether a sample is positive, and [N] scores; None where there is no validation split.
@@ -41,26 +41,26 @@ def choose_thresholds(validation: tuple[NDArray[np.bool_], Floats] | None) -> di
     Returns:
         Threshold by rule; None but for "half" where validation has one class only or equal scores.
     """
-    chosen: dict[str, float | None] = {**dict.fromkeys(RULES), "half": 0.5}
+    thresholds: dict[str, float | None] = {**dict.fromkeys(RULES), "half": 0.5}
     if validation is None:
-        return chosen
+        return thresholds
     positive_N, scores_N = validation
     distinct_T = np.unique(scores_N)[::-1]
     if positive_N.all() or not positive_N.any() or len(distinct_T) < 2:
-        return chosen
+        return thresholds
     curves = ranking_curves(positive_N, scores_N)(np.ones((1, len(scores_N))))
     # The first point calls no sample positive.
     sensitivity_T = np.concatenate([[0.0], curves.sensitivity_RT[0]])
     specificity_T = np.concatenate([[1.0], curves.specificity_RT[0]])
-    found_T = sensitivity_T * positive_N.sum()
-    called_T = found_T + (1.0 - specificity_T) * (~positive_N).sum()
-    f1_T = 2.0 * found_T / (called_T + positive_N.sum())
+    tp_T = sensitivity_T * positive_N.sum()
+    called_T = tp_T + (1.0 - specificity_T) * (~positive_N).sum()
+    f1_T = 2.0 * tp_T / (called_T + positive_N.sum())
     points = {"youden": np.argmax(np.round(sensitivity_T + specificity_T, 12)), "f1": np.argmax(np.round(f1_T, 12))}
     for share in (90, 95):
         points[f"sensitivity_{share}"] = np.flatnonzero(sensitivity_T >= share / 100)[0]
         points[f"specificity_{share}"] = np.flatnonzero(specificity_T >= share / 100)[-1]
     thresholds_T = _halfway(distinct_T)
-    return chosen | {rule: float(thresholds_T[point]) for rule, point in points.items()}
+    return thresholds | {rule: float(thresholds_T[point]) for rule, point in points.items()}
 
 
 def _halfway(distinct_T: Floats) -> Floats:
@@ -78,10 +78,10 @@ def confusion_of(positive_N: NDArray[np.bool_], scores_N: Floats, threshold: flo
 
 
 def decision_metrics(confusion_R22: Floats) -> dict[str, Floats]:
-    """Return what the decisions at one threshold reach, [R] each; NaN where it is not defined."""
+    """Return the metrics of the decisions at one threshold, [R] each; NaN where one is not defined."""
     totals_R2, called_R2 = confusion_R22.sum(axis=2), confusion_R22.sum(axis=1)
-    right_R2 = np.diagonal(confusion_R22, axis1=1, axis2=2)
-    recall_R2, precision_R2 = (_share(right_R2, total) for total in (totals_R2, called_R2))
+    correct_R2 = np.diagonal(confusion_R22, axis1=1, axis2=2)
+    recall_R2, precision_R2 = (_share(correct_R2, total) for total in (totals_R2, called_R2))
     return {
         "sensitivity": recall_R2[:, 1],
         "specificity": recall_R2[:, 0],
@@ -102,9 +102,9 @@ def predictive_values(decisions: Mapping[str, Floats], prevalence: float) -> dic
         prevalence: share of the positive class where the model is used, in (0, 1).
     """
     sensitivity_R, specificity_R = decisions["sensitivity"], decisions["specificity"]
-    found_R, missed_R = prevalence * sensitivity_R, prevalence * (1.0 - sensitivity_R)
-    spared_R, alarms_R = (1.0 - prevalence) * specificity_R, (1.0 - prevalence) * (1.0 - specificity_R)
-    return {"ppv": _share(found_R, found_R + alarms_R), "npv": _share(spared_R, spared_R + missed_R)}
+    tp_R, fn_R = prevalence * sensitivity_R, prevalence * (1.0 - sensitivity_R)
+    tn_R, fp_R = (1.0 - prevalence) * specificity_R, (1.0 - prevalence) * (1.0 - specificity_R)
+    return {"ppv": _share(tp_R, tp_R + fp_R), "npv": _share(tn_R, tn_R + fn_R)}
 
 
 def _share(part: Floats, total: Floats) -> Floats:

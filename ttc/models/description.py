@@ -1,4 +1,4 @@
-"""What a checkpoint says about its run: plain values from which data, network and views are built again.
+"""What a checkpoint says about its run: plain values from which data, network and views are rebuilt.
 
 This is why evaluation needs no flag but `--checkpoint`.
 """
@@ -29,14 +29,14 @@ class Description:
         data: fields of DatasetSettings.
         class_names: in label order.
         class_counts: training samples per class.
-        minority_class: the rare label, or None.
-        preprocessing: what decides the network's input for an image; its mean and std are those of the training subset,
-            or of the weights that were started from.
+        minority_class: the rare class's label, or None.
+        preprocessing: from an image to the network's input; mean and std are those of the training subset, or of the
+            weights that the run started from.
         augmentation: fields of Augmentation.
         split_digest: sha256 of the split table.
         seed: of the run.
         content_digest: of the images, see `prepare.content_digest_of`; None for checkpoints of earlier versions.
-        projection_batchnorm: whether the head normalises its hidden units over the batch.
+        projection_batchnorm: whether the projection head normalises its hidden units over the batch.
         natural_counts: images per class of the source data, before class ratios and draws; None in checkpoints of
             earlier versions.
     """
@@ -64,12 +64,12 @@ class Description:
         Raises:
             ValueError: parts of it are missing or wrong.
         """
-        known = dict(values)
-        if "preprocessing" in known:
-            prepared = known["preprocessing"]
-            assert isinstance(prepared, Mapping), "the preprocessing is no mapping"
-            return Description(**{**known, "preprocessing": Preprocessing.from_dict(prepared)})  # type: ignore[arg-type]
-        data, encoder, mean, std = known["data"], known["encoder"], known.pop("mean"), known.pop("std")
+        fields = dict(values)
+        if "preprocessing" in fields:
+            prepared = fields["preprocessing"]
+            assert isinstance(prepared, Mapping), "the preprocessing is not a mapping"
+            return Description(**{**fields, "preprocessing": Preprocessing.from_dict(prepared)})  # type: ignore[arg-type]
+        data, encoder, mean, std = fields["data"], fields["encoder"], fields.pop("mean"), fields.pop("std")
         assert isinstance(data, Mapping)
         assert isinstance(encoder, Mapping)
         assert isinstance(mean, list)
@@ -77,7 +77,7 @@ class Description:
         prepared = preprocessing_of_earlier_versions(
             data["name"], encoder["image_size"], encoder["channels"], data.get("stored_size"), tuple(mean), tuple(std)
         )
-        return Description(**known, preprocessing=prepared)  # type: ignore[arg-type]  # the values of asdict
+        return Description(**fields, preprocessing=prepared)  # type: ignore[arg-type]  # the values of asdict
 
     @staticmethod
     def of(
@@ -116,15 +116,22 @@ class Description:
         )
 
     def network(self, drop_path: float = 0.0) -> PretrainNetwork:
-        """Build the network with fresh weights; see `build_encoder` for the argument, which no weight depends on."""
+        """Build the network with fresh weights; see `build_encoder` for the argument, on which no weight depends."""
         spec = EncoderSpec(**self.encoder)  # type: ignore[arg-type]  # the values of as_dict
         return PretrainNetwork(build_encoder(spec, drop_path), self.projection_dim, batchnorm=self.projection_batchnorm)
 
     def view_generator(self) -> ViewGenerator:
-        """Build what makes the views."""
+        """Build the generator of the views."""
         augmentation = Augmentation(**_tuples(self.augmentation))  # type: ignore[arg-type]  # the values of asdict
-        made = self.preprocessing
-        return ViewGenerator(augmentation, made.image_size, made.mean, made.std, self.seed, made.shown)
+        preprocessing = self.preprocessing
+        return ViewGenerator(
+            augmentation,
+            preprocessing.image_size,
+            preprocessing.mean,
+            preprocessing.std,
+            self.seed,
+            preprocessing.shown,
+        )
 
     def dataset_settings(self) -> DatasetSettings:
         """Return what `load_dataset` needs to give the same data and splits."""

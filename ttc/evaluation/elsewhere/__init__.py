@@ -1,1 +1,1 @@
-"""Frozen heads on data of another place: frozen.py says what is frozen, heads.py finds it, measure.py compares."""
+"""Frozen heads on other data: frozen.py says what is frozen, heads.py loads it, measure.py compares."""

@@ -1,4 +1,4 @@
-"""A head with all that was frozen in it; scores of features and of tables.
+"""A head with its calibrator and predictions; scores of files of features and of tables.
 
 Legend: N samples, F features, K classes.
 """
@@ -26,15 +26,15 @@ Probabilities = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class FrozenHead:
-    """A head, and what was fitted with it.
+    """A head, and what was fitted or predicted with it.
 
     Attributes:
         name: in tables and results.
         source: the file that it comes from.
         probe: its name there.
         predict: from features to class probabilities; None for scores without a model.
-        calibrator: that validation fitted, or None.
-        kept: split -> scores of the run itself, "val" and "test" where they were kept.
+        calibrator: fitted on validation, or None.
+        kept: split -> scores of the run's own samples, "val" and "test", where they are on disk.
         class_names: in label order.
         positive_class: whose probability is the score.
         description: of the run; None where only features are known.
@@ -53,7 +53,7 @@ class FrozenHead:
     encoder_sha256: str = ""
 
     def held(self, prevalence: float | None) -> tuple[tuple[float, ...], str] | None:
-        """Return the share of each class at which probabilities are stated, and what it is from; None without any."""
+        """Return the class shares at which probabilities hold, and where they come from; None without a calibrator."""
         if self.calibrator is None:
             return None
         if prevalence is not None:
@@ -67,12 +67,12 @@ class FrozenHead:
         assert self.predict is not None
         scores = self.predict(features)
         if not np.isfinite(scores).all():
-            raise ValueError(f"{self.source}: some scores are no finite numbers; use another checkpoint")
+            raise ValueError(f"{self.source}: some scores are not finite; use another checkpoint")
         return np.asarray(scores)
 
 
 OUTSIDE = FrozenHead("scores", "--scores", "scores", None, None, {}, ["0", "1"], 1)
-"""Scores of a model that is not ours."""
+"""Stands for the model behind a table of scores."""
 
 
 def on_features(
@@ -84,15 +84,15 @@ def on_features(
     columns: Sequence[str],
     num_workers: int,
 ) -> tuple[Scored, dict[str, list[str]]]:
-    """Score features of an .npz file."""
+    """Score the features of an .npz file; takes the arguments of `Apply`."""
     del settings, num_workers
     file = read_features(path, "--embeddings")
     assert file.labels is not None
     assert head.predict is not None
-    stated = file.about.get("encoder_sha256")
-    if stated is not None and head.encoder_sha256 and stated != head.encoder_sha256:
+    made_by = file.about.get("encoder_sha256")
+    if made_by is not None and head.encoder_sha256 and made_by != head.encoder_sha256:
         raise ValueError(
-            f"--embeddings {path} are features of another encoder than --head {head.source}'s; export them anew"
+            f"--embeddings {path} are features of another encoder than --head {head.source}'s; export them again"
         )
     width = len(head.predict.mean) if hasattr(head.predict, "mean") else file.features.shape[1]
     if width != file.features.shape[1]:

@@ -1,4 +1,4 @@
-"""Heads with all that was frozen in them, and the scores that they give samples of another place.
+"""Frozen heads with their calibrators and predictions, and the scores that they give to other data.
 
 Legend: N samples, F features, K classes.
 """
@@ -41,49 +41,49 @@ def frozen_heads(
     embeddings: str | None,
     device: torch.device,
 ) -> list[tuple[FrozenHead, Apply]]:
-    """Return all heads that are to be tested, each with what applies it.
+    """Return all heads to test, each with the function that applies it to the other data.
 
     Args:
-        checkpoints: whose networks read the images; None with features.
+        checkpoints: of the networks that read the images; None for features.
         heads: files of heads, or "own"; None for RUN/linear_eval/heads.pt.
-        probes: names of the heads; None for the first of all, fraction and minority.
+        probes: names of the heads; None for the first that there is of all, fraction and minority.
         embeddings: file of features, or None.
         device: of the networks.
 
     Raises:
-        ValueError: files that are missing or do not belong together.
+        ValueError: files are missing or do not belong together.
     """
-    found: list[tuple[FrozenHead, Apply]] = []
+    applied: list[tuple[FrozenHead, Apply]] = []
     if embeddings is not None:
         for file in map(Path, heads or ()):
             for frozen in _choose(_load(file, "its features"), probes, file):
-                found.append((frozen, partial(on_features, frozen, Path(embeddings))))
-        return _named_apart(found)
+                applied.append((frozen, partial(on_features, frozen, Path(embeddings))))
+        return _named_apart(applied)
     checkpoints = list(checkpoints or ())
-    wanted = list(heads or [None])  # type: ignore[list-item]  # None stands for the default
-    if len(checkpoints) > 1 and len(wanted) not in (1, len(checkpoints)):
+    head_files = list(heads or [None])  # type: ignore[list-item]  # None stands for the default
+    if len(checkpoints) > 1 and len(head_files) not in (1, len(checkpoints)):
         raise ValueError(
-            f"--head names {len(wanted)} for {len(checkpoints)} checkpoints; name one for all, or one each"
+            f"--head names {len(head_files)} for {len(checkpoints)} checkpoints; name one for all, or one each"
         )
     pairs = (
-        [(each, head) for each in checkpoints for head in wanted]
-        if len(checkpoints) == 1 or len(wanted) == 1
-        else (list(zip(checkpoints, wanted, strict=True)))
+        [(path, head) for path in checkpoints for head in head_files]
+        if len(checkpoints) == 1 or len(head_files) == 1
+        else list(zip(checkpoints, head_files, strict=True))
     )
     for path, head in pairs:
         network, description, state = load_network(path, device)
         for frozen in _of_checkpoint(path, head, probes, network, description, state):
-            found.append((frozen, partial(_on_images, frozen, network, description)))
-    return _named_apart(found)
+            applied.append((frozen, partial(_on_images, frozen, network, description)))
+    return _named_apart(applied)
 
 
-def _named_apart(found: list[tuple[FrozenHead, Apply]]) -> list[tuple[FrozenHead, Apply]]:
-    """Put the run before the name of a head where names would be the same."""
-    names = [head.name for head, _ in found]
+def _named_apart(applied: list[tuple[FrozenHead, Apply]]) -> list[tuple[FrozenHead, Apply]]:
+    """Put the run's name before the head's where two heads would have the same name."""
+    names = [head.name for head, _ in applied]
     if len(set(names)) == len(names):
-        return found
+        return applied
     renamed: list[tuple[FrozenHead, Apply]] = []
-    for head, apply in found:
+    for head, apply in applied:
         run = Path(head.source).resolve().parent.parent
         name = f"{run.name} {head.probe}"
         changed = replace(head, name=name)
@@ -114,15 +114,16 @@ def _of_checkpoint(
         stored = _load(file, path)
         if stored.encoder_sha256 != module_digest(network) or stored.class_names != description.class_names:
             raise ValueError(f"--head {file} belongs to another encoder; run linear_eval.py on {path}")
-        return [replace(each, description=description) for each in _choose(stored, probes, file)]
+        return [replace(frozen, description=description) for frozen in _choose(stored, probes, file)]
     with checkpoint.contents(Path(path)):
         objective = build_stored(network, description, state["objective"])
-        kept = state.get("extra", {}).get("calibrator")
+        stored_calibrator = state.get("extra", {}).get("calibrator")
     width = torch.zeros(1, network.feature_dim, device=next(network.parameters()).device)
     if objective.classifier(width) is None:
         raise ValueError(f"--head own: --method {description.method} trains no classifier; leave --head out")
     digest, heads = module_digest(network), run / "linear_eval" / "heads.pt"
-    calibrator, folder = (Calibrator.of(kept), run) if isinstance(kept, dict) else (None, run)
+    calibrator = Calibrator.of(stored_calibrator) if isinstance(stored_calibrator, dict) else None
+    folder = run
     if calibrator is None and heads.is_file() and (stored := load_heads(heads)).encoder_sha256 == digest:
         calibrator, folder = stored.calibrators.get("own"), heads.parent
     positive = 1 if description.minority_class is None else description.minority_class
@@ -132,7 +133,7 @@ def _of_checkpoint(
             path,
             "own",
             partial(class_probabilities, objective),
-            _told(calibrator, path),
+            _warned(calibrator, path),
             read_scored(folder / "predictions.csv", "own", positive),
             description.class_names,
             positive,
@@ -143,7 +144,7 @@ def _of_checkpoint(
 
 
 def _choose(stored: Heads, probes: Sequence[str] | None, path: Path) -> list[FrozenHead]:
-    """Return the wanted heads of a file with what lies beside it."""
+    """Return the heads of a file that are asked for, with the calibrators and predictions beside it."""
     usual = next((name for name in ("all", "fraction", "minority") if name in stored.heads), None)
     names = list(probes) if probes else [usual] if usual else []
     if missing := [name for name in names if name not in stored.heads]:
@@ -156,7 +157,7 @@ def _choose(stored: Heads, probes: Sequence[str] | None, path: Path) -> list[Fro
             str(path),
             name,
             stored.heads[name],
-            _told(stored.calibrators.get(name), str(path)),
+            _warned(stored.calibrators.get(name), str(path)),
             read_scored(path.with_name("predictions.csv"), name, stored.positive_class),
             stored.class_names,
             stored.positive_class,
@@ -167,7 +168,8 @@ def _choose(stored: Heads, probes: Sequence[str] | None, path: Path) -> list[Fro
     ]
 
 
-def _told(calibrator: Calibrator | None, source: str) -> Calibrator | None:
+def _warned(calibrator: Calibrator | None, source: str) -> Calibrator | None:
+    """Return the calibrator; warn where there is none."""
     if calibrator is None:
         log.warning(NO_CALIBRATOR, source, "evaluate the run again in a new folder")
     return calibrator

@@ -1,4 +1,4 @@
-"""A head on other data: frozen thresholds and calibrator there, the run's own test beside it, and the difference.
+"""A frozen head on other data: its metrics there, those on the run's own test split, and the difference.
 
 Shape suffixes: N samples, K classes.
 """
@@ -40,7 +40,7 @@ COMPARED = (
     "calibration/after/intercept",
     "calibration/after/slope",
 )
-"""What is put side by side, as paths into the metrics."""
+"""What is compared, as paths into the metrics."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Protocol:
         decision_thresholds: see `clinical_metrics`.
         bootstrap: draws.
         seed: of the draws.
-        calibration: method for scores per group, whose calibrator is fitted anew on validation.
+        calibration: method of the calibrator of scores per group, which is fitted on validation.
         per_group: "mean", "max" or None.
         group_label: "any" or "all".
     """
@@ -117,15 +117,15 @@ def read_scored(path: Path, probe: str, positive_class: int, within: Path | None
     table = read_predictions_table(path, within) if path.is_file() else None
     if table is None or "probe" not in table:
         return {}
-    chosen = table[table["probe"] == probe]
-    return {str(split): _scored(rows, positive_class) for split, rows in chosen.groupby("split", sort=False)}
+    predictions = table[table["probe"] == probe]
+    return {str(split): _scored(rows, positive_class) for split, rows in predictions.groupby("split", sort=False)}
 
 
 def _scored(rows: pandas.DataFrame, positive_class: int) -> Scored:
     if "score" in rows:
-        positive_N = np.minimum(rows["score"].to_numpy(np.float64), 1.0)
+        scores_N = np.minimum(rows["score"].to_numpy(np.float64), 1.0)
         scores_NK = np.empty((len(rows), 2))
-        scores_NK[:, positive_class], scores_NK[:, 1 - positive_class] = positive_N, 1.0 - positive_N
+        scores_NK[:, positive_class], scores_NK[:, 1 - positive_class] = scores_N, 1.0 - scores_N
     else:
         names = sorted((name for name in rows if name.startswith("score_")), key=lambda name: int(name[6:]))
         scores_NK = rows[names].to_numpy(np.float64)
@@ -147,12 +147,12 @@ def evaluate_elsewhere(
         kept: split -> scores of the run, "val" and "test"; either may be missing.
         calibrator: frozen in the head, or None.
         held: share of each class at which the frozen probabilities are stated; None for those of validation.
-        protocol: how.
+        protocol: how the samples are evaluated.
 
     Returns:
         "external", "internal" (or empty) and "difference" (external minus internal, of independent samples, by path;
-        empty without internal). "external" holds, beside the metrics, "calibration/in_the_large": what new intercepts,
-        fitted on these very labels, would give; and "per_group", if asked for.
+        empty without internal). "external" holds, beside the metrics, "calibration/in_the_large": the calibration
+        after new intercepts, fitted on these very labels; and "per_group", if asked for.
     """
     classes = other.scores_NK.shape[1]
     stated = None if calibrator is None else tuple(held or calibrator.prevalence)
@@ -162,10 +162,10 @@ def evaluate_elsewhere(
     _add_in_the_large(external, other, made_NK, protocol)
     internal: dict[str, object] = {}
     if test is not None:
-        own = shares(test.labels_N, classes)
-        internal_held = own if all(own) else None
-        made_test = None if calibrator is None else calibrator(test.scores_NK, internal_held)
-        internal = protocol.metrics(test, validation, made_test, internal_held if calibrator is not None else None)
+        test_shares = shares(test.labels_N, classes)
+        test_held = test_shares if all(test_shares) else None
+        made_test = None if calibrator is None else calibrator(test.scores_NK, test_held)
+        internal = protocol.metrics(test, validation, made_test, test_held if calibrator is not None else None)
     if protocol.per_group is not None:
         external["per_group"] = per_group_metrics(other, validation, protocol, calibrator, frozen=True)
         if test is not None and test.groups is not None:
@@ -186,17 +186,17 @@ def per_group_metrics(
         frozen: probabilities are stated at the first deploy prevalence, or that of validation's groups, whatever the
             groups here are; else at the groups' own shares.
     """
-    pooled, known, fitted = groups_of_head(samples, validation, protocol, calibrator)
+    pooled, val_groups, fitted = groups_of_head(samples, validation, protocol, calibrator)
     made_GK, held = None, None
     if fitted is not None:
-        own = shares(pooled.labels_N, pooled.scores_NK.shape[1])
-        held = fitted.prevalence if frozen or not all(own) else own
+        group_shares = shares(pooled.labels_N, pooled.scores_NK.shape[1])
+        held = fitted.prevalence if frozen or not all(group_shares) else group_shares
         if frozen and protocol.deploy_prevalence:
             held = binary(protocol.deploy_prevalence[0], protocol.positive_class)
         made_GK = fitted(pooled.scores_NK, held)
-    found = protocol.metrics(pooled, known, made_GK, held)
-    kept = None if fitted is None else {"kind": fitted.kind, "slope": fitted.slope}
-    return {**found, "pool": protocol.per_group, "group_label": protocol.group_label, "calibrator": kept}
+    metrics = protocol.metrics(pooled, val_groups, made_GK, held)
+    fields = None if fitted is None else {"kind": fitted.kind, "slope": fitted.slope}
+    return {**metrics, "pool": protocol.per_group, "group_label": protocol.group_label, "calibrator": fields}
 
 
 def groups_of_head(
@@ -207,50 +207,50 @@ def groups_of_head(
     See `per_group_metrics`. Groups are too few for isotonic regression.
     """
     assert protocol.per_group is not None
-    words = (protocol.per_group, protocol.group_label, protocol.positive_class)
-    pooled, fitted = samples.per_group(*words), None
-    known = None if validation is None or validation.groups is None else validation.per_group(*words)
-    if calibrator is not None and known is not None:
+    pooling = (protocol.per_group, protocol.group_label, protocol.positive_class)
+    pooled, fitted = samples.per_group(*pooling), None
+    val_groups = None if validation is None or validation.groups is None else validation.per_group(*pooling)
+    if calibrator is not None and val_groups is not None:
         method = "auto" if protocol.calibration == "isotonic" else protocol.calibration
-        fitted = fit_calibrator(known.labels_N, known.scores_NK, method, calibrator.prior or None)
-    return pooled, known, fitted
+        fitted = fit_calibrator(val_groups.labels_N, val_groups.scores_NK, method, calibrator.prior or None)
+    return pooled, val_groups, fitted
 
 
 def _add_in_the_large(external: dict[str, object], other: Scored, made_NK: Floats | None, protocol: Protocol) -> None:
-    """Put what a new intercept would give beside the frozen calibration."""
+    """Put the calibration after a new intercept beside the frozen one."""
     mended_NK = None if made_NK is None else recalibrate_in_the_large(other.labels_N, made_NK)
     labels_N = other.labels_N
     groups_N = numbered(other.groups, len(labels_N))
-    parts = external["calibration"]
+    sections = external["calibration"]
     details = external["details"]
-    assert isinstance(parts, dict)
+    assert isinstance(sections, dict)
     assert isinstance(details, dict)
     details["reliability_in_the_large"] = None if mended_NK is None else calibration.reliability(labels_N, mended_NK)
     if mended_NK is None:
-        parts["in_the_large"] = None
+        sections["in_the_large"] = None
         return
     measure = calibration.calibration_statistics(labels_N, mended_NK)
     draws = bootstrap(measure, labels_N, protocol.bootstrap, protocol.seed, groups_N)
     values = measure(np.ones((1, len(labels_N))))
-    found: dict[str, Estimate] = {
+    estimates: dict[str, Estimate] = {
         name: estimate(float(value[0]), None if name == "ece" else draws.get(name)) for name, value in values.items()
     }
     if mended_NK.shape[1] == 2 and protocol.positive_class == 0:
         labels_N, mended_NK = 1 - labels_N, mended_NK[:, ::-1]
-    parts["in_the_large"] = {**found, **calibration.intercept_and_slope(labels_N, mended_NK, groups_N)}
+    sections["in_the_large"] = {**estimates, **calibration.intercept_and_slope(labels_N, mended_NK, groups_N)}
 
 
 def _differences(external: Mapping[str, object], internal: Mapping[str, object]) -> dict[str, object]:
-    """Return external minus internal for all of COMPARED that both have."""
+    """Return external minus internal, for the paths of COMPARED that both have."""
     out: dict[str, object] = {}
     for path in COMPARED if internal else ():
-        here, there = at_path(internal, path), at_path(external, path)
-        if here is not None and there is not None:
+        internal_estimate, external_estimate = at_path(internal, path), at_path(external, path)
+        if internal_estimate is not None and external_estimate is not None:
             *folders, name = path.split("/")
             inner: dict[str, object] = out
             for folder in folders:
                 inner = inner.setdefault(folder, {})  # type: ignore[assignment]  # folders hold dicts only
-            inner[name] = difference(there, here)
+            inner[name] = difference(external_estimate, internal_estimate)
     return out
 
 

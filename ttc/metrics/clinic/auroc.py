@@ -25,7 +25,7 @@ EDGE, FEW = 0.97, 50
 
 
 def newcombe(areas: ArrayLike, positives: float, negatives: float) -> tuple[Floats, Floats]:
-    """Return Newcombe's 95 % limits, method 5: all areas whose own score test does not reject the one observed.
+    """Return Newcombe's 95 % limits, method 5: of all areas whose score test does not reject the one observed.
 
     Args:
         areas: AUROCs in [0, 1], any shape.
@@ -36,20 +36,20 @@ def newcombe(areas: ArrayLike, positives: float, negatives: float) -> tuple[Floa
         The lower and the upper limits, a positive distance apart.
     """
     areas_ = np.asarray(areas, dtype=np.float64)
-    more = (positives + negatives) / 2.0 - 1.0
+    n_star = (positives + negatives) / 2.0 - 1.0  # the paper's N*
 
-    def below(guess: Floats, seen: Floats) -> NDArray[np.bool_]:
-        variance = guess * (1.0 - guess) * (1.0 + more * ((1.0 - guess) / (2.0 - guess) + guess / (1.0 + guess)))
-        return np.asarray((seen - guess) ** 2 > _Z**2 * variance / (positives * negatives))
+    def rejects(guess: Floats, observed: Floats) -> NDArray[np.bool_]:
+        variance = guess * (1.0 - guess) * (1.0 + n_star * ((1.0 - guess) / (2.0 - guess) + guess / (1.0 + guess)))
+        return np.asarray((observed - guess) ** 2 > _Z**2 * variance / (positives * negatives))
 
-    def lower(seen: Floats) -> Floats:
+    def lower(observed: Floats) -> Floats:
         # Bisection: `low` is always rejected, `high` is not; at an area of 0 both ends are 0.
-        low, high = np.zeros_like(seen), seen.copy()
+        low, high = np.zeros_like(observed), observed.copy()
         for _ in range(60):
             middle = 0.5 * (low + high)
-            rejected = below(middle, seen)
+            rejected = rejects(middle, observed)
             low, high = np.where(rejected, middle, low), np.where(rejected, high, middle)
-        return np.where(seen > 0.0, low, 0.0)
+        return np.where(observed > 0.0, low, 0.0)
 
     return lower(areas_), 1.0 - lower(1.0 - areas_)
 
@@ -108,16 +108,16 @@ def auroc(positive_N: NDArray[np.bool_], scores_N: Floats, groups_N: Ints | None
         All None where a class has no sample; no interval where the samples of a class are of a single group.
     """
     groups_N = shared(groups_N)
-    found = delong(positive_N, scores_N, groups_N)
-    area = found["value"]
+    estimate = delong(positive_N, scores_N, groups_N)
+    area = estimate["value"]
     if area is None:
         return {"value": None, "low": None, "high": None}
     if groups_N is None:
         positives = int(positive_N.sum())
         low, high = (float(limit) for limit in joined_limits(area, positives, len(positive_N) - positives))
         return {"value": area, "low": low, "high": high}
-    if found["variance"] is None:
+    if estimate["variance"] is None:
         return {"value": area, "low": None, "high": None}
-    holding = [len(np.unique(groups_N[side])) for side in (positive_N, ~positive_N)]
-    low, high = clustered_limits(area, found["variance"], *holding)
+    group_counts = [len(np.unique(groups_N[side])) for side in (positive_N, ~positive_N)]
+    low, high = clustered_limits(area, estimate["variance"], *group_counts)
     return {"value": area, "low": low, "high": high}

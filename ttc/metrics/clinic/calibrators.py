@@ -58,8 +58,8 @@ class Calibrator:
 
         logs_NK = _logarithms(scores_NK)
         if self.knots:
-            at, reached = np.array(self.knots).T
-            positive_N = np.interp(logs_NK[:, 1] - logs_NK[:, 0], at, reached)
+            log_odds, probabilities = np.array(self.knots).T
+            positive_N = np.interp(logs_NK[:, 1] - logs_NK[:, 0], log_odds, probabilities)
             out_NK = np.stack([1.0 - positive_N, positive_N], axis=1)
         else:
             out_NK = np.asarray(softmax(self.slope * logs_NK + np.array(self.offsets), axis=1))
@@ -75,7 +75,7 @@ class Calibrator:
         """Build a calibrator from what `plain` returned.
 
         Raises:
-            ValueError: the values are no calibrator's.
+            ValueError: the values do not describe a calibrator.
         """
         try:
             kind, slope = str(values["kind"]), float(values["slope"])  # type: ignore[arg-type]  # checked by the call
@@ -84,15 +84,15 @@ class Calibrator:
             prior = tuple(map(float, values.get("prior", ())))  # type: ignore[call-overload]  # not in earlier versions
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"no calibrator: {type(error).__name__} {error}") from None
-        found = Calibrator(kind, slope, offsets, prevalence, knots, prior)
+        calibrator = Calibrator(kind, slope, offsets, prevalence, knots, prior)
         numbers = [slope, *offsets, *prevalence, *(number for knot in knots for number in knot), *prior]
         if kind not in METHODS[1:-1] or len(offsets) != len(prevalence) or not np.isfinite(numbers).all():
             raise ValueError("no calibrator: an unknown kind, or numbers that are not finite or of other classes")
         if min(prevalence) <= 0.0 or (kind == "isotonic") != bool(knots) or (knots and len(prevalence) != 2):
-            raise ValueError("no calibrator: the shares of the classes or the table are none")
+            raise ValueError("no calibrator: a class has no share, or the table does not fit the kind")
         if prior and (len(prior) != len(prevalence) or min(prior) <= 0.0):
-            raise ValueError("no calibrator: the shares of the classes or the table are none")
-        return found
+            raise ValueError("no calibrator: `prior` is not a share above 0 of every class")
+        return calibrator
 
 
 def shift(probabilities_NK: Floats, before: Sequence[float], after: Sequence[float]) -> Floats:
@@ -113,12 +113,12 @@ def shares(labels_N: Ints, classes: int) -> tuple[float, ...]:
 
 
 def binary(prevalence: float, positive_class: int = 1) -> tuple[float, float]:
-    """Return the shares of two classes of which the positive one has this share."""
+    """Return the shares of two classes, [2], from that of the positive one."""
     return (1.0 - prevalence, prevalence) if positive_class == 1 else (prevalence, 1.0 - prevalence)
 
 
 def check_calibration(method: str, labels_N: Ints, classes: int) -> None:
-    """Refuse a calibration that validation cannot carry, before anything is fitted.
+    """Refuse a calibration for which validation is too small, before anything is fitted.
 
     Raises:
         ValueError: isotonic with other than two classes or with too few positive samples.
@@ -142,8 +142,8 @@ def fit_calibrator(
         labels_N: [N] classes of the validation samples.
         scores_NK: [N, K] raw class probabilities of the head.
         method: of METHODS. "auto" is "platt" with at least 20 samples of each class, else "prior".
-        prior: [K] share of each class for which the head was fitted; None for equal ones, as balanced weights and
-            batches give.
+        prior: [K] share of each class for which the head was fitted; None for equal shares, as with balanced weights
+            or batches.
 
     Returns:
         The calibrator. "platt" becomes "prior" where validation determines no slope above 0: the classes are perfectly

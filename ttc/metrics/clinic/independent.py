@@ -1,4 +1,4 @@
-"""A model on two samples that share nobody: differences, and what a new intercept would mend.
+"""A model on two independent samples: differences, and what a new intercept would mend.
 
 Shape suffixes: N samples, K classes.
 
@@ -58,9 +58,9 @@ def recalibrate_in_the_large(labels_N: Ints, probabilities_NK: Floats) -> Floats
         )
 
     for _ in range(200):
-        now_NK = np.asarray(softmax(logs_NK + offsets_K, axis=1))
-        ascent_K = counts_K - now_NK.sum(axis=0)
-        curvature_KK = np.diag(now_NK.sum(axis=0)) - now_NK.T @ now_NK
+        fitted_NK = np.asarray(softmax(logs_NK + offsets_K, axis=1))
+        ascent_K = counts_K - fitted_NK.sum(axis=0)
+        curvature_KK = np.diag(fitted_NK.sum(axis=0)) - fitted_NK.T @ fitted_NK
         # The first class is the reference: only differences of offsets matter.
         step_K = np.zeros(classes)
         step_K[1:] = np.linalg.lstsq(curvature_KK[1:, 1:], ascent_K[1:], rcond=None)[0]

@@ -50,17 +50,17 @@ def net_benefit_statistics(
     """
     limits_T = np.asarray(thresholds, dtype=np.float64)
     called_NT = (probabilities_N[:, None] >= limits_T).astype(np.float64)
-    found_NT, alarms_NT = called_NT * positive_N[:, None], called_NT * ~positive_N[:, None]
+    tp_NT, fp_NT = called_NT * positive_N[:, None], called_NT * ~positive_N[:, None]
     price_T = limits_T / (1.0 - limits_T)
 
     def evaluate(counts_RN: Floats) -> Floats:
         positives_R1 = (counts_RN @ positive_N.astype(np.float64))[:, None]
         totals_R1 = counts_RN.sum(axis=1)[:, None]
-        found_RT, alarms_RT = counts_RN @ found_NT, counts_RN @ alarms_NT
+        tp_RT, fp_RT = counts_RN @ tp_NT, counts_RN @ fp_NT
         if prevalence is None:
-            return np.asarray((found_RT - alarms_RT * price_T) / totals_R1)
+            return np.asarray((tp_RT - fp_RT * price_T) / totals_R1)
         with np.errstate(invalid="ignore", divide="ignore"):
-            sensitivity_RT, false_RT = found_RT / positives_R1, alarms_RT / (totals_R1 - positives_R1)
+            sensitivity_RT, false_RT = tp_RT / positives_R1, fp_RT / (totals_R1 - positives_R1)
         return np.asarray(prevalence * sensitivity_RT - (1.0 - prevalence) * false_RT * price_T)
 
     return evaluate

@@ -1,4 +1,4 @@
-"""What decisions reach: at the thresholds that validation chose, and at points of the ROC curve.
+"""Metrics of decisions: at the thresholds that validation chose, and at points of the ROC curve.
 
 Shape suffixes: N samples, R draws, T thresholds.
 """
@@ -42,16 +42,16 @@ def decisions(
     """Return the statistics of the decisions at every threshold, with predictive values at other prevalences."""
 
     def evaluate(counts_RN: Floats) -> dict[str, Floats]:
-        found: dict[str, Floats] = {}
+        statistics: dict[str, Floats] = {}
         for rule, threshold in thresholds.items():
             at_threshold = reached(positive_N, scores_N, threshold, counts_RN)
-            found |= {f"operating_points/{rule}/{name}": values for name, values in at_threshold.items()}
+            statistics |= {f"operating_points/{rule}/{name}": values for name, values in at_threshold.items()}
             for share in prevalences:
-                found |= {
+                statistics |= {
                     f"deployment/{share:g}/{rule}/{name}": values
                     for name, values in predictive_values(at_threshold, share).items()
                 }
-        return found
+        return statistics
 
     return evaluate
 
@@ -59,6 +59,7 @@ def decisions(
 def reached(
     positive_N: NDArray[np.bool_], scores_N: Floats, threshold: float | None, counts_RN: Floats
 ) -> dict[str, Floats]:
+    """Return the metrics of the decisions at a threshold, [R] by name."""
     if threshold is None:
         return undefined(DECISIONS, counts_RN)
     return decision_metrics(confusion_of(positive_N, scores_N, threshold, counts_RN))
@@ -78,6 +79,7 @@ def readings(positive_N: NDArray[np.bool_], scores_N: Floats, prevalences: Seque
 
 
 def undefined(names: Sequence[str], counts_RN: Floats) -> dict[str, Floats]:
+    """Return NaN [R] under every name."""
     return {name: np.full(len(counts_RN), np.nan) for name in names}
 
 
@@ -85,7 +87,7 @@ def exact_intervals(
     positive_N: NDArray[np.bool_], scores_N: Floats, thresholds: Mapping[str, float | None], groups_N: Ints | None
 ) -> dict[str, Estimate]:
     """Return sensitivity, specificity, PPV, NPV and accuracy at every threshold, by path, with exact intervals."""
-    found: dict[str, Estimate] = {}
+    estimates: dict[str, Estimate] = {}
     for rule, threshold in thresholds.items():
         if threshold is None:
             continue
@@ -99,8 +101,8 @@ def exact_intervals(
         }
         for name, (among_N, hits_N) in sides.items():
             groups = None if groups_N is None else groups_N[among_N]
-            found[f"operating_points/{rule}/{name}"] = proportion(hits_N[among_N], groups)
-    return found
+            estimates[f"operating_points/{rule}/{name}"] = proportion(hits_N[among_N], groups)
+    return estimates
 
 
 def joined_readings(
@@ -108,8 +110,8 @@ def joined_readings(
 ) -> dict[str, Estimate]:
     """Join the bootstrap intervals of points of the ROC curve with the exact ones of the same shares.
 
-    The bootstrap knows that the threshold is uncertain, but not that a few samples without an error do not exclude
-    errors; the exact interval is the other way round.
+    The bootstrap allows for a threshold that is itself uncertain, but takes a few samples without an error as proof
+    that there are none; with the exact interval it is the other way round.
 
     Args:
         positive_N: [N] whether a sample is positive; both kinds occur.
@@ -119,21 +121,21 @@ def joined_readings(
     """
     curve = curves.ranking_curves(positive_N, scores_N)(np.ones((1, len(scores_N))))
     distinct_T = np.unique(scores_N)[::-1]
-    found: dict[str, Estimate] = {}
+    joined: dict[str, Estimate] = {}
     for name, estimate in estimates.items():
         if estimate["value"] is None:
             continue
         wants_sensitivity = name.startswith("sensitivity_at")
-        given_T, wanted_T = (curve.specificity_RT[0], curve.sensitivity_RT[0])[:: 1 if wants_sensitivity else -1]
-        reached_T = np.where(given_T >= float(name[-2:]) / 100.0, wanted_T, -1.0)
-        # Without such a point none is called positive.
-        threshold = distinct_T[reached_T.argmax()] if reached_T.max() >= 0.0 else np.inf
+        fixed_T, read_T = (curve.specificity_RT[0], curve.sensitivity_RT[0])[:: 1 if wants_sensitivity else -1]
+        allowed_T = np.where(fixed_T >= float(name[-2:]) / 100.0, read_T, -1.0)
+        # Without such a point no sample is called positive.
+        threshold = distinct_T[allowed_T.argmax()] if allowed_T.max() >= 0.0 else np.inf
         side_N = positive_N if wants_sensitivity else ~positive_N
-        right_N = (scores_N >= threshold) == positive_N if reached_T.max() >= 0.0 else np.zeros_like(positive_N)
+        right_N = (scores_N >= threshold) == positive_N if allowed_T.max() >= 0.0 else np.zeros_like(positive_N)
         exact = proportion(right_N[side_N], None if groups_N is None else groups_N[side_N])
         if exact["low"] is None or exact["high"] is None:
             continue
-        lows, highs = ([each for each in ends if each is not None] for ends in zip(
+        lows, highs = ([limit for limit in ends if limit is not None] for ends in zip(
             (estimate["low"], estimate["high"]), (exact["low"], exact["high"]), strict=True))  # fmt: skip
-        found[name] = {"value": estimate["value"], "low": min(lows), "high": max(highs)}
-    return found
+        joined[name] = {"value": estimate["value"], "low": min(lows), "high": max(highs)}
+    return joined

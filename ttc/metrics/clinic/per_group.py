@@ -12,7 +12,7 @@ import numpy as np
 from ttc.metrics.intervals import Floats, Ints, numbered
 
 POOLS, LABELS = ("mean", "max"), ("any", "all")
-"""How scores become one, and when a group is positive."""
+"""How the scores of a group become one, and when a group is positive."""
 
 
 def pool_groups(
@@ -23,7 +23,7 @@ def pool_groups(
     group_label: str = "any",
     positive_class: int = 1,
 ) -> tuple[Ints, Floats, list[str]]:
-    """Make one score and one label of the samples of each group.
+    """Return one score and one label per group.
 
     Args:
         labels_N: [N] classes.

@@ -33,9 +33,9 @@ def clopper_pearson(hits: ArrayLike, samples: ArrayLike) -> tuple[Floats, Floats
 
     hits_, samples_ = np.broadcast_arrays(np.asarray(hits, np.float64), np.asarray(samples, np.float64))
     misses_ = samples_ - hits_
-    some, few = hits_ > 0.0, misses_ > 0.0
-    low = np.where(some, betaincinv(np.where(some, hits_, 1.0), misses_ + 1.0, TAIL), 0.0)
-    high = np.where(few, betaincinv(hits_ + 1.0, np.where(few, misses_, 1.0), 1.0 - TAIL), 1.0)
+    has_hits, has_misses = hits_ > 0.0, misses_ > 0.0
+    low = np.where(has_hits, betaincinv(np.where(has_hits, hits_, 1.0), misses_ + 1.0, TAIL), 0.0)
+    high = np.where(has_misses, betaincinv(hits_ + 1.0, np.where(has_misses, misses_, 1.0), 1.0 - TAIL), 1.0)
     return low, high
 
 
@@ -74,7 +74,7 @@ def proportion(hits_N: NDArray[np.bool_], groups_N: Ints | None = None) -> Estim
         groups_N: [N] number of each sample's group (patient, site); None takes samples as independent.
 
     Returns:
-        All None without samples; no interval where all samples are of a single group, which says nothing of others.
+        All None without samples; no interval where all samples are of a single group, which says nothing about others.
     """
     if not len(hits_N):
         return {"value": None, "low": None, "high": None}

@@ -21,7 +21,7 @@ from ttc.metrics.intervals import Estimate, Floats, Ints
 def group_rows(
     labels_N: Ints, probabilities_NK: Floats, groups: Sequence[str], threshold: float | None
 ) -> list[dict[str, object]]:
-    """Return a row per group, the largest group first; intervals of the AUROC only, of samples as independent.
+    """Return a row per group, the largest first; only the AUROC has an interval, which takes samples as independent.
 
     Args:
         labels_N: [N] classes; of two, 1 is the positive one.
@@ -33,10 +33,10 @@ def group_rows(
         Rows with "group", "n", "accuracy", and for two classes "positives", "auroc", "sensitivity" and
         "specificity".
     """
-    names_N, rows = np.asarray(groups), []
-    names, sizes = np.unique(names_N, return_counts=True)
+    groups_N, rows = np.asarray(groups), []
+    names, sizes = np.unique(groups_N, return_counts=True)
     for number in np.argsort(-sizes, kind="stable").tolist():
-        inside_N = names_N == names[number]
+        inside_N = groups_N == names[number]
         labels_G, probabilities_GK = labels_N[inside_N], probabilities_NK[inside_N]
         binary = probabilities_GK.shape[1] == 2
         decisions_G = probabilities_GK[:, 1] >= 0.5 if binary else probabilities_GK.argmax(axis=1)
@@ -63,13 +63,13 @@ def subgroup_table(
     threshold: float | None,
     groups: Sequence[str] | None = None,
 ) -> dict[str, object]:
-    """Measure the parts of a split that have one value of a column, such as one sex, site or age band.
+    """Measure the samples of a split by the values of a column, such as sex, site or age band.
 
     Args:
         positive_N: [N] whether a sample is positive.
         scores_N: [N] scores.
         probabilities_N: [N] calibrated probabilities of the positive class, or None.
-        values: [N] the value of each sample; empty ones form a part "(empty)".
+        values: [N] the value of each sample; empty ones form a subgroup "(empty)".
         threshold: that validation chose, for sensitivity and specificity.
         groups: [N] patient or site of each sample, which intervals then take as independent.
 
@@ -80,24 +80,24 @@ def subgroup_table(
         - "gaps": per estimate the largest difference between two rows, "value", with the names "highest" and "lowest";
           None where fewer than two rows define it.
     """
-    names_N = np.asarray([value or "(empty)" for value in values])
+    values_N = np.asarray([value or "(empty)" for value in values])
     groups_N = intervals.numbered(groups, len(scores_N))
-    parts, sizes = np.unique(names_N, return_counts=True)
+    names, sizes = np.unique(values_N, return_counts=True)
     rows: list[dict[str, object]] = []
     for number in np.argsort(-sizes, kind="stable").tolist():
-        inside_N = names_N == parts[number]
+        inside_N = values_N == names[number]
         positive_S, scores_S = positive_N[inside_N], scores_N[inside_N]
         groups_S = None if groups_N is None else np.unique(groups_N[inside_N], return_inverse=True)[1].reshape(-1)
-        made_S = None if probabilities_N is None else probabilities_N[inside_N]
+        probabilities_S = None if probabilities_N is None else probabilities_N[inside_N]
         called_S = None if threshold is None else scores_S >= threshold
         missing: Estimate = {"value": None, "low": None, "high": None}
         fit = {"intercept": missing}
-        if made_S is not None and positive_S.any() and not positive_S.all():
-            both_S2 = np.stack([1.0 - made_S, made_S], axis=1)
-            fit = intercept_and_slope(positive_S.astype(np.int64), both_S2, groups_S)
+        if probabilities_S is not None and positive_S.any() and not positive_S.all():
+            probabilities_S2 = np.stack([1.0 - probabilities_S, probabilities_S], axis=1)
+            fit = intercept_and_slope(positive_S.astype(np.int64), probabilities_S2, groups_S)
         rows.append(
             {
-                "value": str(parts[number]),
+                "value": str(names[number]),
                 "n": len(scores_S),
                 "positives": int(positive_S.sum()),
                 "intervals": intervals.basis(positive_S.astype(np.int64), 2, groups_S),
@@ -106,7 +106,7 @@ def subgroup_table(
                 "sensitivity": missing if called_S is None else _share(called_S, positive_S, groups_S),
                 "specificity": missing if called_S is None else _share(~called_S, ~positive_S, groups_S),
                 "intercept": fit["intercept"],
-                "mean_probability": None if made_S is None else float(made_S.mean()),
+                "mean_probability": None if probabilities_S is None else float(probabilities_S.mean()),
                 "prevalence": float(positive_S.mean()),
             }
         )
@@ -125,5 +125,5 @@ def _gap(rows: Sequence[Mapping[str, object]], name: str) -> dict[str, object] |
     defined = [(row[name]["value"], row["value"]) for row in rows if row[name]["value"] is not None]  # type: ignore[index]  # estimates
     if len(defined) < 2:
         return None
-    ordered = sorted(defined, key=lambda each: each[0])
+    ordered = sorted(defined, key=lambda pair: pair[0])
     return {"value": ordered[-1][0] - ordered[0][0], "highest": ordered[-1][1], "lowest": ordered[0][1]}
