@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import shlex
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -130,6 +131,20 @@ def last_line(path: Path) -> str:
     return "" if not lines or lines[-1].startswith("== ") else lines[-1]
 
 
+def time_left(seconds: Sequence[float], lines: int, jobs: int) -> str:
+    """Return how long the lines that are left will take, as the end of a sentence; "" where none is.
+
+    Args:
+        seconds: that finished lines took, also in earlier calls.
+        lines: that are left, the running ones among them.
+        jobs: lines at a time.
+    """
+    if not lines:
+        return ""
+    left = statistics.fmean(seconds) * lines / min(jobs, lines)
+    return f", about {left / 60:.0f} min left" if left >= 90 else f", about {left:.0f} s left"
+
+
 def build_parser() -> Parser:
     """Describe the command line."""
     parser = Parser(
@@ -205,6 +220,7 @@ def main() -> int:
         for words in line.steps.values():
             runner.expand(words)
     ended: dict[str, Status] = {}
+    seconds: list[float] = []
     with ThreadPoolExecutor(args.jobs) as executor:
         futures = {executor.submit(runner.plan if args.dry_run else runner.run, line): line for line in lines}
         for future in as_completed(futures):
@@ -214,7 +230,12 @@ def main() -> int:
             except (ValueError, OSError) as error:
                 status = Status("failed", "", str(error))
             ended[name] = status
-            log.info("%s", f"[{len(ended)}/{len(lines)}] {name}: {status.state} {status.step} {status.detail}".rstrip())
+            told = f"[{len(ended)}/{len(lines)}] {name}: {status.state} {status.step} {status.detail}".rstrip()
+            if status.state == "done" and not args.dry_run:
+                record = manifest.read_record(futures[future], results)
+                seconds.append(sum(entry["seconds"] for entry in record.values()))
+                told += time_left(seconds, len(lines) - len(ended), args.jobs)
+            log.info("%s", told)
 
     # 5. result
     bad = {name: status for name, status in ended.items() if status.state != "done"}

@@ -1,0 +1,1 @@
+"""What one command makes of an experiment on own data: the model that validation chooses, and its page."""
