@@ -25,8 +25,8 @@ from ttc.evaluation.embeddings import read_features
 from ttc.evaluation.probe import balanced_rows, evaluation_rows
 from ttc.flags import settings
 from ttc.flags.parser import Parser
+from ttc.metrics.portions import Portion
 from ttc.metrics.representation import RepresentationMetrics, representation_metrics, undefined_metrics
-from ttc.metrics.shares import Share
 from ttc.models.pretrained import Pretrained, embed_shared, load_pretrained, without_dead
 from ttc.results.embedding_figures import save_embedding_figure
 from ttc.results.figure_style import drawing
@@ -200,7 +200,7 @@ def main() -> int:
                 seed=args.seed,
                 device=world.device,
                 one_view=len(living) == 1,
-                share=Share(world.rank, world.size, distributed.sum_with_gradient),
+                portion=Portion(world.rank, world.size, distributed.sum_with_gradient),
             )
         for line in [f"-- {layer}", *format_table(metrics[layer], class_names, minority)]:
             log.info("%s", line)

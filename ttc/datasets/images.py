@@ -144,11 +144,11 @@ def in_threads(work: Callable[[str], T], paths: Sequence[str], what: str) -> Ite
     """
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     report_every, ahead = max(1000, len(paths) // 10), 8 * processors
-    with ThreadPoolExecutor(processors) as pool:
+    with ThreadPoolExecutor(processors) as threads:
         waiting: deque[Future[T]] = deque()
         for position in range(len(paths) + ahead):
             if position < len(paths):
-                waiting.append(pool.submit(work, paths[position]))
+                waiting.append(threads.submit(work, paths[position]))
             # Only so many results wait at a time: all of them would fill the memory.
             if position >= ahead and waiting:
                 yield waiting.popleft().result()

@@ -126,8 +126,8 @@ class TrainingBatches:
         """Remember the parts.
 
         Args:
-            dataset: images and labels; its split "train" is what `sampler` composes batches of.
-            sampler: plans the global batches of an epoch.
+            dataset: images and labels; batches come from its split "train".
+            sampler: composes the global batches of an epoch.
             world: which piece of each batch is this rank's, and the device that batches go to.
             num_workers: processes that decode image files; the batches do not depend on it.
         """
@@ -142,8 +142,9 @@ class TrainingBatches:
             ValueError: an image file cannot be decoded; see `batches`.
         """
         epoch, first = divmod(step, self.steps_per_epoch)
-        plan = self._sampler.epoch(epoch, self._world.rank, self._world.size)
-        ids, draws, device = self._rows[plan.samples[first:]], plan.draws[first:], self._world.device
+        epoch_batches = self._sampler.epoch(epoch, self._world.rank, self._world.size)
+        ids, draws = self._rows[epoch_batches.samples[first:]], epoch_batches.draws[first:]
+        device = self._world.device
         images = batches(self._dataset.images, ids, self._num_workers, pin_memory=device.type == "cuda")
         for ids_B, draws_B, images_BCHW in zip(ids, draws, images, strict=True):
             batch = (images_BCHW, self._dataset.labels[ids_B], ids_B, draws_B)

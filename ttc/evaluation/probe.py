@@ -54,18 +54,18 @@ def usual_probes(dataset: Dataset, probes: Sequence[str], *, fraction: float) ->
     """
     # A run of an earlier version is evaluated as it was, whatever that is worth.
     fewest = FEWEST_PER_CLASS if dataset.settings.split_rule > 1 else 1
-    shares = {probe: _share(dataset, probe, fraction)[1] for probe in probes if probe != "all"}
-    for probe, share in shares.items():
-        if share < fewest:
+    per_class_of = {probe: _balanced_draw(dataset, probe, fraction)[1] for probe in probes if probe != "all"}
+    for probe, per_class in per_class_of.items():
+        if per_class < fewest:
             log.warning(
                 "probe %s is left out: it would learn from %d images of each class; --probes %s asks for it all the "
                 "same%s",
                 probe,
-                share,
+                per_class,
                 probe,
                 ", and --probe-fraction for more" if probe == "fraction" else "",
             )
-    return [probe for probe in probes if shares.get(probe, fewest) >= fewest] or ["all"]
+    return [probe for probe in probes if per_class_of.get(probe, fewest) >= fewest] or ["all"]
 
 
 def paper_probes(dataset: Dataset) -> list[str]:
@@ -78,14 +78,14 @@ def paper_probes(dataset: Dataset) -> list[str]:
     return ["all"] if whole and settings.split_rule > 1 else ["fraction"]
 
 
-def _share(dataset: Dataset, probe: str, fraction: float) -> tuple[Tensor, int]:
+def _balanced_draw(dataset: Dataset, probe: str, fraction: float) -> tuple[Tensor, int]:
     """Return the rows that a balanced probe draws from, and how many of each class it takes."""
     rows = dataset.indices("train")
     if probe == "fraction":
         rows = torch.cat([rows, dataset.indices("pool")]).sort().values
     counts = torch.bincount(dataset.labels[rows], minlength=len(dataset.class_names)).tolist()
-    share = min(counts)
-    return rows, min(share, round(fraction * len(rows) / len(counts))) if probe == "fraction" else share
+    per_class = min(counts)
+    return rows, min(per_class, round(fraction * len(rows) / len(counts))) if probe == "fraction" else per_class
 
 
 def probe_rows(dataset: Dataset, probe: str, *, fraction: float, seed: int) -> Tensor:
@@ -105,19 +105,19 @@ def probe_rows(dataset: Dataset, probe: str, *, fraction: float, seed: int) -> T
     """
     if probe == "all":
         return dataset.indices("train")
-    rows, share = _share(dataset, probe, fraction)
-    if share < 1:
+    rows, per_class = _balanced_draw(dataset, probe, fraction)
+    if per_class < 1:
         raise ValueError(f"--probe-fraction {fraction:g} of {len(rows)} samples leaves no sample per class; raise it")
-    return balanced_rows(dataset, rows, share, f"probe-{probe}", seed)
+    return balanced_rows(dataset, rows, per_class, f"probe-{probe}", seed)
 
 
-def balanced_rows(dataset: Dataset, rows: Tensor, share: int, purpose: str, seed: int) -> Tensor:
-    """Draw `share` rows of each class.
+def balanced_rows(dataset: Dataset, rows: Tensor, per_class: int, purpose: str, seed: int) -> Tensor:
+    """Draw `per_class` rows of each class.
 
     Args:
         dataset: the data.
         rows: [N] int64, to draw from.
-        share: rows per class; a smaller class gives all that it has.
+        per_class: rows of each class; a smaller class gives all that it has.
         purpose: names the draw; draws of different names are independent.
         seed: of the draw.
 
@@ -128,7 +128,7 @@ def balanced_rows(dataset: Dataset, rows: Tensor, share: int, purpose: str, seed
     for label in range(len(dataset.class_names)):
         members = rows[dataset.labels[rows] == label]
         order = hash_order([dataset.ids[row] for row in members.tolist()], seed, purpose)
-        drawn.append(members[order[:share]])
+        drawn.append(members[order[:per_class]])
     return torch.cat(drawn).sort().values
 
 
@@ -224,8 +224,8 @@ def evaluation_rows(dataset: Dataset, split: str, class_balance: str) -> Tensor:
     rows = dataset.indices(split)
     if class_balance == "natural":
         return rows
-    share = min(torch.bincount(dataset.labels[rows], minlength=len(dataset.class_names)).tolist())
-    return balanced_rows(dataset, rows, share, f"balanced-{split}", dataset.settings.seed)
+    per_class = min(torch.bincount(dataset.labels[rows], minlength=len(dataset.class_names)).tolist())
+    return balanced_rows(dataset, rows, per_class, f"balanced-{split}", dataset.settings.seed)
 
 
 def summarise(draws: Sequence[Mapping[str, object]]) -> dict[str, object]:

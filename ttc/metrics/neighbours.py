@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ttc.metrics.shares import ALONE, Share
+from ttc.metrics.portions import ALONE, Portion
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def stream_class_sums(
     views: int,
     neighbours: int,
     block_rows: int,
-    share: Share = ALONE,
+    portion: Portion = ALONE,
 ) -> list[ClassSums]:
     """Compare every row with all other rows, in blocks of rows, and sum up by class.
 
@@ -58,7 +58,7 @@ def stream_class_sums(
         views: Rows per sample, V.
         neighbours: K, 1 <= K <= M - 1.
         block_rows: Rows compared at a time, >= 1.
-        share: Which blocks this process computes.
+        portion: Which blocks this process computes.
 
     Returns:
         One ClassSums per class; all zero for a class without rows.
@@ -80,7 +80,7 @@ def stream_class_sums(
             torch.sub(unit_MD, unit_MD[first:last].mean(dim=0), out=centred_MD)
             torch.sum(centred_MD.square(), dim=1, out=norms_M)
             for block, start in enumerate(starts):
-                if not share.holds(block):
+                if not portion.holds(block):
                     continue
                 stop = min(start + block_rows, last)
                 # The anchor's own |a|^2 does not change the order and is added only where it is needed.
@@ -92,7 +92,7 @@ def stream_class_sums(
                 norms_B = norms_M[start:stop]
                 sums_S4[block, :2] = _neighbour_sums(scores_BM, norms_B, start, (first, last), views, neighbours)
                 sums_S4[block, 2:] = _within_class_sums(scores_BM[:, start:last], norms_B)
-        results.append(ClassSums(*share.total(sums_S4).sum(0).tolist()))
+        results.append(ClassSums(*portion.total(sums_S4).sum(0).tolist()))
         first = last
     return results
 
@@ -117,8 +117,8 @@ def _smallest(scores_BM: torch.Tensor, count: int) -> torch.Tensor:
     if len(parts) == 1:
         values_BM.partition(count - 1, axis=1)
     else:
-        with ThreadPoolExecutor(len(parts)) as pool:
-            list(pool.map(lambda part: part.partition(count - 1, axis=1), parts))
+        with ThreadPoolExecutor(len(parts)) as threads:
+            list(threads.map(lambda part: part.partition(count - 1, axis=1), parts))
     return torch.from_numpy(values_BM[:, :count])
 
 

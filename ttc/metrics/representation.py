@@ -13,7 +13,7 @@ import torch
 
 from ttc.metrics.checks import SupportsArray, checked_labels, unit_rows
 from ttc.metrics.neighbours import ClassSums, stream_class_sums
-from ttc.metrics.shares import ALONE, Share
+from ttc.metrics.portions import ALONE, Portion
 from ttc.metrics.uniformity import effective_rank, entropy_uniformity
 
 COLLAPSED_COSINE = 0.99
@@ -73,7 +73,7 @@ def representation_metrics(
     seed: int = 0,
     block_rows: int | None = None,
     device: torch.device | str | None = None,
-    share: Share = ALONE,
+    portion: Portion = ALONE,
     one_view: bool = False,
 ) -> RepresentationMetrics:
     """Measure how embeddings of several views per sample are arranged on the unit sphere.
@@ -96,7 +96,7 @@ def representation_metrics(
         block_rows: Rows compared at a time: memory and speed, not the result. By default about 6 MiB on a CPU
             and 64 MiB on a GPU.
         device: Where to compute; by default where the embeddings are.
-        share: Which part of the pairs this process compares, if several hold the same embeddings. The result is that
+        portion: Which part of the pairs this process compares, if several hold the same embeddings. The result is that
             of one process, to the last digit, and the same in all of them.
         one_view: whether V = 1 is enough; SAD and SAA, which compare the views of a sample, are then not defined.
 
@@ -135,7 +135,7 @@ def representation_metrics(
     neighbours = min(max(1, int(radius * rows + 1e-9)), rows - 1)
     if block_rows is None:
         block_rows = max(16, _BLOCK_BYTES.get(unit_MD.device.type, _BLOCK_BYTES["cpu"]) // (8 * rows))
-    sums = stream_class_sums(unit_MD, class_rows, views, neighbours, block_rows, share)
+    sums = stream_class_sums(unit_MD, class_rows, views, neighbours, block_rows, portion)
     # The views of its only sample say nothing about a class.
     enough = [count > views for count in class_rows]
     ranks = [
@@ -149,7 +149,7 @@ def representation_metrics(
     return {
         "SAD": alignment,
         **by_neighbour,
-        "PEU": _uniformity(unit_MD, class_rows, enough, peu_draws, seed, share) if peu_draws else None,
+        "PEU": _uniformity(unit_MD, class_rows, enough, peu_draws, seed, portion) if peu_draws else None,
         "effective_rank": {"per_class": ranks, "macro": _macro(ranks), "all": effective_rank(unit_MD)},
         "mean_cosine": _mean_cosine(unit_MD, class_rows, enough),
         "rows": rows,
@@ -240,10 +240,10 @@ def _sample_alignment(unit_NVD: torch.Tensor, class_rows: Sequence[int]) -> Summ
 
 
 def _uniformity(
-    unit_MD: torch.Tensor, class_rows: Sequence[int], enough: Sequence[bool], draws: int, seed: int, share: Share
+    unit_MD: torch.Tensor, class_rows: Sequence[int], enough: Sequence[bool], draws: int, seed: int, portion: Portion
 ) -> Summary:
     """Return PEU, without a value for classes of a single sample."""
-    values, overall = entropy_uniformity(unit_MD, class_rows, draws, seed, share)
+    values, overall = entropy_uniformity(unit_MD, class_rows, draws, seed, portion)
     per_class = [value if defined else None for value, defined in zip(values, enough, strict=True)]
     return {"per_class": per_class, "macro": _macro(per_class), "all": overall}
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import torch
 
-from ttc.metrics.shares import ALONE, Share
+from ttc.metrics.portions import ALONE, Portion
 
 POINTS_PER_ROW = 10
 _POINT_BLOCK = 2048  # fixed: the points that a seed gives depend on it
@@ -38,7 +38,7 @@ def effective_rank(rows_MD: torch.Tensor) -> float | None:
 
 
 def entropy_uniformity(
-    unit_MD: torch.Tensor, class_rows: Sequence[int], draws: int, seed: int, share: Share = ALONE
+    unit_MD: torch.Tensor, class_rows: Sequence[int], draws: int, seed: int, portion: Portion = ALONE
 ) -> tuple[list[float | None], float | None]:
     """Measure how evenly the rows spread over random points of the sphere (PEU).
 
@@ -50,7 +50,7 @@ def entropy_uniformity(
         class_rows: Number of rows of each class, in the order of the rows.
         draws: Number of draws, >= 1.
         seed: Seed of the points, which are drawn on the CPU whatever the device of the rows.
-        share: Which rows this process assigns to points.
+        portion: Which rows this process assigns to points.
 
     Returns:
         The value in percent of each class and of all rows; None where there are fewer than two rows.
@@ -64,7 +64,7 @@ def entropy_uniformity(
     groups = [*class_rows, len(unit_MD)]
     totals = [0.0] * len(groups)
     for _ in range(draws):
-        nearest_M = share.total(_nearest_point(rows_MD, generator, share))
+        nearest_M = portion.total(_nearest_point(rows_MD, generator, portion))
         parts = [*torch.split(nearest_M, list(class_rows)), nearest_M]
         for group, part in enumerate(parts):
             if len(part) > 1:
@@ -74,7 +74,7 @@ def entropy_uniformity(
     return values[:-1], values[-1]
 
 
-def _nearest_point(rows_MD: torch.Tensor, generator: torch.Generator, share: Share = ALONE) -> torch.Tensor:
+def _nearest_point(rows_MD: torch.Tensor, generator: torch.Generator, portion: Portion = ALONE) -> torch.Tensor:
     """Draw the points block by block and return [M] the index of each row's nearest one, 0 for rows of others."""
     total, dim = rows_MD.shape
     best_M = rows_MD.new_full((total,), -math.inf)
@@ -84,7 +84,7 @@ def _nearest_point(rows_MD: torch.Tensor, generator: torch.Generator, share: Sha
         count = min(_POINT_BLOCK, points - offset)
         drawn_PD = torch.randn(count, dim, generator=generator, dtype=torch.float64).to(rows_MD.device)
         points_DP = torch.nn.functional.normalize(drawn_PD, dim=1).to(rows_MD.dtype).T
-        for start in range(share.rank * _ROW_BLOCK, total, share.size * _ROW_BLOCK):
+        for start in range(portion.rank * _ROW_BLOCK, total, portion.size * _ROW_BLOCK):
             stop = min(start + _ROW_BLOCK, total)
             cosine_BP = rows_MD[start:stop] @ points_DP
             # Few rows improve in a late block, and a maximum without its position is several times cheaper.

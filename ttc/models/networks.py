@@ -15,18 +15,18 @@ from ttc.run.folder import shorten
 class PretrainNetwork(nn.Module):
     """Encoder and projection head: what the contrastive methods train, and what DDP wraps.
 
-    The head is F -> F -> D with one ReLU, unit length at the end. Methods on features have no head.
+    The projection is F -> F -> D with one ReLU, unit length at the end. Methods on features have none.
 
     Source: Mildenberger et al., CVPR 2025: projector 2048-2048-128 without BatchNorm.
     """
 
     def __init__(self, encoder: nn.Module, projection_dim: int | None, *, batchnorm: bool = False) -> None:
-        """Join the encoder and a new head.
+        """Join the encoder and a new projection.
 
         Args:
             encoder: module with `feature_dim`.
-            projection_dim: D, or None for a network without a head.
-            batchnorm: normalise the head's hidden units over the batch, as SimCLR does and the paper does not.
+            projection_dim: D, or None for a network without one.
+            batchnorm: normalise the projection's hidden units over the batch, as SimCLR does and the paper does not.
         """
         super().__init__()
         self.encoder = encoder
@@ -50,12 +50,12 @@ class PretrainNetwork(nn.Module):
             images: [N, C, H, W] float, normalised.
 
         Returns:
-            features [N, F] and z: [N, D] float32 of unit length, or the features again without a head.
+            features [N, F] and z: [N, D] float32 of unit length, or the features again without a projection.
         """
         return self.project(self.encoder(images))
 
     def project(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Return features [N, F] with what the head makes of them, as `forward` does."""
+        """Return features [N, F] and z, as `forward` does."""
         if self.projection is None:
             return features, features
         # Unit length in float32: in half precision the rounding alone moves the cosines by a thousandth.

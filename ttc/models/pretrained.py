@@ -33,7 +33,7 @@ class Pretrained:
     """What a checkpoint holds, ready for use.
 
     Attributes:
-        network: encoder and head with the stored weights, in eval mode, without gradients.
+        network: encoder and projection with the stored weights, in eval mode, without gradients.
         description: of the run.
         dataset: the same data and splits as in the run.
         views: makes plain and augmented views.

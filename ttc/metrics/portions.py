@@ -13,7 +13,7 @@ def _itself(tensor: torch.Tensor) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
-class Share:
+class Portion:
     """The part of one process.
 
     Attributes:
@@ -34,5 +34,5 @@ class Share:
         return block % self.size == self.rank
 
 
-ALONE = Share()
+ALONE = Portion()
 """A single process computes everything."""
