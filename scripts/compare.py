@@ -1,10 +1,11 @@
 """Compare two runs on the same test samples: python scripts/compare.py RUN_A RUN_B.
 
-Reads the two predictions.csv (of linear_eval.py or finetune.py), matches the samples by id, and tests the difference
-A - B: AUROC by DeLong's paired test, AUROC and balanced accuracy by the exchange test, with intervals of the paired
-stratified bootstrap. Both runs are evaluated on the same draws. Where samples share a group (patient, site), groups are
-taken as independent. With more than two classes, one is tested against the rest. Prints a table and one line of JSON;
-`--output FILE` writes the JSON.
+Reads the two predictions.csv (of linear_eval.py, finetune.py or scripts/evaluate.py), matches the samples by id, and
+tests the difference A - B: AUROC by DeLong's paired test, AUROC and balanced accuracy by the exchange test, with
+intervals of the paired stratified bootstrap. Both runs are evaluated on the same draws. Where samples share a group
+(patient, site), groups are taken as independent; `--per-group` compares one score per group. With more than two
+classes, one is tested against the rest. Thresholds are those that the run's validation chose; on other data
+(RUN/external/NAME) those frozen in the head. Prints a table and one line of JSON; `--output FILE` writes the JSON.
 """
 
 from __future__ import annotations
@@ -20,15 +21,16 @@ import pandas
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from ttc.evaluation.predictions import read_predictions_table
+from ttc.evaluation.predictions import DecisionRule, read_predictions_table
 from ttc.flags.parser import Parser, whole
+from ttc.metrics.clinic.per_group import LABELS, POOLS
 from ttc.metrics.comparison import compare_scores
-from ttc.metrics.thresholds import RULES, choose_thresholds
+from ttc.metrics.thresholds import RULES
 from ttc.run import runtime
 from ttc.run.checkpoint import write_text
 from ttc.run.escape import plain
 from ttc.run.folder import shorten
-from ttc.run.readers import read_positive_class
+from ttc.run.readers import Source, read_positive_class, read_result
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,18 @@ def build_parser() -> Parser:
         help="whose predictions are compared, if a file holds several; two names where the runs differ in them",
     )
     parser.add_argument(
+        "--per-group",
+        choices=POOLS,
+        help="compare one score per group (patient, site), the mean or the largest of its samples; set it when "
+        "decisions are about groups",
+    )
+    parser.add_argument(
+        "--group-label",
+        choices=LABELS,
+        default="any",
+        help="when a group is positive: if any of its images is, or if all are",
+    )
+    parser.add_argument(
         "--threshold",
         choices=tuple(RULES),
         default="half",
@@ -91,7 +105,9 @@ def predictions_file(run: str) -> Path:
     ]
     if len(folders) != 1:
         what = "no predictions.csv" if not folders else "several predictions.csv"
-        raise ValueError(f"{run} has {what}; name the evaluation folder, such as {path / 'linear_eval'}")
+        inside = sorted(path.glob("external/*/predictions.csv")) + sorted(path.glob("*/predictions.csv"))
+        example = inside[0].parent if inside else path / "linear_eval"
+        raise ValueError(f"{run} has {what}; name the evaluation folder, such as {example}")
     return folders[0] / "predictions.csv"
 
 
@@ -112,7 +128,7 @@ def choose_probe(table: pandas.DataFrame, probe: str | None, path: Path) -> tupl
     return name, table[table["probe"] == name]
 
 
-def load(run: str, probe: str | None, rule: str, positive_class: int | None) -> Predictions:
+def load(run: str, probe: str | None, rule: DecisionRule, positive_class: int | None) -> Predictions:
     """Read the predictions of a run and choose its threshold.
 
     Raises:
@@ -122,23 +138,29 @@ def load(run: str, probe: str | None, rule: str, positive_class: int | None) -> 
     within = Path(run) if Path(run).is_dir() else None
     name, table = choose_probe(read_predictions_table(path, within), probe, path)
     result = path.parent / "result.json"
-    stored = read_positive_class(result, within) if result.is_file() else 1
+    content = read_result(result, within) if result.is_file() else {}
+    stored = read_positive_class(result, within) if content else 1
     positive = stored if positive_class is None else positive_class
     classes = sum(column.startswith("score_") for column in table.columns) or 2
     if positive >= classes:
         raise ValueError(f"--positive-class {positive} is not in {path}, which has the classes 0 to {classes - 1}")
     if classes > 2:
         table = table.assign(score=table[f"score_{positive}"])
-    elif result.is_file() and positive != stored:
+    elif content and positive != stored:
         raise ValueError(f"--positive-class {positive}: the scores in {path} are of class {stored}; leave it out")
     table = table.assign(group=table.get("group", "")).set_index("id")
     test, val = table[table["split"] == "test"], table[table["split"] == "val"]
     if test.empty or test.index.has_duplicates:
         raise ValueError(f"{path} must hold every test sample once; evaluate the run again in a new folder")
-    validation = ((val["label"] == positive).to_numpy(), val["score"].to_numpy(float)) if len(val) else None
-    threshold = choose_thresholds(validation)[rule]
+    if rule.pool is not None and not table["group"].all():
+        raise ValueError(f"--per-group: {path} has samples without a group; leave it out, or evaluate with groups")
+    if content.get("kind") == "external":
+        probes: Any = content.get("probes")
+        threshold = Source(result, within=within).using(lambda: rule.frozen(probes["external"][name]))
+    else:
+        threshold = rule.on_validation(val, positive)
     if threshold is None:
-        raise ValueError(f"--threshold {rule}: the validation predictions of {path} allow none; use half")
+        raise ValueError(f"--threshold {rule.threshold}: the validation behind {path} allows none; use half")
     return Predictions(path, name, test, threshold, positive, classes)
 
 
@@ -178,13 +200,31 @@ def aligned(first: Predictions, second: Predictions) -> tuple[np.ndarray, list[n
     return positive, scores, groups if any(groups) else None
 
 
+def per_group(
+    positive: np.ndarray, scores: list[np.ndarray], groups: list[str] | None, rule: DecisionRule, path: Path
+) -> tuple[np.ndarray, list[np.ndarray], list[str] | None]:
+    """Return what `aligned` does, by group where that is wanted.
+
+    Raises:
+        ValueError: all groups are of one class.
+    """
+    if rule.pool is None:
+        return positive, scores, groups
+    assert groups is not None
+    pairs = [rule.pooled(positive, score, groups) for score in scores]
+    if pairs[0][0].all() or not pairs[0][0].any():
+        raise ValueError(f"--per-group: {path} has groups of one class only; try --group-label, or leave it out")
+    return pairs[0][0], [score for _, score in pairs], None
+
+
 def as_text(runs: list[Predictions], result: dict[str, Any]) -> str:
     """Format the comparison for a terminal of 100 columns."""
     lines = [
         f"{mark}: {run.path} {plain(run.name)}, threshold {run.threshold:.4g}, n = {len(run.test)}"
         for mark, run in zip("AB", runs, strict=True)
     ]
-    lines.append(f"{result['n']} test samples: {result['positives']} positive, {result['negatives']} negative")
+    units = "test samples" if result["per_group"] is None else f"groups ({result['per_group']} of their samples)"
+    lines.append(f"{result['n']} {units}: {result['positives']} positive, {result['negatives']} negative")
     if runs[0].classes > 2:
         lines.append(
             f"class {runs[0].positive_class} is positive, the other {runs[0].classes - 1} classes are negative"
@@ -216,17 +256,19 @@ def main() -> int:
     probes = args.probe or [None]
     if len(probes) > 2:
         parser.refuse("--probe takes one name, or one for each run")
+    rule = DecisionRule(args.threshold, args.per_group, args.group_label)
     runs = [
-        load(run, probe, args.threshold, args.positive_class)
+        load(run, probe, rule, args.positive_class)
         for run, probe in zip(args.runs, [probes[0], probes[-1]], strict=True)
     ]
-    positive, scores, groups = aligned(*runs)
+    positive, scores, groups = per_group(*aligned(*runs), rule, runs[0].path)
     decisions = [score >= run.threshold for score, run in zip(scores, runs, strict=True)]
     result: dict[str, Any] = {
         "runs": [str(run.path) for run in runs],
         "probes": [run.name for run in runs],
         "threshold_rule": args.threshold,
         "thresholds": [run.threshold for run in runs],
+        "per_group": args.per_group,
         "test_samples": [len(run.test) for run in runs],
         "classes": runs[0].classes,
         "positive_class": runs[0].positive_class,

@@ -48,12 +48,18 @@ def evaluate(place: Path, *words: object) -> Result:
     return run("scripts.evaluate", *words, "--bootstrap", 20, folder=place)
 
 
+@pytest.fixture(scope="module")
+def grouped(place: Path) -> Result:
+    """Return how the evaluation into folder "a" ended: by sample and by group."""
+    return evaluate(place, *RUN, *OTHER, "--group-column", "group", "--per-group", "mean", "--output", "a")
+
+
 def clopper_pearson(hits: float, n: float) -> tuple[float, float]:
     return beta.ppf(0.025, hits, n - hits + 1), beta.ppf(0.975, hits + 1, n - hits)
 
 
-def test_the_numbers_of_an_independent_computation(place: Path) -> None:
-    result = evaluate(place, *RUN, *OTHER, "--group-column", "group", "--per-group", "mean", "--output", "a")
+def test_the_numbers_of_an_independent_computation(place: Path, grouped: Result) -> None:
+    result = grouped
     assert result.code == 0, result.stderr
     found = json.loads(result.stdout)["probes"]
     external, internal, gap = (found[section]["all"] for section in ("external", "internal", "difference"))
@@ -184,3 +190,50 @@ def test_wrong_input_is_one_line(words: tuple[str, ...], code: int, text: str, p
     assert text in result.stderr
     assert "Traceback" not in result.stderr
     assert len([line for line in result.stderr.splitlines() if "error" in line]) == 1
+
+
+def test_external_results_are_compared_by_sample_and_by_group(place: Path, grouped: Result, tmp_path: Path) -> None:
+    result = json.loads(grouped.stdout)
+    metrics = result["probes"]["external"]["all"]
+    # The run has no groups, so that its validation chose no threshold for them.
+    assert metrics["per_group"]["details"]["thresholds"]["youden"] is None
+    metrics["per_group"]["details"]["thresholds"]["youden"] = 0.45
+    for name in "ab":
+        shutil.copytree(place / "a", tmp_path / name)
+        (tmp_path / name / "result.json").write_text(json.dumps(result))
+    first = pandas.read_csv(tmp_path / "b" / "predictions.csv")
+    noise = np.random.default_rng(0).random(len(first))
+    second = first.assign(score=0.5 * first["score"] + 0.5 * noise)
+    second.to_csv(tmp_path / "b" / "predictions.csv", index=False)
+
+    def compared(*words: object) -> Result:
+        return run("scripts.compare", *words, "--bootstrap", 100, folder=tmp_path)
+
+    for words, details in (((), metrics["details"]), (("--per-group", "mean"), metrics["per_group"]["details"])):
+        done = compared("a", "b", "--threshold", "youden", *words)
+        assert done.code == 0, done.stderr
+        found, threshold = json.loads(done.stdout), details["thresholds"]["youden"]
+        assert found["thresholds"] == [threshold, threshold], "frozen, since other data have no validation"
+        tables = [first, second]
+        if words:
+            assert "100 groups (mean of their samples)" in done.stderr
+            means = {"label": "max", "score": "mean"}
+            tables = [table.groupby("group", sort=False).agg(means) for table in tables]
+        for name, table in zip(("first", "second"), tables, strict=True):
+            area = roc_auc_score(table["label"], table["score"])
+            assert found["auroc"][name] == pytest.approx(area, abs=1e-12)
+            hits = (table["score"] >= threshold) == (table["label"] == 1)
+            accuracy = hits.groupby(table["label"]).mean().mean()
+            assert found["balanced_accuracy"][name] == pytest.approx(accuracy, abs=1e-12)
+
+    first.drop(columns="group").to_csv(tmp_path / "predictions.csv", index=False)
+    for words, text in (
+        (("a", "b", "--per-group", "max", "--threshold", "youden"), "allows none; use half"),
+        (("a", place / "run"), "were tested on different samples"),
+        (("b", "predictions.csv", "--per-group", "max"), "has samples without a group"),
+        (("b", "."), "give a sample different groups"),
+        ((place / "run" / "checkpoints", "b"), "has no predictions.csv; name the evaluation folder"),
+    ):
+        refused = compared(*words)
+        assert (refused.code, len(refused.stderr.strip().splitlines())) == (1, 1), refused.stderr
+        assert text in refused.stderr

@@ -5,6 +5,7 @@ Shape suffixes: N samples, K classes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,10 +18,16 @@ from ttc.datasets import Dataset
 from ttc.datasets.table import SPLITS
 from ttc.evaluation.probabilities import columns as columns_of
 from ttc.evaluation.probe import groups_of
+from ttc.metrics.clinic.per_group import pool_groups
+from ttc.metrics.thresholds import choose_thresholds
 from ttc.run.readers import Source, numbers, read_table, wholes
 
 if TYPE_CHECKING:
     import pandas
+
+
+Floats = NDArray[np.float64]
+Positive = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,48 @@ class Predictions:
     labels_N: NDArray[np.int64]
     scores_N: NDArray[np.float64]
     groups: list[str] | None = None
+
+
+@dataclass(frozen=True)
+class DecisionRule:
+    """How decisions come about.
+
+    Attributes:
+        threshold: one of RULES.
+        pool: "mean" or "max" of the scores of a group; None decides about samples.
+        group_label: when a group is positive, "any" or "all".
+    """
+
+    threshold: str
+    pool: str | None
+    group_label: str
+
+    def pooled(self, positive: Positive, score: Floats, groups: list[str]) -> tuple[Positive, Floats]:
+        """Return whether each group is positive, and its score."""
+        assert self.pool is not None
+        both = np.stack([1.0 - score, score], axis=1)
+        labels, scores, _ = pool_groups(positive.astype(np.int64), both, groups, self.pool, self.group_label)
+        return labels == 1, scores[:, 1]
+
+    def on_validation(self, val: pandas.DataFrame, positive_class: int) -> float | None:
+        """Return the threshold that validation chooses; None where it allows none."""
+        if val.empty:
+            return choose_thresholds(None)[self.threshold]
+        positive, score = (val["label"] == positive_class).to_numpy(), val["score"].to_numpy(float)
+        if self.pool is not None:
+            positive, score = self.pooled(positive, score, val["group"].tolist())
+        return choose_thresholds((positive, score))[self.threshold]
+
+    def frozen(self, metrics: Mapping[str, object]) -> float | None:
+        """Return the threshold that an evaluation on other data took over from the run."""
+        if self.threshold == "half":
+            return 0.5
+        if self.pool is not None:
+            metrics = metrics.get("per_group", {})  # type: ignore[assignment]  # a mapping in every result
+            if (metrics.get("pool"), metrics.get("group_label")) != (self.pool, self.group_label):
+                return None
+        found = metrics["details"]["thresholds"][self.threshold]  # type: ignore[index]  # of every result
+        return None if found is None else float(found)
 
 
 def read_predictions_table(path: Path, within: Path | None = None) -> pandas.DataFrame:
