@@ -84,14 +84,18 @@ def _draw_part(
     seed: int,
     later: int | None,
 ) -> list[int]:
-    units: dict[str, list[int]] = {}
-    for row in rows:
-        units.setdefault(ids[row] if groups is None else groups[row], []).append(row)
-    names = list(units)
     strata: dict[str, list[list[int]]] = defaultdict(list)
-    for position in hash_order(names, seed, "split"):
-        members = units[names[position]]
-        strata[_most_frequent([labels[row] for row in members])].append(members)
+    if groups is None:
+        for position in hash_order([ids[row] for row in rows], seed, "split"):
+            strata[labels[rows[position]]].append([rows[position]])
+    else:
+        units: dict[str, list[int]] = {}
+        for row in rows:
+            units.setdefault(groups[row], []).append(row)
+        names = list(units)
+        for position in hash_order(names, seed, "split"):
+            members = units[names[position]]
+            strata[_most_frequent([labels[row] for row in members])].append(members)
     # Hashed order of the labels: equal remainders must not always favour the first labels of the alphabet.
     stratum_names = sorted(strata)
     stratum_names = [stratum_names[k] for k in hash_order(stratum_names, seed, "strata")]
@@ -142,8 +146,6 @@ def _fill(units: Sequence[Sequence[int]], quota: int) -> list[int]:
 
 
 def _most_frequent(labels: Sequence[str]) -> str:
-    if len(labels) == 1:
-        return labels[0]
     counts = Counter(labels)
     return min(counts, key=lambda label: (-counts[label], label))
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
+
+from torch import Tensor
 
 from ttc.datasets.images import CachedImages, Images, TensorImages, in_threads
 from ttc.datasets.pixels.files import content_digest, read_regular, split_frame
@@ -88,15 +91,12 @@ def check_leaks(samples: Samples, images: Images, *, decode: bool = False, rule:
 def pixel_digests(images: Images) -> list[str]:
     """Return a digest of the decoded pixels of every image; "" where a file cannot be decoded."""
     if isinstance(images, CachedImages):
-        sums = images.sums[images.rows].tolist()
-        counts = Counter(sums)
         # Only equal sums can be equal pixels: the others need not be read from the disk.
-        return [
-            _digest(images.data[row].numpy().tobytes()) if counts[value] > 1 else f"{value}"
-            for row, value in zip(images.rows.tolist(), sums, strict=True)
-        ]
+        return _digests_of_equal_sums(images.sums[images.rows].tolist(), images.data, images.rows.tolist())
     if isinstance(images, TensorImages):
-        return [_digest(image.numpy().tobytes()) for image in images.data.cpu()]
+        data = images.data.cpu().contiguous()
+        sums = [zlib.crc32(pixels) for pixels in data.flatten(1).numpy()]
+        return _digests_of_equal_sums(sums, data, range(len(data)))
 
     def decoded(path: str) -> str:
         try:
@@ -105,6 +105,15 @@ def pixel_digests(images: Images) -> list[str]:
             return ""
 
     return list(in_threads(decoded, images.paths, "compared"))
+
+
+def _digests_of_equal_sums(sums: Sequence[int], data: Tensor, rows: Sequence[int]) -> list[str]:
+    """Return a digest of the pixels where two sums agree, else the sum, which says as much and costs less."""
+    counts = Counter(sums)
+    return [
+        _digest(data[row].numpy().tobytes()) if counts[value] > 1 else f"{value}"
+        for row, value in zip(rows, sums, strict=True)
+    ]
 
 
 def _digest(content: bytes) -> str:
@@ -180,11 +189,13 @@ def warn_about_equal_pixels(images: TensorImages, samples: Samples) -> None:
         log.warning("pixels are not compared between splits: more than %d bytes", MAX_HASHED_BYTES)
         return
     digests = pixel_digests(images)
+    counts = Counter(digests)
+    repeated = [row for row, digest in enumerate(digests) if counts[digest] > 1]
     for values, what in ((samples.splits, "of another split"), (samples.labels, "under another label")):
         first: dict[str, set[str]] = {}
         copies = []
         # One value after the other, so that every later copy is counted once.
-        for row in sorted(range(len(digests)), key=values.__getitem__):
+        for row in sorted(repeated, key=values.__getitem__):
             seen = first.setdefault(digests[row], {values[row]})
             if values[row] not in seen:
                 copies.append(samples.ids[row])
