@@ -24,15 +24,17 @@ from torch import nn
 from ttc import distributed, flags
 from ttc.datasets import TrainingBatches
 from ttc.evaluation.probe import module_digest
-from ttc.flags import settings, setup
+from ttc.flags import data_settings, settings, setup
 from ttc.flags.encoder import optimizer_of
 from ttc.flags.heads import protocol_of, subgroup_cells
 from ttc.flags.parser import Parser
+from ttc.flags.training import choose_length
 from ttc.metrics.clinic.calibrators import check_calibration
 from ttc.models.optim import set_learning_rate, step_optimizer
 from ttc.models.pretrained import Pretrained, load_pretrained
 from ttc.run import runtime
 from ttc.run.folder import RunFolder
+from ttc.training.budget import length_warning
 from ttc.training.early_stopping import Selection, Wanted, write_result
 from ttc.training.embedder import embed_views
 from ttc.training.finetuning import KIND, FinetuneNetwork, build_classifier, build_network
@@ -161,6 +163,7 @@ def main() -> int:
     # 1. parse
     parser = build_parser()
     given = parser.parse(sys.argv[1:])
+    choose_length(parser, given)
     args = given.namespace()
     derived = flags.complete_finetuning(parser, args)
 
@@ -182,6 +185,7 @@ def main() -> int:
     check_calibration(args.calibration, val_labels, len(run.dataset.class_names))
     wanted = Wanted(args.class_balance, protocol_of(args, args.positive_class), subgroup_cells(args, run.dataset))
     sampler = settings.batch_sampler(args, run.dataset, world.size)
+    data_settings.whole_epochs(args, sampler)
 
     # 5. model, 6. objective, 7. optimizer
     runtime.seed_everything(args.seed, rank=0)
@@ -193,6 +197,7 @@ def main() -> int:
     more = phases(args, state.network)
     plan_lines = setup.resume_and_plan(args, state, folder, run.dataset, sampler, world, *more)
     recipe = setup.step_recipe(args, state, sampler, world, linear_epochs)
+    setup.warn(length_warning(args.epochs, sampler, run.dataset.name) if args.from_scratch else None, world)
     if args.dry_run:
         return 0
     if world.main and not (folder.path / "env.json").exists():  # the last of the two

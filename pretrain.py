@@ -20,11 +20,12 @@ from torch import Tensor
 
 from ttc import distributed, flags
 from ttc.batches.samplers import BatchSampler
-from ttc.datasets import Dataset, TrainingBatches, load_dataset
+from ttc.datasets import Dataset, TrainingBatches
 from ttc.evaluation.probe import module_digest
 from ttc.flags import data_settings, settings, setup
 from ttc.flags.encoder import freeze, optimizer_of, refuse_idle_layers, start_encoder
 from ttc.flags.parser import Given, Parser
+from ttc.flags.training import choose_length
 from ttc.losses import build_objective
 from ttc.models.batchnorm import synchronise
 from ttc.models.description import Description
@@ -35,8 +36,8 @@ from ttc.models.optim import set_learning_rate, step_optimizer
 from ttc.models.pretrained import embed_training
 from ttc.run import runtime
 from ttc.run.folder import RunFolder
-from ttc.run.log import log
 from ttc.training import frozen, plan
+from ttc.training.budget import length_warning
 from ttc.training.embedder import embed_views
 from ttc.training.monitor import CollapseWatch
 from ttc.training.recipe import StepRecipe
@@ -153,30 +154,37 @@ def main() -> int:
     args = given.namespace()
     settings.refuse_idle_flags(parser, given)
     refuse_idle_layers(parser, args)
+    choose_length(parser, given)
 
     # 2. runtime
     world, stop = setup.start_processes(args)
 
     # 3. run folder
     folder = RunFolder(Path(args.output or f"runs/{settings.run_name(args)}"))
+    stored = distributed.from_first_rank(lambda: dict(data_settings.stored_arguments(args, folder.path)))
+    data_settings.leave_open(given, stored)
+    args = given.namespace()
     if setup.claim(folder, given.values, args, world):
         return 0
 
     # 4. data
     rule = distributed.from_first_rank(lambda: data_settings.split_rule(args, folder.path))
     edition = distributed.from_first_rank(lambda: data_settings.decoding_edition(folder.path))
-    dataset = setup.on_device(load_dataset(data_settings.dataset_settings(args, rule, edition)), world)
+    wanted = data_settings.dataset_settings(args, rule, edition)
+    dataset = setup.on_device(data_settings.load_own_size(args, wanted, stored, world.device), world)
+    reasons = data_settings.fill_in(args, dataset, stored, given, world.device)
     sampler = settings.batch_sampler(args, dataset, world.size)
+    data_settings.whole_epochs(args, sampler)
 
     # 5. model, 6. objective, 7. optimizer
     state = build_state(args, given, dataset, sampler, world.device)
     encoder_before = module_digest(state.network.encoder) if args.freeze_encoder else None
 
     # 8. resume, 9. plan
-    plan_lines = setup.resume_and_plan(args, state, folder, dataset, sampler, world)
+    plan_lines = setup.resume_and_plan(args, state, folder, dataset, sampler, world, *reasons)
     recipe = setup.step_recipe(args, state, sampler, world)
-    if world.main and (warning := plan.composition_warning(sampler, args.method)):
-        log.warning("%s", warning)
+    setup.warn(plan.composition_warning(sampler, args.method), world)
+    setup.warn(length_warning(args.epochs, sampler, dataset.name) if args.weights is None else None, world)
     if args.dry_run:
         return 0
     if world.main and not (folder.path / "split.csv").exists():  # the last of the three

@@ -72,6 +72,7 @@ IRRELEVANT = {
     "--compile": "tests/smoke/test_compile.py: compiled and plain steps are the same",
     "--drop-path": "draws of every rank's own; tests/models/test_encoders.py: their probabilities",
     "--grad-checkpointing": "the gradients are the same on every rank; tests/ranks/test_encoders.py",
+    "--steps": "become epochs of the global batches; tests/flags/test_budget.py",
     "--num-workers": "decode images; tests/datasets: the batches do not depend on them",
     **dict.fromkeys(
         [

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ttc.datasets.images import CachedImages, Images, TensorImages, in_threads
@@ -16,13 +17,14 @@ from ttc.datasets.imbalance import hash_order
 from ttc.datasets.pixels.files import content_digest, count_channels, read_regular
 from ttc.datasets.pixels.intensity import EIGHT_BIT, FILES
 from ttc.datasets.pixels.preprocessing import Decoding, Preprocessing, stored_size
-from ttc.datasets.pixels.survey import choose_decoding, headers_of, mean_area_cut_off
-from ttc.datasets.table import DatasetSettings
+from ttc.datasets.pixels.survey import GRAY_SHARE, choose_decoding, headers_of, mean_area_cut_off, share_without_colour
+from ttc.datasets.table import Dataset, DatasetSettings, Source
 
 log = logging.getLogger("ttc")
 
 FILE_IMAGE_SIZE = 224
 CHANNEL_PROBE_FILES = 256
+COLOUR_PROBE_IMAGES = 64
 DIGEST_SAMPLES = 64
 """Images of each class whose content is part of the digest."""
 
@@ -91,6 +93,22 @@ def prepare_files(
     # The centre that evaluation shows is the same whatever the square's size; with all of the image there is no margin.
     shown = image_size / usual if settings.framing == "crop" else 1.0
     return Preprocessing("files", decoding, image_size, shown)
+
+
+def side_of(source: Source) -> int:
+    """Return the side in px of a source's images: the median of the shorter one over a sample of the files."""
+    if source.pixels is not None:
+        return int(source.pixels.shape[1])
+    assert source.paths is not None
+    sample = [source.paths[row] for row in hash_order(source.ids, 0, "size")[:CHANNEL_PROBE_FILES]]
+    sides = [min(header.width, header.height) for header in headers_of(sample) if header is not None]
+    return int(np.median(sides)) if sides else FILE_IMAGE_SIZE
+
+
+def shows_no_colour(dataset: Dataset) -> bool:
+    """Tell whether pictures with three channels are gray, by a sample that is the same for all seeds and folds."""
+    chosen = hash_order(dataset.ids, 0, "colour")[:COLOUR_PROBE_IMAGES]
+    return share_without_colour(dataset.images[torch.tensor(chosen)]) >= GRAY_SHARE
 
 
 def area_cut_off(preprocessing: Preprocessing, paths: Sequence[str] | None, ids: Sequence[str]) -> float:

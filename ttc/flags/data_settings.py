@@ -1,18 +1,34 @@
-"""How splits are drawn; from parsed flags to the settings of the data."""
+"""How splits are drawn; from parsed flags to the settings of the data, and to what the data decide."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from ttc.datasets import DatasetSettings
+import torch
+
+from ttc import distributed
+from ttc.batches.samplers import BatchSampler
+from ttc.datasets import Dataset, DatasetSettings
 from ttc.datasets.classes import split_words
 from ttc.datasets.pixels.preprocessing import EDITION
 from ttc.datasets.pixels.survey import Intensity
+from ttc.datasets.prepare import shows_no_colour, side_of
+from ttc.datasets.registry import build_dataset, read_source
 from ttc.datasets.splits import NEWEST_RULE
-from ttc.flags.parser import Namespace, part_of, whole
+from ttc.flags.parser import Given, Namespace, part_of, whole
+from ttc.flags.settings import run_of
+from ttc.run import readers
 from ttc.run.roles import Role
+from ttc.training.budget import budget, epochs_of, image_size
+
+OWN = ("csv", "imagefolder", "arrays")
+"""Images of the user's own. For all others pages and papers hold numbers, which fixed defaults keep."""
+Stored = Mapping[str, Mapping[str, object]]
+"""An args.json: flag -> its value and source."""
 
 
 def add_splits(add: Callable[..., object]) -> None:
@@ -165,3 +181,108 @@ def other_settings(args: Namespace) -> DatasetSettings:
         split_column=args.split_column,
         id_column=args.id_column,
     )
+
+
+def stored_arguments(args: Namespace, folder: Path) -> Stored:
+    """Return the args.json of the run that is continued; empty for a new one.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    path = folder / "args.json"
+    if not path.is_file() and args.resume not in ("auto", "never"):
+        path = run_of(args.resume) / "args.json"
+    return readers.read_arguments(path, path.parent, "choose another --output") if path.is_file() else {}
+
+
+def leave_open(given: Given, stored: Stored) -> None:
+    """Leave length and batches on images of one's own to the rules, where the user names none.
+
+    A run that earlier versions began with their fixed values goes on with these.
+    """
+    for name in ("epochs", "batch_size") if given.values["dataset"] in OWN else ():
+        began = stored.get(name, {"value": None, "source": "default"})
+        if given.sources[name] == "default" and (began["value"] is None or began["source"] == "derived"):
+            given.values[name] = None
+
+
+def load_own_size(args: Namespace, settings: DatasetSettings, stored: Stored, device: torch.device) -> Dataset:
+    """Load the data, of one's own with an image size that fits the machine where the user names none.
+
+    Raises:
+        ValueError: see `load_dataset`.
+    """
+    source = read_source(settings)
+    if args.dataset in OWN and args.image_size is None:
+        if stored:
+            args.image_size = stored["image_size"]["value"]
+        elif args.weights is None:  # which want the size that they were trained with
+            gpu, cores = device.type != "cpu", _cores()
+            args.image_size = distributed.from_first_rank(lambda: image_size(side_of(source), gpu, cores)[0])
+    return build_dataset(replace(settings, image_size=args.image_size), source)
+
+
+def _cores() -> int:
+    """Return the cores of this host that each of its processes may use."""
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(there // distributed.world_size(), 1)
+
+
+def fill_in(args: Namespace, dataset: Dataset, stored: Stored, given: Given, device: torch.device) -> list[str]:
+    """Fill in what the flags leave open, and return what to say about it in the plan."""
+    lines: list[str] = []
+    if stored:
+        for name in ("steps", "batch_size", "encoder", "augmentation", "crop_scale"):
+            if getattr(args, name) is None and name in stored:
+                setattr(args, name, stored[name]["value"])
+    elif args.dataset in OWN:
+        lines = _follow_rules(args, dataset, given, device)
+    return lines
+
+
+def whole_epochs(args: Namespace, sampler: BatchSampler) -> None:
+    """Turn --steps, if they say how long the run is, into whole epochs.
+
+    Raises:
+        ValueError: no epoch would be left after the linear ones of finetune.py.
+    """
+    if args.epochs is not None:
+        return
+    args.epochs = epochs_of(args.steps, sampler.steps_per_epoch)
+    if vars(args).get("linear_epochs", 0) >= args.epochs:
+        raise ValueError(f"--linear-epochs {args.linear_epochs} leaves no epoch of {args.epochs}; use --freeze-encoder")
+
+
+def _follow_rules(args: Namespace, dataset: Dataset, given: Given, device: torch.device) -> list[str]:
+    """Fill in what the rules for images of one's own choose, and return a line for each choice."""
+    stored_as_rgb = dataset.channels == 3 and distributed.from_first_rank(lambda: shows_no_colour(dataset))
+    gray = dataset.channels == 1 or stored_as_rgb
+    chosen = budget(
+        train=len(dataset.indices("train")),
+        side=dataset.image_size,
+        gray=gray,
+        gpu=device.type != "cpu",
+        cores=_cores(),
+        processes=distributed.world_size(),
+    )
+    lines = []
+    if given.values["image_size"] is None and args.weights is None:
+        lines.append(f"--image-size {dataset.image_size}: {chosen.reasons['image_size']}")
+    if args.augmentation is None:  # a preset that is named keeps its own crops
+        args.augmentation = "medical" if gray else "natural"
+        if stored_as_rgb:
+            lines.append("the pictures are gray, stored as RGB: --augmentation medical, which changes no colours")
+        if args.crop_scale is None and chosen.crop_scale is not None:
+            args.crop_scale = list(chosen.crop_scale)
+            low, high = chosen.crop_scale
+            lines.append(f"--crop-scale {low:g} {high:g}: {chosen.reasons['crop_scale']}")
+    if args.encoder is None and args.weights is None:
+        args.encoder = chosen.encoder
+        lines.append(f"--encoder {chosen.encoder}: {chosen.reasons['encoder']}")
+    if args.batch_size is None:
+        args.batch_size = chosen.batch_size
+        lines.append(f"--batch-size {chosen.batch_size}: {chosen.reasons['batch_size']}")
+    if args.epochs is None and args.steps is None:
+        args.steps = chosen.steps
+        lines.append(f"--steps {chosen.steps}: {chosen.reasons['steps']}")
+    return lines

@@ -8,7 +8,7 @@ from __future__ import annotations
 from ttc.flags.encoder import add_layers, refuse_idle_layers
 from ttc.flags.evaluation import add_clinical
 from ttc.flags.parser import Namespace, Parser, real, whole
-from ttc.flags.training import add_batches, add_optimizer
+from ttc.flags.training import add_batches, add_optimizer, add_steps
 from ttc.models.description import Description
 from ttc.run.roles import Role
 from ttc.training.early_stopping import SELECTORS
@@ -30,6 +30,7 @@ def add_finetuning(parser: Parser) -> None:
         help="largest number of passes over the training samples, including the linear phase; use the same number "
         "for --from-scratch",
     )
+    add_steps(add)
     add_optimizer(add)
     parser.set_defaults(lr=0.1)
     _add_objective(parser)
@@ -105,7 +106,7 @@ def complete_finetuning(parser: Parser, args: Namespace) -> dict[str, object]:
     refuse_idle_layers(parser, args)
     if args.freeze_encoder and args.linear_epochs:
         parser.refuse("--linear-epochs has no effect with --freeze-encoder; leave one of them out")
-    if args.linear_epochs >= args.epochs:
+    if args.epochs is not None and args.linear_epochs >= args.epochs:  # else --steps says how many
         parser.refuse(f"--linear-epochs {args.linear_epochs} leaves no epoch of {args.epochs}; use --freeze-encoder")
     filled_in: dict[str, object] = {}
     if args.loss is None:

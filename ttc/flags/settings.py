@@ -202,6 +202,9 @@ def batch_sampler(args: argparse.Namespace, dataset: Dataset, world_size: int) -
 def derived(args: argparse.Namespace, output: Path, dataset: Dataset, description: Description) -> dict[str, object]:
     """Return the values that took the place of flags left open, for args.json."""
     return {
+        **({} if args.crop_scale is None else {"crop_scale": args.crop_scale}),
+        **({} if args.steps is None else {"steps": args.steps}),
+        "batch_size": args.batch_size,
         "output": str(output),
         "class_ratios": description.data["class_ratios"],
         "augmentation": preset(args, dataset),

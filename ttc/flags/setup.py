@@ -112,6 +112,7 @@ def resume_and_plan(
     runtime.seed_everything(args.seed, world.rank)
     if not args.dry_run:
         state.resume(folder.path / "checkpoints", args.resume)
+    preset = args.augmentation or (settings.preset(args, dataset) if "dataset" in vars(args) else "those of the run")
     lines = [
         *describe(dataset),
         *plan.plan_lines(
@@ -128,6 +129,7 @@ def resume_and_plan(
             optimizer=args.optimizer,
             half_precision=args.precision != "fp32",
         ),
+        *plan.views_lines(preset, state.description.view_generator().augmentation),
         *more,
     ]
     if features_once(args, state):
@@ -135,6 +137,12 @@ def resume_and_plan(
     for line in lines:
         log.info("%s", line)
     return lines
+
+
+def warn(warning: str | None, world: distributed.World) -> None:
+    """Log a warning, if there is one, once for all processes."""
+    if warning and world.main:
+        log.warning("%s", warning)
 
 
 def build_reporter(

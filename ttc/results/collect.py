@@ -237,7 +237,7 @@ def _group_name(training: Mapping[str, object]) -> str:
 
 def _row_name(training: Mapping[str, object]) -> str:
     """Name the row of a run: its method and how its batches were drawn."""
-    name = str(training["method"]) if training["epochs"] else "untrained"
+    name = "untrained" if training["epochs"] == 0 else str(training["method"])  # None where --steps says how long
     if training["batch_sampler"] != "shuffle":
         name += f" {training['batch_sampler']}"
     if training["min_minority_per_batch"]:

@@ -121,7 +121,7 @@ _KIND_NAMES = {
 
 
 _NAMING = {
-    **dict.fromkeys(("dataset", "method", "batch_sampler"), TEXT), "seed": WHOLE, "epochs": WHOLE,
+    **dict.fromkeys(("dataset", "method", "batch_sampler"), TEXT), "seed": WHOLE, "epochs": WHOLE_OR_NONE,
     "min_minority_per_batch": WHOLE_OR_NONE, "train_samples": WHOLE_OR_NONE, "class_ratios": (list, _NONE),
 }  # fmt: skip
 

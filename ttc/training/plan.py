@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import nn
 
+from ttc.batches.augment import Augmentation
 from ttc.batches.samplers import BatchSampler, share_of_poor_batches
 from ttc.losses import METHODS
 from ttc.training.memory import step_bytes
@@ -77,6 +78,24 @@ def plan_lines(
             line += f"; {100 * share_of_poor_batches(minority, total, batch):.0f} % of batches hold at most one"
         lines.append(line)
     return lines
+
+
+def views_lines(name: str, views: Augmentation) -> list[str]:
+    """Describe how views differ from their image.
+
+    Args:
+        name: of the preset that they began with.
+        views: with what flags have changed.
+    """
+    if views.changes_nothing:
+        return [f"views: {name}, the images as they are"]
+    low, high = (f"{100 * share:g}" for share in views.scale)
+    mirrored = ", mirror images" * (views.flip > 0)
+    turned = f", turned by up to {views.rotation:g} degrees" * (views.rotation > 0)
+    changes = {change: getattr(views, change) for change in ("brightness", "contrast", "saturation", "hue")}
+    jitter = [f"{change} {strength:g}" for change, strength in changes.items() if strength and views.jitter]
+    colours = f"jitter of {100 * views.jitter:g} % of the views: {', '.join(jitter)}" if jitter else "no jitter"
+    return [f"views: {name}, crops of {low} to {high} % of the area{mirrored}{turned}", colours]
 
 
 def composition_warning(sampler: BatchSampler, method: str) -> str | None:

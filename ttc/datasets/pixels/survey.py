@@ -1,6 +1,6 @@
-"""What a sample of a set's files says about all of them: depth, range of the values, share of the area that is cut off.
+"""What a sample of a set's files says about all of them: depth, range of values, area that is cut off, colour.
 
-Legend: N files.
+Legend: N files or images, H x W pixels.
 """
 
 from __future__ import annotations
@@ -8,6 +8,8 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Sequence
+
+from torch import Tensor
 
 from ttc.datasets.pixels import dicom
 from ttc.datasets.pixels.deep import read_samples
@@ -17,6 +19,12 @@ from ttc.datasets.pixels.intensity import EIGHT_BIT, WINDOWED, Samples, range_of
 from ttc.datasets.pixels.preprocessing import Decoding
 
 log = logging.getLogger("ttc")
+
+GRAY_SHARE = 0.95
+"""Share of the images that must be without colour for a set to count as gray."""
+_EQUAL_LEVELS, _EQUAL_PIXELS = 8, 0.98
+"""Channels of a pixel that differ by no more than compression does, and the share of a picture's pixels with such: a
+coloured mark or a scale in a corner makes no photograph."""
 
 Intensity = str | tuple[float, float]
 """`--intensity`: "auto", "full", or the values of black and white."""
@@ -90,3 +98,10 @@ def mean_area_cut_off(headers: Sequence[Header | None], framing: str) -> float:
     """Return the share of an image's area that framing leaves out, on average over the images."""
     shares = [area_cut_off(header.width, header.height, framing) for header in headers if header is not None]
     return sum(shares) / len(shares) if shares else 0.0
+
+
+def share_without_colour(images_N3HW: Tensor) -> float:
+    """Return the share of images (uint8 [N, 3, H, W]) whose channels are equal but for compression."""
+    spread_NHW = images_N3HW.amax(dim=1) - images_N3HW.amin(dim=1)
+    gray_N = (spread_NHW <= _EQUAL_LEVELS).flatten(1).float().mean(dim=1) >= _EQUAL_PIXELS
+    return float(gray_N.float().mean())
