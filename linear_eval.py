@@ -260,7 +260,10 @@ def main() -> int:
         folder.save_arguments(identity, {**given.sources, digest: "content of the file"}, {})
         description, names, positive = run.description, run.description.class_names, args.positive_class
         path, calibrators = folder.path / "heads.pt", evaluation.calibrators
-        save_heads(path, evaluation.heads, names, positive, encoder_sha256=before, calibrators=calibrators)
+        save_heads(
+            path, evaluation.heads, names, positive, encoder_sha256=before, calibrators=calibrators,
+            natural_counts=description.natural_counts,
+        )  # fmt: skip
         result = {
             "kind": "linear_eval",
             "method": description.method,

@@ -2,42 +2,71 @@
 
 python scripts/predict.py --checkpoint runs/NAME/checkpoints/last.pt --images FOLDER
 python scripts/predict.py --checkpoint runs/NAME/finetune/checkpoints/best.pt --head own --images FOLDER
+python scripts/predict.py --head NAME/linear_eval/heads.pt --embeddings FILE.npz      a head of features
 
 Writes one line per image: id, score (raw output for the positive class, for ranking and thresholds; one column per
 class where there are more than two), probability (calibrated on validation, then moved to the prevalence of the source
-data or to --deploy-prevalence), prevalence (at which the probability holds), prediction (label), class (name).
+data or to --deploy-prevalence), prevalence (at which the probability holds), prediction (label), class (name), and the
+columns of --subgroup-columns. With --per-group a second table has one line per group (patient, breast, camera event);
+its thresholds and probabilities are those of the groups of validation.
 """
 
 from __future__ import annotations
 
-import csv
-import io
+import argparse
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
-import torch
+from torch import Tensor
 
 from ttc import flags
 from ttc.datasets.images import FileImages, find_bad_images
-from ttc.evaluation.heads import Heads, Predict, load_heads
+from ttc.evaluation.elsewhere.frozen import FrozenHead, features_for
+from ttc.evaluation.elsewhere.heads import heads_of_checkpoint, heads_of_file
+from ttc.evaluation.elsewhere.measure import Protocol, check_subgroups
 from ttc.evaluation.new_images import encode, read_images
-from ttc.evaluation.predictions import read_predictions
-from ttc.evaluation.probabilities import NO_CALIBRATOR, check_prevalences, columns, deploy_shares
-from ttc.evaluation.probe import PROBES, FittedProbe, module_digest
-from ttc.flags import data_settings, settings
+from ttc.evaluation.new_predictions import (
+    decide_groups,
+    decide_samples,
+    describe_subgroups,
+    group_table,
+    read_columns,
+    read_groups,
+)
+from ttc.evaluation.probabilities import check_prevalences
+from ttc.evaluation.probe import PROBES
+from ttc.flags import data_settings
 from ttc.flags.parser import Parser, real
-from ttc.metrics.clinic.calibrators import Calibrator
-from ttc.metrics.thresholds import RULES, choose_thresholds
+from ttc.metrics.thresholds import RULES
 from ttc.models.description import Description
 from ttc.models.networks import PretrainNetwork
-from ttc.models.pretrained import build_stored, load_network
+from ttc.models.pretrained import load_network
 from ttc.run import runtime
-from ttc.run.checkpoint import State, contents, write_text
+from ttc.run.checkpoint import write_text
 from ttc.run.log import log, start_logging
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """What is classified.
+
+    Attributes:
+        ids: of all samples.
+        rows: which of them could be read.
+        features: [N, F] of these.
+        groups: of all samples; None unless they are asked for.
+        columns: further columns of all samples.
+    """
+
+    ids: list[str]
+    rows: list[int]
+    features: Tensor
+    groups: list[str] | None
+    columns: dict[str, list[str]]
 
 
 def build_parser() -> Parser:
@@ -46,23 +75,7 @@ def build_parser() -> Parser:
         "Classify new images with a pretrained encoder and its linear head.",
         "python scripts/predict.py --checkpoint runs/digits-supmin-seed0/checkpoints/last.pt --images FOLDER",
     )
-    add = parser.add_argument_group("data").add_argument
-    add("--checkpoint", required=True, metavar="FILE", help="checkpoint of pretrain.py or finetune.py")
-    add(
-        "--images",
-        required=True,
-        metavar="PATH",
-        help="a folder of image files, a CSV table with a column path, or an npz file with an array images",
-    )
-    add("--path-column", metavar="NAME", help="column of the file in the table, if it is not called path")
-    add("--id-column", metavar="NAME", help="column of the image's id in the table, if it is not called id")
-    add(
-        "--on-bad-image",
-        choices=("stop", "skip"),
-        default="stop",
-        help="skip leaves score and prediction of unreadable files empty",
-    )
-    flags.add_intensity(add)
+    add_samples(parser)
     add = parser.add_argument_group("head").add_argument
     add(
         "--head",
@@ -83,14 +96,50 @@ def build_parser() -> Parser:
         "--deploy-prevalence",
         type=real(0, 0.999999, above=True),
         metavar="P",
-        help="share of the positive class where the images come from; set it where it is known, since probabilities "
-        "hold at one prevalence only; the default is that of the run's source data",
+        help="share of the positive class where the images come from (of positive groups for their table); set it "
+        "where it is known, since probabilities hold at one prevalence only; the default is that of the run's source "
+        "data, and for groups that of validation",
     )
+    flags.add_groups(parser)
     flags.add_runtime(parser, precision=False)
     parser.add_argument_group("output").add_argument(
-        "--output", default="predictions.csv", metavar="FILE", help="table to write; - writes to standard output"
+        "--output",
+        default="predictions.csv",
+        metavar="FILE",
+        help="table to write; that of groups is beside it, NAME_groups.csv; - writes to standard output",
     )
     return parser
+
+
+def add_samples(parser: Parser) -> None:
+    """Add what is classified."""
+    add = parser.add_argument_group("data").add_argument
+    add("--checkpoint", metavar="FILE", help="checkpoint of pretrain.py or finetune.py; needed with --images")
+    add(
+        "--images",
+        metavar="PATH",
+        help="a folder of image files, a CSV table with a column path, or an npz file with an array images",
+    )
+    add(
+        "--embeddings",
+        metavar="FILE.npz",
+        help="features [N, F] (or embeddings) and perhaps ids and groups; set it, with --head, for a head that "
+        "linear_eval.py --embeddings fitted",
+    )
+    add("--path-column", metavar="NAME", help="column of the file in the table, if it is not called path")
+    add("--id-column", metavar="NAME", help="column of the image's id in the table, if it is not called id")
+    add(
+        "--group-column",
+        metavar="NAME",
+        help="column of the group in the table, or array of the npz file, if it is not called group (groups)",
+    )
+    add(
+        "--on-bad-image",
+        choices=("stop", "skip"),
+        default="stop",
+        help="skip leaves score and prediction of unreadable files empty",
+    )
+    flags.add_intensity(add)
 
 
 def threshold(text: str) -> float | str:
@@ -98,141 +147,28 @@ def threshold(text: str) -> float | str:
     return text if text in RULES else real(0, 1)(text)
 
 
-def threshold_by(rule: str, path: Path, probe: str, positive_class: int, within: Path | None) -> float:
-    """Return the threshold that a rule chooses on the validation predictions of a probe."""
-    predictions = read_predictions(path, probe, positive_class, "val", within) if path.is_file() else None
-    threshold = (
-        None if predictions is None else choose_thresholds((predictions.labels_N == 1, predictions.scores_N))[rule]
-    )
-    if threshold is None:
-        raise ValueError(f"--threshold {rule}: {path} has no validation scores to choose on; give a number")
-    log.info("threshold: %.4f, by the rule %s on validation", threshold, rule)
-    return threshold
+def refuse_idle(parser: Parser, args: argparse.Namespace) -> None:
+    """End with exit code 2 unless it is clear what is classified by what."""
+    if (args.images is None) == (args.embeddings is None):
+        parser.refuse("give either --images (with --checkpoint) or --embeddings (with --head)")
+    if args.images is not None and args.checkpoint is None:
+        parser.refuse("--images needs --checkpoint, whose network reads the images")
+    if args.embeddings is not None and (args.checkpoint is not None or args.head in (None, "own")):
+        parser.refuse("--embeddings needs --head FILE, and takes no --checkpoint")
+    for name in ("path_column", "id_column", "intensity"):
+        if args.embeddings is not None and getattr(args, name) is not None:
+            parser.refuse(f"--{name.replace('_', '-')} is for images; leave it out with --embeddings")
+    if args.group_column is not None and args.per_group is None:
+        parser.refuse("--group-column has no effect without --per-group")
 
 
-def own_head(network: PretrainNetwork, description: Description, state: State) -> Predict:
-    """Return the classifier that a checkpoint holds: features [N, F] -> class probabilities [N, K]."""
-    objective = build_stored(network, description, state["objective"])
-    device = next(network.parameters()).device
-
-    def predict(features: torch.Tensor) -> np.ndarray:
-        with torch.no_grad():
-            logits = objective.classifier(features.to(device))
-        if logits is None:
-            raise ValueError(f"--head own: --method {description.method} trains no classifier; leave --head out")
-        return logits.double().softmax(-1).cpu().numpy()
-
-    return predict
-
-
-def matching_heads(
-    path: Path, network: PretrainNetwork, description: Description, checkpoint: str, within: Path | None
-) -> Heads:
-    """Read heads and make sure that they were fitted on this network."""
-    if not path.is_file():
-        raise ValueError(f"--head {path} is missing; run linear_eval.py --checkpoint {checkpoint}, or use --head own")
-    heads = load_heads(path, within)
-    if heads.encoder_sha256 != module_digest(network) or heads.class_names != description.class_names:
-        raise ValueError(f"--head {path} belongs to another encoder; run linear_eval.py on {checkpoint}")
-    return heads
-
-
-def choose_head(heads: Heads, probe: str | None, path: Path) -> tuple[str, FittedProbe]:
-    """Return the name of the probe and its head: the one asked for, or the first of all, fraction and minority."""
-    name = probe or next((usual for usual in ("all", "fraction", "minority") if usual in heads.heads), None)
-    if name is None or name not in heads.heads:
-        raise ValueError(f"--head {path} has the probes {', '.join(heads.heads) or 'none'}; run linear_eval.py again")
-    log.info("head: probe %s of %s", name, path)
-    return name, heads.heads[name]
-
-
-def own_calibrator(state: State, heads: Path, network: PretrainNetwork, within: Path | None) -> Calibrator | None:
-    """Return the calibrator of a checkpoint's own classifier, in itself (finetune.py) or in a file of heads."""
-    if isinstance(stored := state.get("extra", {}).get("calibrator"), dict):
-        return Calibrator.of(stored)
-    if not heads.is_file():
-        return None
-    stored_heads = load_heads(heads, within)
-    return stored_heads.calibrators.get("own") if stored_heads.encoder_sha256 == module_digest(network) else None
-
-
-def probabilities_of(
-    scores: np.ndarray, calibrator: Calibrator | None, description: Description, prevalence: float | None, positive: int
-) -> tuple[np.ndarray, float | None]:
-    """Return the calibrated probabilities [N, K], NaN without a calibrator, and the prevalence at which they hold."""
-    if calibrator is None:
-        if prevalence is not None:
-            raise ValueError(f"--deploy-prevalence {prevalence:g}: this head has no probabilities; leave it out")
-        log.warning(NO_CALIBRATOR, "this head", "run linear_eval.py or finetune.py again in a new folder")
-        return np.full_like(scores, np.nan), None
-    shares, source = deploy_shares(description, calibrator, prevalence, positive)
-    log.info("probability: holds where %.4g %% are positive, by %s", 100 * shares[positive], source)
-    return calibrator(scores, shares), shares[positive]
-
-
-def as_csv(
-    ids: list[str],
-    rows: list[int],
-    scores: np.ndarray,
-    probabilities: np.ndarray,
-    prevalence: float | None,
-    class_names: list[str],
-    positive: int,
-    threshold: float,
-) -> str:
-    """Format the predictions of the images in `rows`; other ids get empty cells, and so do missing probabilities."""
-    classes = scores.shape[1]
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    probability_columns = columns("probability", probabilities, positive)
-    names = [*columns("score", scores, positive), *probability_columns, "prevalence"]
-    writer.writerow(["id", *names, "prediction", "class"])
-    place_of = {row: place for place, row in enumerate(rows)}
-    for row, sample_id in enumerate(ids):
-        if row not in place_of:
-            writer.writerow([sample_id, *[""] * (len(names) + 2)])
-            continue
-        place = place_of[row]
-        scores_K = scores[place]
-        label = int(scores_K.argmax()) if classes > 2 else positive if scores_K[positive] >= threshold else 1 - positive
-        shown_scores = [scores_K[positive]] if classes == 2 else scores_K
-        calibrated = [*(float(column[place]) for column in probability_columns.values()), prevalence]
-        shown = [*map(float, shown_scores), *(calibrated if prevalence is not None else [""] * len(calibrated))]
-        writer.writerow([sample_id, *shown, label, class_names[label]])
-    return file.getvalue()
-
-
-def main() -> int:
-    """Load, encode, classify, save."""
-    # 1. parse
-    args = build_parser().parse(sys.argv[1:]).namespace()
-    start_logging(main=True)
-
-    # 2. model
-    network, description, state = load_network(args.checkpoint, runtime.pick_device(args.device))
-    run = settings.run_of(args.checkpoint)
-    positive, probe = settings.positive_class(None, description), "own"
-    within = None if args.head not in (None, "own") else run
-    if args.head == "own":
-        with contents(Path(args.checkpoint)):
-            predictions, head = run / "predictions.csv", own_head(network, description, state)
-            calibrator = own_calibrator(state, run / "linear_eval" / "heads.pt", network, run)
-    else:
-        path = Path(args.head) if args.head else run / "linear_eval" / "heads.pt"
-        predictions = path.with_name("predictions.csv")
-        heads = matching_heads(path, network, description, args.checkpoint, within)
-        positive, (probe, head) = heads.positive_class, choose_head(heads, args.probe, path)
-        calibrator = heads.calibrators.get(probe)
-    check_prevalences([args.deploy_prevalence] if args.deploy_prevalence else None, len(description.class_names))
-    names = description.class_names
-    log.info("positive class: %s", names[positive])
-    limit = args.threshold
-    if isinstance(limit, str):
-        limit = threshold_by(limit, predictions, probe, positive, within)
-
-    # 3. images
-    columns = args.path_column, args.id_column
-    ids, images = read_images(args.images, description, *columns, data_settings.intensity(args.intensity))
+def read_samples(args: argparse.Namespace, network: PretrainNetwork, description: Description) -> Samples:
+    """Read and encode the images, with their groups and further columns."""
+    path, names = Path(args.images), args.subgroup_columns or ()
+    reading = args.path_column, args.id_column, data_settings.intensity(args.intensity)
+    ids, images = read_images(args.images, description, *reading)
+    groups = None if args.per_group is None else read_groups(path, args.group_column)
+    columns = read_columns(path, "--subgroup-columns", names) if names else {}
     rows = list(range(len(ids)))
     if args.on_bad_image == "skip" and isinstance(images, FileImages):
         bad = dict(find_bad_images(images))
@@ -242,20 +178,78 @@ def main() -> int:
         images = replace(images, paths=[images.paths[row] for row in rows])
         if not rows:
             raise ValueError(f"--images {args.images}: no image can be read; pass readable images")
+    return Samples(ids, rows, encode(network, description, images, args.num_workers)[0], groups, columns)
+
+
+def read_feature_samples(args: argparse.Namespace, head: FrozenHead) -> Samples:
+    """Read the features, with their groups and further columns."""
+    file = features_for(head, Path(args.embeddings), labelled=False)
+    groups = None
+    if args.per_group is not None:
+        groups = file.groups if args.group_column is None else file.column(args.group_column)
+        if groups is None:
+            raise ValueError(f"--per-group needs groups, --embeddings {file.path} has no array groups; add it")
+    columns = {name: file.column(name) for name in args.subgroup_columns or ()}
+    return Samples(file.ids, list(range(len(file.ids))), file.features, groups, columns)
+
+
+def write_tables(args: argparse.Namespace, samples: Samples, head: FrozenHead, protocol: Protocol) -> None:
+    """Decide samples and groups, and write their tables."""
+    scores = np.full((len(samples.ids), len(head.class_names)), np.nan)
+    scores[samples.rows] = head.scores(samples.features)
+    decision = decide_samples(head, args.threshold, args.deploy_prevalence)
+    further = {**({} if samples.groups is None else {"group": samples.groups}), **samples.columns}
+    if wrong := [name for name, cells in further.items() if len(cells) != len(samples.ids)]:
+        source = args.images or args.embeddings
+        raise ValueError(f"{source}: {wrong[0]} has not one entry for each of the {len(samples.ids)} samples; add them")
+    table = decision.table("id", samples.ids, scores, further)
+    tables = {args.output: table}
+    for line in describe_subgroups(table, list(samples.columns), decision):
+        log.info("%s", line)
+    if samples.groups is not None:
+        rule = decide_groups(head, args.threshold, args.deploy_prevalence, protocol)
+        path = Path(args.output)
+        name = "groups" if args.output == "-" else str(path.with_name(f"{path.stem}_groups{path.suffix}"))
+        tables[name] = group_table(rule, samples.groups, scores, samples.columns, protocol)
+    for number, (name, content) in enumerate(tables.items()):
+        text = content.to_csv(index=False, lineterminator="\n")
+        if args.output == "-":
+            sys.stdout.write("\n" * bool(number) + text)
+            continue
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        write_text(Path(name), text)
+        log.info("wrote %d predictions to %s", int((content["class"] != "").sum()), name)
+
+
+def main() -> int:
+    """Load, encode, classify, save."""
+    # 1. parse
+    parser = build_parser()
+    args = parser.parse(sys.argv[1:]).namespace()
+    refuse_idle(parser, args)
+    start_logging(main=True)
+    probes = None if args.probe is None else [args.probe]
+
+    # 2. head
+    if args.embeddings is not None:
+        (head,) = heads_of_file(Path(args.head), probes)
+    else:
+        network, description, state = load_network(args.checkpoint, runtime.pick_device(args.device))
+        (head,) = heads_of_checkpoint(args.checkpoint, args.head, probes, network, description, state)
+    classes = len(head.class_names)
+    check_prevalences([args.deploy_prevalence] if args.deploy_prevalence else None, classes)
+    check_subgroups(args.subgroup_columns or (), classes)
+    log.info("head: %s of %s; positive class: %s", head.probe, head.source, head.class_names[head.positive_class])
+    fitted = "prior" if head.calibrator is not None and head.calibrator.kind == "prior" else "auto"
+    protocol = Protocol(head.positive_class, (), (), 0, 0, fitted, args.per_group, args.group_label)
+
+    # 3. samples
+    samples = (
+        read_feature_samples(args, head) if args.embeddings is not None else read_samples(args, network, description)
+    )
 
     # 4. predictions
-    features, _ = encode(network, description, images, args.num_workers)
-    scores = head(features)
-    if not np.isfinite(scores).all():
-        raise ValueError(f"--checkpoint {args.checkpoint}: some scores are not finite; use another checkpoint")
-    probabilities, prevalence = probabilities_of(scores, calibrator, description, args.deploy_prevalence, positive)
-    table = as_csv(ids, rows, scores, probabilities, prevalence, names, positive, limit)
-    if args.output == "-":
-        sys.stdout.write(table)
-    else:
-        Path(args.output).parent.mkdir(parents=True, exist_ok=True)
-        write_text(Path(args.output), table)
-        log.info("wrote %d predictions to %s", len(rows), args.output)
+    write_tables(args, samples, head, protocol)
     return 0
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -122,9 +121,9 @@ def test_a_head_knows_for_which_shares_it_was_fitted() -> None:
 
 def test_new_images_come_from_the_source_data_unless_it_is_said() -> None:
     calibrator = Calibrator("prior", 1.0, (0.0, 0.0), (0.8, 0.2))
-    natural = replace(described([50, 50]), natural_counts=[950, 50])
+    natural = [950, 50]
     assert deploy_shares(natural, calibrator, None, 1) == ((0.95, 0.05), "the source data")
-    assert deploy_shares(described([50, 50]), calibrator, None, 1) == ((0.8, 0.2), "validation")
+    assert deploy_shares(None, calibrator, None, 1) == ((0.8, 0.2), "validation")
     assert deploy_shares(natural, calibrator, 0.01, 1) == ((0.99, 0.01), "--deploy-prevalence")
     assert deploy_shares(natural, calibrator, 0.01, 0) == ((0.01, 0.99), "--deploy-prevalence")
     assert held_at(calibrator, np.array([0, 0, 0, 1])) == (0.75, 0.25)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
 import numpy as np
 import pandas
 import pytest
+import torch
 from sklearn.metrics import roc_auc_score
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.processes import run
+from ttc.evaluation.elsewhere.heads import heads_of_checkpoint
+from ttc.models.pretrained import load_network
 
 GROUPS = ("--per-group", "mean", "--subgroup-columns", "sex")
 FAST = ("--bootstrap", 20)
+PROBE = ("--probes", "all", "--layers", "encoder", *GROUPS, *FAST)
 
 
 def write_images(path: Path, seed: int, groups: int, **arrays: object) -> None:
@@ -75,23 +80,28 @@ def test_finetuning_measures_patients_and_subgroups(place: Path) -> None:
     assert sum(row["n"] for row in rows) == len(test)
 
 
-def test_finetuning_leaves_what_a_probe_leaves(place: Path) -> None:
-    """The same metrics, figures and pages."""
-    words = ("--checkpoint", "run/checkpoints/last.pt", "--probes", "all", "--layers", "encoder", *GROUPS, *FAST)
-    result = run("linear_eval", *words, folder=place)
+@pytest.fixture(scope="module")
+def probed(place: Path) -> Path:
+    """Return the folder of a probe of the same run, measured by patient too."""
+    result = run("linear_eval", "--checkpoint", "run/checkpoints/last.pt", *PROBE, folder=place)
     assert result.code == 0, result.stderr
-    tuned, probed = (place / "run" / name for name in ("finetune", "linear_eval"))
+    return place / "run" / "linear_eval"
+
+
+def test_finetuning_leaves_what_a_probe_leaves(place: Path, probed: Path) -> None:
+    """The same metrics, figures and pages."""
+    tuned = place / "run" / "finetune"
     entry = json.loads((tuned / "result.json").read_text())["probes"]["own"]["classifier"]
-    assert paths(entry) == paths(json.loads(result.stdout)["probes"]["encoder"]["all"])
+    assert paths(entry) == paths(json.loads((probed / "result.json").read_text())["probes"]["encoder"]["all"])
     names = [{path.name for path in folder.iterdir()} for folder in (tuned, probed)]
     figures = {name.removeprefix("all-") for name in names[1] if name.endswith((".png", ".pdf"))}
     assert {name.removeprefix("classifier-") for name in names[0] if name.endswith((".png", ".pdf"))} == figures
     assert {name.split(".")[0] for name in figures} == {"reliability", "decision_curve", "subgroups"}
-    assert "| 23a | per patient | AUROC" in (tuned / "report_card.md").read_text()
+    assert "| 23a | per group (patient) |" in (tuned / "report_card.md").read_text()
     told = EventAccumulator(str(tuned / "tb"))
     told.Reload()
     assert {f"calibration/own/classifier/brier_{when}" for when in ("before", "after")} <= set(told.Tags()["scalars"])
-    assert "per group (mean of its images, positive if any is)" in (place / "told").read_text()
+    assert "one score per group (mean of its images, positive if any is), 24 groups" in (place / "told").read_text()
 
 
 def paths(entry: object, path: str = "") -> set[str]:
@@ -118,3 +128,107 @@ def test_data_without_groups_are_refused_before_the_training(
     assert text in result.stderr.strip().splitlines()[-1]
     assert "Traceback" not in result.stderr
     assert not (tmp_path / "out" / "result.json").exists()
+
+
+def test_new_images_are_decided_by_patient(place: Path) -> None:
+    """A second table with one line per patient; threshold and calibrator are those of validation's patients."""
+    words = ("--checkpoint", "run/finetune/checkpoints/best.pt", "--head", "own", "--images", "there.npz", *GROUPS)
+    result = run("scripts.predict", *words, "--threshold", "youden", folder=place)
+    assert result.code == 0, result.stderr
+    images, patients = (pandas.read_csv(place / f"predictions{name}.csv") for name in ("", "_groups"))
+    found = json.loads((place / "run" / "finetune" / "result.json").read_text())["probes"]["own"]["classifier"]
+    assert list(images.columns) == ["id", "score", "probability", "prevalence", "prediction", "class", "group", "sex"]
+    expected = images.groupby("group", sort=False)
+    assert patients["group"].tolist() == list(expected.groups)
+    assert patients["score"].to_numpy() == pytest.approx(expected["score"].mean().to_numpy(), abs=1e-12)
+    assert patients["images"].tolist() == [3] * 30
+    assert patients["sex"].tolist() == expected["sex"].first().tolist()
+    for table, entry in ((images, found), (patients, found["per_group"])):
+        limit = entry["details"]["thresholds"]["youden"]
+        assert table["prediction"].tolist() == (table["score"] >= limit).astype(int).tolist()
+    # Of validation's patients 1/3 are ill, but only 0.9 of their images show it.
+    val = pandas.read_csv(place / "run" / "finetune" / "predictions.csv").query("split == 'val'")
+    assert patients["prevalence"][0] == pytest.approx(pooled(val)[0].mean(), abs=1e-12)
+    assert images["prevalence"][0] == pytest.approx(np.load(place / "here.npz")["label"].mean(), abs=1e-12)
+    assert "sex = m: 45 samples" in result.stderr
+
+
+def test_a_finetuned_head_keeps_its_positive_class(place: Path) -> None:
+    """Scores in predictions.csv are those of the class that was asked for, not of the minority."""
+    path = str(place / "run" / "finetune" / "checkpoints" / "best.pt")
+    network, description, state = load_network(path, torch.device("cpu"))
+    (minority,) = heads_of_checkpoint(path, "own", None, network, description, state)
+    other = {**state, "args": {**state["args"], "positive_class": 0}}
+    (majority,) = heads_of_checkpoint(path, "own", None, network, description, other)
+    assert (minority.positive_class, majority.positive_class) == (1, 0)
+    scores = [head.kept["val"].scores_NK for head in (minority, majority)]
+    assert (scores[0] == scores[1][:, ::-1]).all()
+
+
+@pytest.fixture(scope="module")
+def features(place: Path, probed: Path) -> Path:
+    """Return the features of the run in a file, and beside it what linear_eval.py makes of them."""
+    words = ("--checkpoint", "run/checkpoints/last.pt", "--features", "--output", "features")
+    assert run("scripts.export", *words, folder=place).code == 0
+    with np.load(place / "features" / "features.npz") as file, np.load(place / "here.npz") as images:
+        np.savez(place / "f.npz", **file, sex=images["sex"])
+    result = run("linear_eval", "--embeddings", "f.npz", *PROBE, folder=place)
+    assert result.code == 0, result.stderr
+    return place / "f" / "linear_eval"
+
+
+def test_features_in_a_file_give_the_result_of_the_checkpoint(features: Path, probed: Path) -> None:
+    """With patients and subgroups, to the last byte."""
+    for name in ("result.json", "predictions.csv", "heads.pt"):
+        assert (features / name).read_bytes() == (probed / name).read_bytes(), name
+    assert "images of 8 px, 1 channel," in (probed / "report_card.md").read_text()
+    assert " px," not in (features / "report_card.md").read_text()
+
+
+def test_features_without_labels_are_classified(place: Path, features: Path) -> None:
+    with np.load(place / "f.npz") as file:
+        kept, labels = {name: file[name] for name in ("features", "ids", "groups", "sex")}, file["labels"]
+    np.savez(place / "new.npz", **kept)
+    words = ("--head", features / "heads.pt", "--embeddings", "new.npz", *GROUPS, "--threshold", "f1")
+    result = run("scripts.predict", *words, "--output", "new.csv", folder=place)
+    assert result.code == 0, result.stderr
+    found, patients = (pandas.read_csv(place / name) for name in ("new.csv", "new_groups.csv"))
+    expected = pandas.read_csv(features / "predictions.csv").set_index("id")["score"]
+    assert found.set_index("id")["score"][expected.index].tolist() == pytest.approx(expected.tolist(), abs=1e-12)
+    assert found["prevalence"][0] == pytest.approx(labels.mean(), abs=1e-12)
+    assert len(patients) == 120
+    measured = json.loads((features / "result.json").read_text())["probes"]["encoder"]["all"]["per_group"]
+    limit = measured["details"]["thresholds"]["f1"]
+    assert patients["prediction"].tolist() == (patients["score"] >= limit).astype(int).tolist()
+    moved = run("scripts.predict", *words[:4], "--deploy-prevalence", 0.5, "--output", "-", folder=place)
+    odds = [np.log(table["probability"] / (1 - table["probability"])) for table in (found, read(moved.stdout))]
+    shift = -np.log(labels.mean() / (1 - labels.mean()))
+    assert (odds[1] - odds[0]).to_numpy() == pytest.approx(shift, abs=1e-9)
+
+
+def read(text: str) -> pandas.DataFrame:
+    return pandas.read_csv(io.StringIO(text))
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words", "code", "text"),
+    [
+        ({"features": np.ones((4, 3))}, (), 1, "new.npz has 3 features, --head"),
+        ({"labels": np.ones(4, int)}, (), 1, "has no array 'features' or 'embeddings'"),
+        ({"features": np.ones((4, 16))}, GROUPS[:2], 1, "has no array groups"),
+        ({"features": np.ones((4, 16))}, GROUPS[2:], 1, "no array 'sex'"),
+        ({}, ("--checkpoint", "run/checkpoints/last.pt"), 2, "takes no --checkpoint"),
+        ({}, ("--images", "here.npz"), 2, "either --images"),
+        ({}, ("--group-column", "g"), 2, "--group-column has no effect"),
+        ({}, ("--id-column", "g"), 2, "--id-column is for images"),
+    ],
+)
+def test_features_that_do_not_fit_are_one_line(
+    arrays: dict[str, object], words: tuple[object, ...], code: int, text: str, features: Path, tmp_path: Path
+) -> None:
+    np.savez(tmp_path / "new.npz", **arrays)  # type: ignore[arg-type]
+    words = ("--head", features / "heads.pt", "--embeddings", "new.npz", *words)
+    result = run("scripts.predict", *words, folder=tmp_path)
+    assert result.code == code
+    assert text in result.stderr.splitlines()[-1]
+    assert "Traceback" not in result.stderr

@@ -27,13 +27,13 @@ from ttc.datasets.images import TensorImages
 from ttc.datasets.pixels.preprocessing import Decoding, Preprocessing
 from ttc.datasets.splits import SPLIT_OF, hold_out, missing_parts
 from ttc.datasets.table import count_classes, minority_of
-from ttc.models.description import Description
+from ttc.models.description import FEATURES, Description
 from ttc.models.pretrained import Pretrained
 from ttc.run import readers
 from ttc.run.npz import array_names, read_arrays
 
-ABOUT = ("method", "dataset", "seed", "step", "split_rule", "encoder_sha256", "minority_class", "natural_prevalence")
-"""What `about` may say: of the run, except for `natural_prevalence`, the shares of the classes in the source data."""
+ABOUT = ("method", "dataset", "seed", "step", "split_rule", "encoder_sha256", "minority_class")
+"""What `about` may say of the run."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -248,7 +248,7 @@ def as_run(file: FeatureFile, seed: int) -> Pretrained:
     description = Description(
         method=str(file.about.get("method", "embeddings")),
         objective={},
-        encoder={"name": "features", "channels": 1, "image_size": 1, "stem": "auto"},
+        encoder={"name": FEATURES, "channels": 1, "image_size": 1, "stem": "auto"},
         projection_dim=None if file.projection is None else file.projection.shape[1],
         data={**asdict(settings), "name": dataset.name},
         class_names=file.class_names,

@@ -5,7 +5,7 @@ Legend: N samples, F features, K classes, D dimensions of the projection.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -184,6 +184,7 @@ class Heads:
         encoder_sha256: `module_digest` of the network that the heads were fitted on.
         calibrators: by the name of the probe, also of heads that the checkpoint holds ("own"); empty in files of
             earlier versions.
+        natural_counts: samples per class of the source data, see `Description`; None in files of earlier versions.
     """
 
     heads: dict[str, FittedProbe]
@@ -191,6 +192,7 @@ class Heads:
     positive_class: int
     encoder_sha256: str
     calibrators: dict[str, Calibrator] = field(default_factory=dict)
+    natural_counts: list[int] | None = None
 
 
 def save_heads(
@@ -201,6 +203,7 @@ def save_heads(
     *,
     encoder_sha256: str,
     calibrators: Mapping[str, Calibrator] | None = None,
+    natural_counts: Sequence[int] | None = None,
 ) -> None:
     """Write heads as a checkpoint of plain tensors; see `Heads` for the arguments."""
     tensors = {
@@ -209,7 +212,8 @@ def save_heads(
     }
     description = {"class_names": class_names, "positive_class": positive_class, "encoder_sha256": encoder_sha256}
     fitted = {name: calibrator.plain() for name, calibrator in (calibrators or {}).items()}
-    checkpoint.save(path, KIND, {"heads": tensors, **description, "calibrators": fitted})
+    counts = None if natural_counts is None else list(natural_counts)
+    checkpoint.save(path, KIND, {"heads": tensors, **description, "calibrators": fitted, "natural_counts": counts})
 
 
 def load_heads(path: Path, within: Path | None = None) -> Heads:
@@ -235,7 +239,12 @@ def load_heads(path: Path, within: Path | None = None) -> Heads:
     fitted = read_calibrators(source.mapping(state.get("calibrators", {}), "calibrators"), path)
     if strange := [name for name, calibrator in fitted.items() if len(calibrator.prevalence) != len(names)]:
         source.refuse(f"is damaged: a calibrator of other than {len(names)} classes", strange[0])
-    return Heads(heads, names, positive, digest, fitted)
+    counts = state.get("natural_counts")
+    if counts is not None and not (
+        isinstance(counts, list) and len(counts) == len(names) and all(type(n) is int and n >= 0 for n in counts)
+    ):
+        source.refuse("is damaged: these are no numbers of samples per class", "natural_counts")
+    return Heads(heads, names, positive, digest, fitted, counts)
 
 
 def _head(source: Source, stored: Mapping[str, object], name: str, classes: int) -> FittedProbe:

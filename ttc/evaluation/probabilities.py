@@ -51,23 +51,22 @@ def classifier_prior(
 
 
 def deploy_shares(
-    description: Description, calibrator: Calibrator, prevalence: float | None, positive_class: int
+    natural_counts: Sequence[int] | None, calibrator: Calibrator, prevalence: float | None, positive_class: int
 ) -> tuple[tuple[float, ...], str]:
     """Return the share of each class where new images come from, and the source of these shares in words.
 
     Args:
-        description: of the run.
+        natural_counts: images per class of the source data; None in files of earlier versions.
         calibrator: of the head.
-        prevalence: of the positive class, from --deploy-prevalence; None for the natural one of the source data, and
-            that of validation for checkpoints of earlier versions, which do not hold it.
+        prevalence: of the positive class, from --deploy-prevalence; None for the natural one of the source data, or
+            that of validation where it is not known.
         positive_class: label of the positive class.
     """
     if prevalence is not None:
         return binary(prevalence, positive_class), "--deploy-prevalence"
-    counts = description.natural_counts
-    if counts is None or not all(counts):
+    if natural_counts is None or not all(natural_counts):
         return calibrator.prevalence, "validation"
-    return tuple(count / sum(counts) for count in counts), "the source data"
+    return tuple(count / sum(natural_counts) for count in natural_counts), "the source data"
 
 
 def held_at(calibrator: Calibrator, labels_N: NDArray[np.int64]) -> tuple[float, ...]:

@@ -16,6 +16,9 @@ from ttc.datasets.pixels.preprocessing import Preprocessing, preprocessing_of_ea
 from ttc.models.encoders import EncoderSpec, build_encoder
 from ttc.models.networks import PretrainNetwork
 
+FEATURES = "features"
+"""Name in the place of an encoder's where only its features are known."""
+
 
 @dataclass(frozen=True)
 class Description:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from ttc.metrics.representation import RepresentationMetrics, Summary
 from ttc.results.clinic.rough import basis_line, mark_of
-from ttc.results.clinic.tables import format_per_group, format_subgroups, site_rows
+from ttc.results.clinic.tables import format_subgroups, site_rows
 
 _COLUMNS_PER_PART = 5
 _NAME_WIDTH = 13
@@ -86,6 +86,7 @@ Results = Mapping[str, Mapping[str, Mapping[str, object]]]
 """By section (layer or head) and probe: "train_samples", a summary per metric (mean, std, low, high), "details"."""
 
 _MOST_GROUPS = 10
+_DECISIONS = {"sensitivity": "sensitivity", "specificity": "specificity", "ppv": "PPV", "npv": "NPV"}
 _CELL = 17
 """Columns of "100.0 [100,100]", the mark and a space."""
 
@@ -157,10 +158,9 @@ def format_clinical(results: Results, prevalences: Sequence[float]) -> list[str]
         results: what was measured, for two classes.
         prevalences: shares of the positive class for which predictive values were asked.
     """
-    names = {"sensitivity": "sensitivity", "specificity": "specificity", "ppv": "PPV", "npv": "NPV"}
     lines = [
         "at the threshold that validation chose for the largest sensitivity + specificity (Youden):",
-        *_rows(results, ("operating_points", "youden"), names),
+        *_rows(results, ("operating_points", "youden"), _DECISIONS),
     ]
     for prevalence in prevalences:
         lines.append(f"the same threshold where {100 * prevalence:g} % are positive:")
@@ -171,10 +171,30 @@ def format_clinical(results: Results, prevalences: Sequence[float]) -> list[str]
             details = metrics["details"]
             if isinstance(details, Mapping):
                 title = f"{section} {probe}, first draw: "
-                patients = format_per_group(metrics.get("per_group"))
                 parts = [*_by_group(details["groups"], title), *format_subgroups(details.get("subgroups"))]
-                return [*lines, *patients, *parts]
+                return [*lines, *_per_group(results), *parts]
     return lines
+
+
+def _per_group(results: Results) -> list[str]:
+    """Return what one score per group reaches; nothing where groups were not measured."""
+    groups: dict[str, dict[str, Mapping[str, object]]] = {}
+    for section, probes in results.items():
+        for probe, summary in probes.items():
+            metrics = summary.get("per_group")
+            if isinstance(metrics, Mapping):
+                groups.setdefault(section, {})[probe] = {**metrics, "train_samples": summary["train_samples"]}
+    if not groups:
+        return []
+    first = next(iter(next(iter(groups.values())).values()))
+    return [
+        f"one score per group ({first['pool']} of its images, positive if {first['group_label']} is), {first['n']} "
+        "groups; validation's groups chose",
+        *_rows(groups, (), {"balanced_accuracy": "bal. acc.", "auroc": "AUROC", "auprc": "AUPRC", "f1": "F1"}),
+        *_rows(groups, ("operating_points", "youden"), _DECISIONS),
+        *_basis(groups),
+        *format_calibration(groups),
+    ]
 
 
 def _by_group(groups: Sequence[Mapping[str, object]] | None, title: str) -> list[str]:

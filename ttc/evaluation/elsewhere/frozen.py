@@ -5,8 +5,9 @@ Legend: N samples, F features, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ttc.evaluation.elsewhere.measure import Scored
-from ttc.evaluation.embeddings import read_features
+from ttc.evaluation.embeddings import FeatureFile, read_features
 from ttc.evaluation.heads import Predict
 from ttc.evaluation.probabilities import deploy_shares
-from ttc.metrics.clinic.calibrators import Calibrator, binary
+from ttc.evaluation.probe import FittedProbe
+from ttc.metrics.clinic.calibrators import Calibrator
 from ttc.models.description import Description
 from ttc.run.csv_file import read_table
 
@@ -34,11 +36,12 @@ class FrozenHead:
         probe: its name there.
         predict: from features to class probabilities; None for scores without a model.
         calibrator: fitted on validation, or None.
-        kept: split -> scores of the run's own samples, "val" and "test", where they are on disk.
+        read_kept: reads `kept`.
         class_names: in label order.
         positive_class: whose probability is the score.
         description: of the run; None where only features are known.
         encoder_sha256: of the network, or "".
+        natural_counts: samples per class of the source data; None where they are not known.
     """
 
     name: str
@@ -46,21 +49,23 @@ class FrozenHead:
     probe: str
     predict: Predict | None
     calibrator: Calibrator | None
-    kept: Mapping[str, Scored]
+    read_kept: Callable[[], Mapping[str, Scored]]
     class_names: list[str]
     positive_class: int
     description: Description | None = None
     encoder_sha256: str = ""
+    natural_counts: Sequence[int] | None = None
+
+    @cached_property
+    def kept(self) -> Mapping[str, Scored]:
+        """The scores of the run's own samples by split, "val" and "test", where they are on disk."""
+        return self.read_kept()
 
     def held(self, prevalence: float | None) -> tuple[tuple[float, ...], str] | None:
         """Return the class shares at which probabilities hold, and where they come from; None without a calibrator."""
         if self.calibrator is None:
             return None
-        if prevalence is not None:
-            return binary(prevalence, self.positive_class), "--deploy-prevalence"
-        if self.description is None:
-            return self.calibrator.prevalence, "validation"
-        return deploy_shares(self.description, self.calibrator, None, self.positive_class)
+        return deploy_shares(self.natural_counts, self.calibrator, prevalence, self.positive_class)
 
     def scores(self, features: Tensor) -> Probabilities:
         """Return the raw class probabilities [N, K] of features [N, F]."""
@@ -71,8 +76,25 @@ class FrozenHead:
         return np.asarray(scores)
 
 
-OUTSIDE = FrozenHead("scores", "--scores", "scores", None, None, {}, ["0", "1"], 1)
+OUTSIDE = FrozenHead("scores", "--scores", "scores", None, None, dict, ["0", "1"], 1)
 """Stands for the model behind a table of scores."""
+
+
+def features_for(head: FrozenHead, path: Path, *, labelled: bool = True) -> FeatureFile:
+    """Read a file of features; refuse one that the head was not fitted for."""
+    file = read_features(path, "--embeddings", labelled=labelled)
+    made_by = file.about.get("encoder_sha256")
+    if made_by is not None and head.encoder_sha256 and made_by != head.encoder_sha256:
+        raise ValueError(
+            f"--embeddings {path} are features of another encoder than --head {head.source}'s; export them again"
+        )
+    width = len(head.predict.mean) if isinstance(head.predict, FittedProbe) else file.features.shape[1]
+    if width != file.features.shape[1]:
+        raise ValueError(
+            f"--embeddings {path} has {file.features.shape[1]} features, --head {head.source} takes {width}; give "
+            "features of the encoder that the head was fitted on"
+        )
+    return file
 
 
 def on_features(
@@ -86,19 +108,8 @@ def on_features(
 ) -> tuple[Scored, dict[str, list[str]]]:
     """Score the features of an .npz file; takes the arguments of `Apply`."""
     del settings, num_workers
-    file = read_features(path, "--embeddings")
+    file = features_for(head, path)
     assert file.labels is not None
-    assert head.predict is not None
-    made_by = file.about.get("encoder_sha256")
-    if made_by is not None and head.encoder_sha256 and made_by != head.encoder_sha256:
-        raise ValueError(
-            f"--embeddings {path} are features of another encoder than --head {head.source}'s; export them again"
-        )
-    width = len(head.predict.mean) if hasattr(head.predict, "mean") else file.features.shape[1]
-    if width != file.features.shape[1]:
-        raise ValueError(
-            f"--embeddings {path} has {file.features.shape[1]} features, --head {head.source} takes {width}"
-        )
     label_of: dict[str, int | None] = {}
     for name in file.class_names:
         target = class_map.get(name, name)

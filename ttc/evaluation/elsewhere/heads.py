@@ -56,7 +56,7 @@ def frozen_heads(
     applied: list[tuple[FrozenHead, Apply]] = []
     if embeddings is not None:
         for file in map(Path, heads or ()):
-            for frozen in _choose(_load(file, "its features"), probes, file):
+            for frozen in heads_of_file(file, probes):
                 applied.append((frozen, partial(on_features, frozen, Path(embeddings))))
         return _named_apart(applied)
     checkpoints = list(checkpoints or ())
@@ -72,7 +72,7 @@ def frozen_heads(
     )
     for path, head in pairs:
         network, description, state = load_network(path, device)
-        for frozen in _of_checkpoint(path, head, probes, network, description, state):
+        for frozen in heads_of_checkpoint(path, head, probes, network, description, state):
             applied.append((frozen, partial(_on_images, frozen, network, description)))
     return _named_apart(applied)
 
@@ -93,13 +93,18 @@ def _named_apart(applied: list[tuple[FrozenHead, Apply]]) -> list[tuple[FrozenHe
     return renamed
 
 
-def _load(path: Path, remedy: object) -> Heads:
+def heads_of_file(path: Path, probes: Sequence[str] | None) -> list[FrozenHead]:
+    """Return heads of a file for features that were made elsewhere; see `frozen_heads`."""
+    return _choose(_load(path, "linear_eval.py --embeddings"), probes, path)
+
+
+def _load(path: Path, remedy: str, within: Path | None = None) -> Heads:
     if not path.is_file():
-        raise ValueError(f"--head {path} is missing; run linear_eval.py on {remedy}, or use --head own")
-    return load_heads(path)
+        raise ValueError(f"--head {path} is missing; run {remedy}")
+    return load_heads(path, within)
 
 
-def _of_checkpoint(
+def heads_of_checkpoint(
     path: str,
     head: str | None,
     probes: Sequence[str] | None,
@@ -107,26 +112,41 @@ def _of_checkpoint(
     description: Description,
     state: checkpoint.State,
 ) -> list[FrozenHead]:
+    """Return the heads of a checkpoint, or the classifier in it.
+
+    Args:
+        path: the checkpoint.
+        head: file of heads, "own", or None for RUN/linear_eval/heads.pt.
+        probes: see `frozen_heads`.
+        network: of `load_network`, and so on.
+        description: of the run.
+        state: content of the checkpoint.
+    """
     parent = Path(path).resolve().parent
     run = parent.parent if parent.name == "checkpoints" else parent
     if head != "own":
         file = Path(head) if head is not None else run / "linear_eval" / "heads.pt"
-        stored = _load(file, path)
+        within = run if head is None else None
+        stored = _load(file, f"linear_eval.py on {path}, or use --head own", within)
         if stored.encoder_sha256 != module_digest(network) or stored.class_names != description.class_names:
             raise ValueError(f"--head {file} belongs to another encoder; run linear_eval.py on {path}")
-        return [replace(frozen, description=description) for frozen in _choose(stored, probes, file)]
+        chosen = _choose(stored, probes, file, within)
+        counts = description.natural_counts
+        return [replace(frozen, description=description, natural_counts=counts) for frozen in chosen]
     with checkpoint.contents(Path(path)):
         objective = build_stored(network, description, state["objective"])
         stored_calibrator = state.get("extra", {}).get("calibrator")
+        positive = state["args"].get("positive_class")  # of finetune.py, whose predictions are beside it
     width = torch.zeros(1, network.feature_dim, device=next(network.parameters()).device)
     if objective.classifier(width) is None:
         raise ValueError(f"--head own: --method {description.method} trains no classifier; leave --head out")
     digest, heads = module_digest(network), run / "linear_eval" / "heads.pt"
     calibrator = Calibrator.of(stored_calibrator) if isinstance(stored_calibrator, dict) else None
     folder = run
-    if calibrator is None and heads.is_file() and (stored := load_heads(heads)).encoder_sha256 == digest:
-        calibrator, folder = stored.calibrators.get("own"), heads.parent
-    positive = 1 if description.minority_class is None else description.minority_class
+    if calibrator is None and heads.is_file() and (stored := load_heads(heads, run)).encoder_sha256 == digest:
+        calibrator, folder, positive = stored.calibrators.get("own"), heads.parent, stored.positive_class
+    if not isinstance(positive, int):
+        positive = 1 if description.minority_class is None else description.minority_class
     return [
         FrozenHead(
             "own",
@@ -134,16 +154,17 @@ def _of_checkpoint(
             "own",
             partial(class_probabilities, objective),
             _warned(calibrator, path),
-            read_scored(folder / "predictions.csv", "own", positive),
+            partial(read_scored, folder / "predictions.csv", "own", positive, run),
             description.class_names,
             positive,
             description,
             digest,
+            description.natural_counts,
         )
     ]
 
 
-def _choose(stored: Heads, probes: Sequence[str] | None, path: Path) -> list[FrozenHead]:
+def _choose(stored: Heads, probes: Sequence[str] | None, path: Path, within: Path | None = None) -> list[FrozenHead]:
     """Return the heads of a file that are asked for, with the calibrators and predictions beside it."""
     usual = next((name for name in ("all", "fraction", "minority") if name in stored.heads), None)
     names = list(probes) if probes else [usual] if usual else []
@@ -158,11 +179,12 @@ def _choose(stored: Heads, probes: Sequence[str] | None, path: Path) -> list[Fro
             name,
             stored.heads[name],
             _warned(stored.calibrators.get(name), str(path)),
-            read_scored(path.with_name("predictions.csv"), name, stored.positive_class),
+            partial(read_scored, path.with_name("predictions.csv"), name, stored.positive_class, within),
             stored.class_names,
             stored.positive_class,
             None,
             stored.encoder_sha256,
+            stored.natural_counts,
         )
         for name in names
     ]

@@ -93,6 +93,12 @@ class Protocol:
     per_group: str | None = None
     group_label: str = "any"
 
+    @property
+    def pooling(self) -> tuple[str, str, int]:
+        """The last arguments of `pool_groups`."""
+        assert self.per_group is not None
+        return self.per_group, self.group_label, self.positive_class
+
     def metrics(
         self, samples: Scored, validation: Scored | None, made_NK: Floats | None, held: Sequence[float] | None
     ) -> dict[str, object]:
@@ -186,7 +192,8 @@ def per_group_metrics(
         frozen: probabilities are stated at the first deploy prevalence, or that of validation's groups, whatever the
             groups here are; else at the groups' own shares.
     """
-    pooled, val_groups, fitted = groups_of_head(samples, validation, protocol, calibrator)
+    pooled = samples.per_group(*protocol.pooling)
+    val_groups, fitted = validation_groups(validation, protocol, calibrator)
     made_GK, held = None, None
     if fitted is not None:
         group_shares = shares(pooled.labels_N, pooled.scores_NK.shape[1])
@@ -199,21 +206,20 @@ def per_group_metrics(
     return {**metrics, "pool": protocol.per_group, "group_label": protocol.group_label, "calibrator": fields}
 
 
-def groups_of_head(
-    samples: Scored, validation: Scored | None, protocol: Protocol, calibrator: Calibrator | None
-) -> tuple[Scored, Scored | None, Calibrator | None]:
-    """Return the samples and validation with one score per group, and the calibrator that validation's groups fit.
+def validation_groups(
+    validation: Scored | None, protocol: Protocol, calibrator: Calibrator | None
+) -> tuple[Scored | None, Calibrator | None]:
+    """Return validation with one score per group, and the calibrator that fits it; see `per_group_metrics`.
 
-    See `per_group_metrics`. Groups are too few for isotonic regression.
+    Groups are too few for isotonic regression.
     """
-    assert protocol.per_group is not None
-    pooling = (protocol.per_group, protocol.group_label, protocol.positive_class)
-    pooled, fitted = samples.per_group(*pooling), None
-    val_groups = None if validation is None or validation.groups is None else validation.per_group(*pooling)
-    if calibrator is not None and val_groups is not None:
-        method = "auto" if protocol.calibration == "isotonic" else protocol.calibration
-        fitted = fit_calibrator(val_groups.labels_N, val_groups.scores_NK, method, calibrator.prior or None)
-    return pooled, val_groups, fitted
+    if validation is None or validation.groups is None:
+        return None, None
+    groups = validation.per_group(*protocol.pooling)
+    if calibrator is None:
+        return groups, None
+    method = "auto" if protocol.calibration == "isotonic" else protocol.calibration
+    return groups, fit_calibrator(groups.labels_N, groups.scores_NK, method, calibrator.prior or None)
 
 
 def _add_in_the_large(external: dict[str, object], other: Scored, made_NK: Floats | None, protocol: Protocol) -> None:

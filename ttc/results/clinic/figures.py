@@ -131,7 +131,7 @@ def reliability_figure(details: Mapping[str, object]) -> Figure:
             x, y = [each["mean_score"] for each in points], [each["observed"] for each in points]
             axes.plot(x, y, color=colour, linewidth=1.2, alpha=0.8)
             axes.scatter(x, y, s=size, color=colour, marker=marker, label=label, alpha=0.8)
-    axes.set(xlabel="predicted", ylabel="observed", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    axes.set(xlabel="predicted", ylabel="observed share of positives", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     axes.legend(fontsize=8, loc="upper left", frameon=False)
     return figure
 
@@ -171,7 +171,7 @@ def subgroup_figure(columns: Mapping[str, Mapping[str, object]], metrics: Mappin
     from matplotlib.figure import Figure
 
     rows = [(name, row) for name, table in columns.items() for row in table["rows"]]  # type: ignore[attr-defined]  # rows
-    figure = Figure(figsize=(11.0, 1.4 + 0.34 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(11.0, 1.7 + 0.34 * len(rows)), layout="constrained")
     panels = list(figure.subplots(1, len(_FOREST), sharey=True, squeeze=False).flat)
     labels = [
         f"{short_name(name, 16)} = {short_name(row['value'], 16)}  ({row['positives']}/{row['n']})"
@@ -188,10 +188,14 @@ def subgroup_figure(columns: Mapping[str, Mapping[str, object]], metrics: Mappin
             panel.plot([entry["value"]], [place], "s", color=COLOURS[0], markersize=4.5)
         whole = _whole(metrics, key)
         if whole is not None:
-            panel.axvline(whole, color=COLOURS[1], linewidth=1, linestyle="--")
+            panel.axvline(whole, color=COLOURS[1], linewidth=1, linestyle="--", label="all samples")
         panel.set(title=title, xlim=(-0.02, 1.02), ylim=(len(rows) - 0.5, -0.5))
         panel.grid(alpha=0.25, axis="x")
     panels[0].set_yticks(range(len(rows)), labels, fontsize=8)
+    panels[0].plot([], [], "s-", color=COLOURS[0], markersize=4.5, label="subgroup (positives/n) with 95 % interval")
+    figure.legend(
+        *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8, frameon=False
+    )
     return figure
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from ttc.evaluation.elsewhere.measure import Protocol, at_path
-from ttc.models.description import Description
+from ttc.models.description import FEATURES, Description
 from ttc.results.clinic.figures import draw_summary
 from ttc.results.metric_tables import Results, format_clinical, format_probes
 from ttc.run import ledger
@@ -33,6 +33,13 @@ UNANSWERED = (
     ("25, 26, 27a-c", "interpretation, limitations, use in practice"),
 )
 """Items that need a person."""
+
+
+_CALIBRATORS = {
+    "platt": "Platt scaling",
+    "prior": "offset for the share of the classes alone (few validation samples, or --calibration prior)",
+    "isotonic": "isotonic regression",
+}
 
 
 def report_card(result: Mapping[str, object], description: Description | None) -> str:
@@ -145,13 +152,11 @@ def _items(
     yield "5a", "source of the data", markdown(f"{result['dataset']}; classes {', '.join(names)}")
     if description is not None:
         encoder = description.encoder
-        yield (
-            "7, 9a",
-            "predictors and their preparation",
-            markdown(
-                f"images of {encoder['image_size']} px, {encoder['channels']} channels, normalised by the training data"
-            ),
-        )
+        channels = f"{encoder['channels']} channel{'s' if encoder['channels'] != 1 else ''}"
+        prepared = f"images of {encoder['image_size']} px, {channels}, normalised by the training data"
+        if encoder["name"] == FEATURES:
+            prepared = "features in a file, which an encoder made of the images"
+        yield "7, 9a", "predictors and their preparation", prepared
         yield "12c", "type of model", markdown(f"{encoder['name']}, {description.method}; {title}")
     yield "8a", "outcome", markdown(f"class {names[positive]}")
     yield "12d, 13", "class imbalance and the recalibration after it", _imbalance(result, metrics, description)
@@ -174,8 +179,12 @@ def _items(
     if (patients := _part(metrics, "per_group")) != {}:
         yield (
             "23a",
-            "per patient",
-            (f"AUROC {_number(patients, 'auroc')}; {markdown(str(_part(patients, 'intervals').get('rests_on')))}"),
+            "per group (patient)",
+            (
+                f"{patients.get('n')} groups: AUROC {_number(patients, 'auroc')}, "
+                f"calibration intercept {_number(patients, f'{after}/intercept', 2)}; "
+                f"{markdown(str(_part(patients, 'intervals').get('rests_on')))}"
+            ),
         )
     if "in_the_large" in _part(metrics, "calibration"):
         yield (
@@ -202,11 +211,13 @@ def _imbalance(result: Mapping[str, object], metrics: Mapping[str, object], desc
         parts.append(f"training: {shares}")
     calibrator = metrics.get("calibrator")
     heads = result.get("heads")
-    kind = calibrator.get("kind") if isinstance(calibrator, Mapping) else None
+    kind = str(calibrator.get("kind")) if isinstance(calibrator, Mapping) else None
     if isinstance(heads, Mapping) and heads:
         first = next(iter(heads.values()))
         kind = first.get("calibrator")
-    parts.append(f"scores recalibrated on validation: {kind}" if kind else "scores were not recalibrated")
+    parts.append(
+        f"scores recalibrated on validation: {_CALIBRATORS.get(kind, kind)}" if kind else "scores were not recalibrated"
+    )
     return markdown("; ".join(parts))
 
 

@@ -129,7 +129,7 @@ def format_subgroups(columns: object) -> list[str]:
         words = "; ".join(f"{plain(value, 18)}: {text}" for value, text in few if rough_words(text, ""))
         lines += textwrap.wrap(f"{MARK} intervals rest on {words}", 100, subsequent_indent="  ") if words else []
         gaps = [
-            f"{metric} {gap['value'] * (1 if metric == 'intercept' else 100):.1f} "
+            f"{'AUROC' if metric == 'auroc' else metric} {gap['value'] * (1 if metric == 'intercept' else 100):.1f} "
             f"({plain(gap['highest'], 12)} - {plain(gap['lowest'], 12)})"
             for metric, gap in table["gaps"].items()
             if gap is not None
