@@ -1,7 +1,8 @@
 """Collect runs into one table: python scripts/collect_results.py RUN [RUN ...].
 
 A run needs result.json, linear_eval/result.json and metrics/metrics.json. Runs that differ in nothing but the seed
-share a row (mean +- standard deviation); runs on other data or another ratio form a group of rows of their own. Runs
+share a row (mean +- standard deviation). Runs that are the folds of one experiment are one row as well, of their pooled
+predictions: every image is tested once. Runs on other data or another ratio form a group of rows of their own. Runs
 that were trained, split or evaluated differently in anything but the method and its settings are refused. `--output
 NAME` writes the table as NAME.csv, NAME.md and NAME.tex, and one line per run and metric as NAME-ledger.csv. From such
 a ledger `--from-csv` makes the table again, without the runs, and with more runs it grows.
@@ -93,6 +94,7 @@ def main() -> int:
             also=args.also,
             compared=collect.compared_with(args.compare),
             root=args.results and Path(args.results),
+            complete=not args.allow_missing,
         )
         lines = ledger_lines.update(lines, collected)
     commits = lines["commit"][lines["commit"] != ""].str[:12].unique()

@@ -16,6 +16,7 @@ from ttc import flags
 from ttc.evaluation.probe import PROBES
 from ttc.flags.parser import Parser
 from ttc.results import collect, sweep_figures
+from ttc.results.ledger_lines import of_rows
 from ttc.run import runtime
 from ttc.run.log import log, start_logging
 
@@ -46,7 +47,7 @@ def main() -> int:
     runs = [collect.read_run(folder)[0] for folder in folders]
     compared = collect.compared_with(args.compare)
     metrics = [metric.format(probe=args.probe) for metric in sweep_figures.SCATTERED]
-    lines = collect.lines_of(runs, metrics, compared=compared)
+    lines = of_rows(collect.lines_of(runs, metrics, compared=compared, complete=False))
     members = sweep_figures.members_of(runs, compared)
     for figure in sweep_figures.draw(members, lines, Path(args.output), args.probe, sweep_figures.kinds(args.figures)):
         log.info("%s: %s", figure.path, figure.title)

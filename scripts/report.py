@@ -20,6 +20,7 @@ from ttc.evaluation.probe import PROBES
 from ttc.flags.parser import Parser
 from ttc.results import collect, sweep_figures
 from ttc.results.html_report import html_report
+from ttc.results.ledger_lines import of_rows
 from ttc.results.tables import COLUMNS, build_table
 from ttc.run import files, roles, runtime
 from ttc.run.checkpoint import write_text
@@ -105,12 +106,17 @@ def main() -> int:
     wanted = [column.metric for column in COLUMNS]
     needed = [metric.format(probe=args.probe) for metric in sweep_figures.SCATTERED]
     compared = collect.compared_with(args.compare)
-    lines = collect.lines_of(runs, [*wanted, *(m for m in needed if m not in wanted)], compared=compared)
+    metrics = [*wanted, *(metric for metric in needed if metric not in wanted)]
+    lines = collect.lines_of(runs, metrics, compared=compared, complete=False)
     members = sweep_figures.members_of(runs, compared)
     # Whatever is read is read before the drawing, which takes the time.
     texts, made_with = {**settings(runs), f"Plan of {folders[0].name}": plan_of(folders[0])}, facts(runs, lines)
     figures = sweep_figures.draw(
-        members, lines, output.with_name(f"{output.stem}-figures"), args.probe, sweep_figures.kinds(args.figures)
+        members,
+        of_rows(lines),
+        output.with_name(f"{output.stem}-figures"),
+        args.probe,
+        sweep_figures.kinds(args.figures),
     )
     output.parent.mkdir(parents=True, exist_ok=True)
     write_text(output, html_report(args.title, build_table(lines), figures, texts, made_with))

@@ -15,7 +15,7 @@ NAMES = ("encoder/minority/balanced_accuracy", "encoder/minority/auroc", "projec
 def lines_of(rows: dict[str, list[tuple[float | None, ...]]]) -> pandas.DataFrame:
     return pandas.DataFrame(
         [
-            {"group": "data", "run": run, "seed": seed, "metric": name, "value": value}
+            {"group": "data", "run": run, "seed": seed, "fold": "", "metric": name, "value": value}
             for run, seeds in rows.items()
             for seed, values in enumerate(seeds)
             for name, value in zip(NAMES, values, strict=True)

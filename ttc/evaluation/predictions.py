@@ -96,7 +96,7 @@ def read_predictions_table(path: Path, within: Path | None = None) -> pandas.Dat
 
     Returns:
         Columns id, label (int64), split, and score, or score_0 to score_K-1 for more than two classes (float64, in
-        [0, 1]); perhaps group and probe (text).
+        [0, 1]); perhaps probability (float64, NaN where there is no calibrator), group and probe (text).
 
     Raises:
         ValueError: the file is not such a table.
@@ -113,6 +113,8 @@ def read_predictions_table(path: Path, within: Path | None = None) -> pandas.Dat
         source.refuse(f"holds {min(strange)!r}, which is no split", "column split")
     # A probability can exceed 1 in its last digit.
     converted = {name: numbers(source, columns[name], name, 0, 1 + 1e-9) for name in scores}
+    if "probability" in columns:
+        converted["probability"] = numbers(source, columns["probability"], "probability", 0, 1 + 1e-9, empty=np.nan)
     return pandas.DataFrame({**columns, "label": labels, **converted})
 
 

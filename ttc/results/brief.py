@@ -8,6 +8,7 @@ import textwrap
 import pandas
 
 from ttc.metrics.representation import COLLAPSED_COSINE
+from ttc.results.ledger_lines import of_rows
 from ttc.results.tables import WIDTH
 from ttc.run import escape
 
@@ -31,7 +32,7 @@ def rows_of(lines: pandas.DataFrame) -> list[list[str]]:
         lines: that `ledger_lines.check` accepts.
     """
     rows = []
-    for run, members in lines.groupby("run", sort=False):
+    for run, members in of_rows(lines).groupby("run", sort=False):
         values = (
             members.dropna(subset="value")
             .pivot_table("value", "seed", "metric")

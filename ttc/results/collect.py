@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas
 
 from ttc.results import ledger_lines
+from ttc.results.clinic.folds import MEAN_OF_FOLDS, lines_over_folds
 from ttc.results.clinic.further_columns import is_further
 from ttc.results.clinic.rough import rests_on
 from ttc.run import ledger, readers, roles
@@ -97,8 +98,9 @@ def lines_of(
     also: Sequence[str] = (),
     compared: frozenset[str] | None = None,
     root: Path | None = None,
+    complete: bool = True,
 ) -> pandas.DataFrame:
-    """Return the ledger of runs, a line per run and metric, in the order of the runs.
+    """Return the ledger of runs, a line per run and metric, in the order of the runs; then experiments in folds.
 
     Args:
         runs: what `read_run` read.
@@ -106,10 +108,11 @@ def lines_of(
         also: patterns (`*`, `?`) of further metrics, of those that a run has; those of `further_columns` always.
         compared: training flags in which the rows of one group may differ; those of `compared_with` by default.
         root: folder that the names of the runs are relative to; the nearest common one by default.
+        complete: whether an experiment that lacks a fold is refused; see `lines_over_folds`.
 
     Raises:
-        ValueError: a run outside of `root`, or runs that do not belong in one table; the message names two of them
-            and the flags that differ.
+        ValueError: a run outside of `root`, a missing fold, or runs that do not belong in one table; the message names
+            two of them and the flags that differ.
     """
     compared = compared_with() if compared is None else compared
     places = places_of(runs, compared)
@@ -123,13 +126,17 @@ def lines_of(
             "run": name,
             "folder": folder,
             "seed": run.training["seed"],
+            "fold": run.training.get("fold") or "",
             "shared": _short(_shared(run.training, compared)),
             "training": _short(run.training),
         }
         measured = _measured(run)
         further = {name for name in measured if is_further(name) or any(fnmatchcase(name, pattern) for pattern in also)}
         for metric in [*wanted, *sorted(further - set(wanted))]:
+            if metric.endswith(MEAN_OF_FOLDS):  # no single run has it
+                continue
             entries.append({**common, "metric": metric, **measured.get(metric, _NOT_MEASURED)})
+    entries += lines_over_folds(entries, dict(zip(folders, runs, strict=True)), complete=complete)
     lines = ledger_lines.from_rows(entries)
     ledger_lines.check(lines)
     return lines
@@ -232,6 +239,8 @@ def _group_name(training: Mapping[str, object]) -> str:
         name += f" {':'.join(f'{100 * ratio:g}' for ratio in ratios)}"
     if training["train_samples"] is not None:
         name += f", {training['train_samples']} images"
+    if training.get("fold") is not None:
+        name += f", {str(training['fold']).partition('/')[2]} folds"
     return plain(name)
 
 

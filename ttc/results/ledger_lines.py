@@ -30,6 +30,7 @@ COLUMNS = {
     "commit": "str",
     "dirty": "str",
     "rests_on": "str",
+    "fold": "str",
 }
 """Column -> type.
 
@@ -39,9 +40,12 @@ folder, relative to --results or to the nearest folder that all runs of the tabl
 training arguments that all rows of a group must share; training: of all but the seed; evaluation: of the evaluation's
 arguments, for numbers of the training itself those of the training. commit, dirty: of the code that measured; empty if
 unknown. rests_on: what the interval rests on, such as "11 positives of 9 patients: rough"; empty without an interval.
+fold: which part of an experiment in folds the run is, "I/K"; "pooled" for the predictions of all of them together, and
+"mean of K" for the mean of what cannot be pooled, with the folder of the first fold. Files of runs without folds lack
+this column.
 """
 
-_ADDED = ("rests_on",)
+_ADDED = ("rests_on", "fold")
 """Columns that earlier ledgers lack."""
 
 _EXACT = ("value", "low", "high")
@@ -56,8 +60,8 @@ _RULES = (
 
 
 def from_rows(rows: Iterable[Mapping[str, object]]) -> pandas.DataFrame:
-    """Return a ledger with these lines, each a mapping with all of COLUMNS."""
-    return pandas.DataFrame(list(rows), columns=list(COLUMNS)).astype(COLUMNS)
+    """Return a ledger with these lines, each a mapping with all of COLUMNS; "fold" may be missing."""
+    return pandas.DataFrame([{"fold": "", **row} for row in rows], columns=list(COLUMNS)).astype(COLUMNS)
 
 
 def check(lines: pandas.DataFrame) -> None:
@@ -79,7 +83,7 @@ def check(lines: pandas.DataFrame) -> None:
                 f"{other['folder']} and {first['folder']} differ in the {what} behind {other['metric']} "
                 f"({first[column]}, {other[column]}); put them in separate tables"
             )
-    keys = ["group", "run", "seed", "metric"]
+    keys = ["group", "run", "seed", "fold", "metric"]
     twins = lines[lines.duplicated(keys, keep=False)]
     if len(twins):
         first, second = twins[(twins[keys] == twins.iloc[0][keys]).all(axis=1)].iloc[:2].itertuples()
@@ -90,7 +94,13 @@ def check(lines: pandas.DataFrame) -> None:
 
 def to_csv(lines: pandas.DataFrame) -> str:
     """Write lines as CSV; an undefined number is an empty cell."""
-    return str(lines.to_csv(index=False, lineterminator="\n"))
+    used = lines if (lines["fold"] != "").any() else lines.drop(columns="fold")
+    return str(used.to_csv(index=False, lineterminator="\n"))
+
+
+def of_rows(lines: pandas.DataFrame) -> pandas.DataFrame:
+    """Return the lines that tables are made of: in the place of folds those of whole experiments."""
+    return lines[~lines["fold"].str.contains("/")]
 
 
 def update(lines: pandas.DataFrame, newer: pandas.DataFrame) -> pandas.DataFrame:
@@ -120,7 +130,10 @@ def _unify_names(lines: pandas.DataFrame) -> pandas.DataFrame:
     )
     ambiguous = named.groupby(["shared", "run"])["training"].transform("nunique") > 1
     folders = (
-        by_training["folder"].transform("first").str.rpartition("/")[2].str.replace(r"-seed[0-9]+$", "", regex=True)
+        by_training["folder"]
+        .transform("first")
+        .str.rpartition("/")[2]
+        .str.replace(r"-seed[0-9]+(-fold[0-9]+of[0-9]+)?$", "", regex=True)
     )
     return named.assign(run=named["run"].mask(ambiguous, named["run"] + " (" + folders + ")"))
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas
 
+from ttc.results.ledger_lines import of_rows
 from ttc.run import files
 from ttc.run.checkpoint import write_text
 from ttc.run.escape import latex, markdown, plain
@@ -53,13 +54,22 @@ class Column:
 
 _SMALL = "balanced accuracy of a probe on as many images per class as the minority has, %"
 _LARGE = "balanced accuracy of a probe on a balanced share of the pool, %"
+_OF_FOLDS = (
+    "mean of the folds' AUROCs, %; all other numbers of a classifier are of the pooled predictions of all folds, each "
+    "with the calibrator and the thresholds of its own fold"
+)
 _TUNED = "balanced accuracy of the whole network, trained on from the checkpoint, %"
 _SCRATCH = "balanced accuracy of the same training from random weights, %"
 COLUMNS = (
     Column("encoder/minority/balanced_accuracy", "probe i", "acc", _SMALL, 100),
     Column("encoder/minority/auroc", "probe i", "AUC", "AUROC of this probe, %", 100),
+    Column("encoder/minority/auroc_mean_of_folds", "probe i", "fold AUC", _OF_FOLDS, 100, optional=True),
     Column("encoder/fraction/balanced_accuracy", "probe ii", "acc", _LARGE, 100),
     Column("encoder/fraction/auroc", "probe ii", "AUC", "AUROC of this probe, %", 100),
+    Column(
+        "encoder/fraction/auroc_mean_of_folds", "probe ii", "fold AUC", "mean of the folds' AUROCs, %", 100,
+        optional=True,
+    ),
     Column(
         "encoder/minority/calibration/after/intercept", "calibr.", "icpt",
         "calibration intercept of probe i; 0 is right",
@@ -71,6 +81,10 @@ COLUMNS = (
     ),
     Column("finetune/own/classifier/balanced_accuracy", "fine-tuned", "acc", _TUNED, 100, optional=True),
     Column("finetune/own/classifier/auroc", "fine-tuned", "AUC", "its AUROC, %", 100, optional=True),
+    Column(
+        "finetune/own/classifier/auroc_mean_of_folds", "fine-tuned", "fold AUC", "mean of the folds' AUROCs, %", 100,
+        optional=True,
+    ),
     Column("from_scratch/own/classifier/balanced_accuracy", "from scratch", "acc", _SCRATCH, 100, optional=True),
     Column("from_scratch/own/classifier/auroc", "from scratch", "AUC", "its AUROC, %", 100, optional=True),
     Column("projection/SAA/majority", "SAA", "maj", "sample alignment accuracy of the majority, %"),
@@ -148,9 +162,10 @@ def build_table(lines: pandas.DataFrame, columns: Sequence[Column] = COLUMNS) ->
     """Average the lines of a ledger over seeds, groups and rows in the order of first appearance.
 
     Args:
-        lines: that `ledger_lines.check` accepts.
+        lines: that `ledger_lines.check` accepts; of experiments in folds, only the lines over all folds are shown.
         columns: of the table, see `further_columns.all_columns` for those that there are.
     """
+    lines = of_rows(lines)
     groups = {group: place for place, group in enumerate(lines["group"].unique())}
     seeds = lines.groupby(["group", "run"], sort=False)["seed"].nunique()
     seeds = seeds.sort_index(level="group", key=lambda names: names.map(groups), sort_remaining=False, kind="stable")
