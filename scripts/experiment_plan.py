@@ -44,8 +44,9 @@ def read_data(parser: Parser, args: argparse.Namespace, given: Given) -> None:
     Raises:
         ValueError: DATA is nothing that can be read.
     """
-    if given.sources["seed"] != "default":
-        parser.refuse("--seed is what the repetitions vary; use --seeds N")
+    for flag, instead in (("seed", "--seeds N"), ("fold", "--folds K")):
+        if given.sources[flag] != "default":
+            parser.refuse(f"--{flag} is what the repetitions vary; use {instead}")
     if args.data == "-":
         if given.sources["dataset"] == "default":
             parser.refuse("- in the place of DATA needs --dataset NAME")
@@ -161,7 +162,7 @@ def make_plan(args: argparse.Namespace, given: Given, facts: Facts, size: Choice
         "--methods",
         *rows[1:],
     ]
-    words += ["--seeds", str(repeated.seeds)]
+    words += ["--seeds", str(repeated.seeds), *([] if repeated.folds is None else ["--folds", str(repeated.folds)])]
 
     # 2. steps
     args.per_group = per_group
@@ -170,7 +171,7 @@ def make_plan(args: argparse.Namespace, given: Given, facts: Facts, size: Choice
     if not args.skip_finetuning:
         epochs = experiment.tuning_epochs(facts.training, batch)
         sampler = args.batch_sampler if "batch_sampler" in typed else "balanced"
-        steps["finetune"] = ["--batch-sampler", sampler, "--batch-size", str(batch), "--epochs", str(epochs)]
+        steps["finetune"] = ["--batch-sampler", sampler, "--batch-size", str(batch), "--epochs", str(epochs), *groups]
     steps["compute_metrics"] = ["--peu-draws", "0", "--scatter", "none"]
     words += ["--steps", *(f"{step}={shlex.join(more)}" if more else step for step, more in steps.items())]
     return Plan(choices, rows, repeated, [*words, "--output", str(out / "manifest.csv")])

@@ -45,6 +45,7 @@ from ttc.datasets.table import Source
 from ttc.flags.data_settings import dataset_settings
 from ttc.flags.parser import Given, Parser, whole
 from ttc.results.experiment import chosen
+from ttc.results.experiment.page import USES, Page, as_markdown
 from ttc.run import manifest, runtime
 from ttc.run.checkpoint import write_text
 from ttc.run.folder import RunFolder
@@ -182,23 +183,24 @@ def commands(args: argparse.Namespace, out: Path, checkpoint: Path, head: str) -
     return [shlex.join(predict), shlex.join([*evaluate, *columns])]
 
 
-def conclude(args: argparse.Namespace, out: Path, plan: Plan, report: dict[str, object]) -> list[str]:
-    """Let validation choose, copy the model, write the page of choices; return what there is to say."""
+def conclude(args: argparse.Namespace, out: Path, plan: Plan, names: Sequence[str]) -> Page:
+    """Let validation choose, copy the model, write the page of choices."""
     candidates = chosen.read_candidates(rows_of(out, plan.rows))
     winner = chosen.choose(candidates, ("untrained",))
-    repeated = f"{plan.repeated.folds} folds" if plan.repeated.folds else f"{plan.repeated.seeds} seeds"
-    says = chosen.verdict(winner, candidates, repeated)
-    uses = commands(args, out, *chosen.copy_model(winner, out / "model"))
-    names = ", ".join(str(name) for name in report["class_names"])  # type: ignore[attr-defined]
-    page = [
-        f"# {Path(args.data_root or args.dataset).stem}: {names}", "", *says, "", "## What was chosen, and why", "",
-        experiment.as_markdown(plan.choices), "Table of the images and what the check found: check/report.json.", "",
-        "## All candidates", "", "| model | validation AUROC, % | test AUROC, % |", "| --- | --- | --- |",
-        *(f"| {c.name} | {100 * c.means[0]:.1f} | {100 * c.means[1]:.1f} |" for c in candidates),
-        "", "## The model on new images, and on another table", "", "```", *uses, "```", "",
-    ]  # fmt: skip
-    write_text(out / "choices.md", "\n".join(page))
-    return [*says, "The model, on new images and on another table (put these in the place of your data):", *uses]
+    rows = [
+        [c.name, *(f"{100 * mean:.1f}" for mean in c.means), "chosen" if c is winner else ""]
+        for c in sorted(candidates, key=lambda candidate: -candidate.means[0])
+    ]
+    page = Page(
+        f"{Path(args.data_root).stem if args.data_root else args.dataset}: {' against '.join(names)}",
+        chosen.verdict(winner, candidates, plan.repeated.text),
+        rows,
+        [[choice.what, choice.chosen, choice.reason, choice.change] for choice in plan.choices],
+        commands(args, out, *chosen.copy_model(winner, out / "model")),
+    )
+    page.save(out / "choices.json")
+    write_text(out / "choices.md", as_markdown(page))
+    return page
 
 
 def main() -> int:
@@ -245,9 +247,10 @@ def main() -> int:
     # 6. collect
     runs = [str(run) for row in rows_of(out, plan.rows).values() for run in row]
     must("the table", call("scripts/collect_results.py", "--output", str(out / "table"), *runs))
-    says = conclude(args, out, plan, report)
-    must("the report", call("scripts/report.py", "--output", str(out / "report.html"), "--probe", "all", *runs))
-    sys.stdout.write("\n".join(["", *says, f"Report: {out / 'report.html'}", ""]))
+    page = conclude(args, out, plan, report["class_names"])  # type: ignore[arg-type]  # as the check writes them
+    words = ["--choices", str(out / "choices.json"), "--output", str(out / "report.html"), "--probe", "all"]
+    must("the report", call("scripts/report.py", *words, *runs))
+    sys.stdout.write("\n".join(["", *page.says, f"Report: {out / 'report.html'}", f"{USES}:", *page.commands, ""]))
     return 0
 
 

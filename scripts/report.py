@@ -19,6 +19,7 @@ from ttc import flags
 from ttc.evaluation.probe import PROBES
 from ttc.flags.parser import Parser
 from ttc.results import collect, sweep_figures
+from ttc.results.experiment.page import as_html, read_page
 from ttc.results.html_report import html_report
 from ttc.results.ledger_lines import of_rows
 from ttc.results.tables import COLUMNS, build_table
@@ -41,6 +42,9 @@ def build_parser() -> Parser:
         default=",".join(sweep_figures.KINDS),
         metavar="NAME,NAME",
         help="what to draw; leave out tsne when it takes too long",
+    )
+    parser.add_argument(
+        "--choices", metavar="FILE.json", help="what scripts/from_table.sh chose and why, to be put at the top"
     )
     flags.add_compare(parser)
     parser.add_argument("--probe", choices=PROBES, default="fraction", help="whose predictions and accuracy are drawn")
@@ -96,6 +100,7 @@ def main() -> int:
     """Read, draw, write."""
     args = build_parser().parse(sys.argv[1:]).namespace()
     start_logging(main=True)
+    page = None if args.choices is None else read_page(Path(args.choices))
     output, folders = Path(args.output), [Path(run) for run in args.runs]
     runs = []
     for folder in folders:
@@ -119,7 +124,8 @@ def main() -> int:
         sweep_figures.kinds(args.figures),
     )
     output.parent.mkdir(parents=True, exist_ok=True)
-    write_text(output, html_report(args.title, build_table(lines), figures, texts, made_with))
+    title, first = (args.title, "") if page is None else (page.title, as_html(page))
+    write_text(output, html_report(title, build_table(lines), figures, texts, made_with, first))
     log.info("wrote %s", output)
     return 0
 

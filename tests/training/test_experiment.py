@@ -58,5 +58,3 @@ def test_choices_are_flags_with_reasons_and_make_about_the_steps_they_promise(fa
     steps = int(words["--epochs"][1]) * max(1, facts.training // batch)
     assert experiment.STEPS <= steps < experiment.STEPS + max(1, facts.training // batch)
     assert ("--crop-scale" in words) == facts.gray
-    table = experiment.as_markdown(choices)
-    assert len(table.splitlines()) == len(choices) + 2

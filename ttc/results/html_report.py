@@ -17,6 +17,7 @@ h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
 table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .45rem; text-align: right; white-space: nowrap; border-bottom: 1px solid #ddd; }
 th { vertical-align: bottom; } th:first-child, td:first-child { text-align: left; }
+table.text td, table.text th { text-align: left; white-space: normal; vertical-align: top; }
 tr.group td { font-style: italic; background: #f4f4f4; }
 figure { margin: 1rem 0 2rem; } img { max-width: 100%; height: auto; }
 figcaption, .small { color: #555; font-size: 13px; max-width: 60rem; }
@@ -25,7 +26,12 @@ pre { background: #f4f4f4; padding: .7rem; overflow-x: auto; font-size: 12px; }
 
 
 def html_report(
-    title: str, table: Table, figures: Sequence[Figure], texts: Mapping[str, str], facts: Mapping[str, str]
+    title: str,
+    table: Table,
+    figures: Sequence[Figure],
+    texts: Mapping[str, str],
+    facts: Mapping[str, str],
+    first: str = "",
 ) -> str:
     """Compose the page.
 
@@ -35,6 +41,7 @@ def html_report(
         figures: whose PNG files are put into the page.
         texts: heading -> preformatted text, such as the plan of a run.
         facts: name -> value of the table at the end: versions, commits, dates.
+        first: HTML that comes before the results.
 
     Returns:
         HTML that refers to nothing outside of itself.
@@ -55,6 +62,7 @@ def html_report(
             "<meta name='viewport' content='width=device-width, initial-scale=1'>",
             f"<title>{html(title)}</title><style>{_STYLE}</style></head><body>",
             f"<h1>{html(title)}</h1>",
+            *([first] if first else []),
             "<h2>Results</h2>",
             _results(table),
             f"<p class='small'>{html(legend(table))}</p>",

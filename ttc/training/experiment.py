@@ -7,7 +7,7 @@ that a page can list them; a choice that the user's own flags make is not made h
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 
 RARE_FOR_SEEDS = 400
@@ -77,9 +77,10 @@ class Repetitions:
     folds: int | None
 
     @property
-    def runs(self) -> int:
-        """Return the runs of each method."""
-        return self.folds or self.seeds
+    def text(self) -> str:
+        """Return what means are taken over."""
+        number, unit = (self.seeds, "seed") if self.folds is None else (self.folds, "fold")
+        return f"{number} {unit}{'s' * (number > 1)}"
 
 
 def image_size(facts_files: bool, gpu: bool) -> Choice | None:
@@ -199,10 +200,3 @@ PER_GROUP = Choice(
 def tuning_epochs(training: int, batch: int) -> int:
     """Return the epochs of fine-tuning that make about `TUNING_STEPS` steps."""
     return max(5, math.ceil(TUNING_STEPS / max(1, training // batch)))
-
-
-def as_markdown(choices: Sequence[Choice]) -> str:
-    """Lay the choices out as a table."""
-    rows = [(c.what, c.chosen, c.reason, f"`{c.change}`" if c.change else "") for c in choices]
-    cells = [("what", "chosen", "why", "change it with"), ("---",) * 4, *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in cells) + "\n"
