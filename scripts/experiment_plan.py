@@ -8,17 +8,20 @@ import json
 import os
 import shlex
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from ttc import flags
+from ttc.datasets import Dataset
+from ttc.datasets.prepare import shows_no_colour
 from ttc.datasets.table import Source
 from ttc.flags.parser import Given, Parser
 from ttc.run.checkpoint import write_text
 from ttc.training import experiment
+from ttc.training.budget import Budget, budget
 from ttc.training.experiment import Choice, Facts, Repetitions
 
 JOINT = "scripts/recipes/joint-balanced.args"
@@ -97,26 +100,37 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def facts_of(source: Source, report: Mapping[str, object]) -> Facts:
-    """Count what the choices depend on, in the source and in the report of scripts/check_dataset.py."""
-    label_of, groups = source.classes.label_of, source.groups
-    rows = [row for row, label in enumerate(source.labels) if label in label_of]
-    counts = Counter(label_of[source.labels[row]] for row in rows)
+def facts_of(source: Source, dataset: Dataset) -> Facts:
+    """Count what the choices depend on."""
+    counts = Counter(dataset.labels.tolist())
     rarer = min(counts, key=lambda label: counts[label])
-    members = [row for row in rows if label_of[source.labels[row]] == rarer]
-    training: list[int] = report["class_counts"]["train"]  # type: ignore[index]  # as the check writes it
+    units = dataset.groups or dataset.ids
+    training = dataset.class_counts("train")
     return Facts(
-        images=len(rows),
-        training=sum(training),
-        rare=len({groups[row] if groups else row for row in members}),
+        images=len(dataset.ids),
+        rare=len({units[row] for row, label in enumerate(dataset.labels.tolist()) if label == rarer}),
         share=min(training) / sum(training),
-        groups=None if groups is None else len({groups[row] for row in rows}),
+        groups=None if dataset.groups is None else len(set(dataset.groups)),
         fixed="test" in source.splits,
-        files=source.pixels is None,
-        gray=report["channels"] == 1,
-        gpu=torch.cuda.is_available(),
-        cores=cores(),
     )
+
+
+def rules_of(dataset: Dataset) -> tuple[Budget, list[Choice]]:
+    """Apply the rules to the data; a run has one core, since several run side by side.
+
+    Returns:
+        What they say, and what follows where gray pictures are stored as RGB.
+    """
+    stored_as_rgb = dataset.channels == 3 and shows_no_colour(dataset)
+    gray = dataset.channels == 1 or stored_as_rgb
+    rules = budget(
+        train=len(dataset.indices("train")), side=dataset.image_size, gray=gray, gpu=torch.cuda.is_available(), cores=1
+    )
+    preset = Choice(
+        "augmentation", "medical", "the pictures are gray, stored as RGB: no colours are changed", "--augmentation",
+        ("--augmentation", "medical"),
+    )  # fmt: skip
+    return rules, [preset] if stored_as_rgb else []
 
 
 @dataclass(frozen=True)
@@ -136,45 +150,61 @@ class Plan:
     manifest: list[str]
 
 
-def make_plan(args: argparse.Namespace, given: Given, facts: Facts, size: Choice | None, out: Path) -> Plan:
-    """Choose what the user has not chosen, and write OUT/recipe.args."""
-    typed = {name for name, source in given.sources.items() if source != "default"} | {"dataset", "data_root"}
-    of_method, of_groups = flags_of(flags.add_method), flags_of(flags.add_groups)
+def make_plan(args: argparse.Namespace, typed: Collection[str], source: Source, dataset: Dataset, out: Path) -> Plan:
+    """Choose what the user has not chosen, and write OUT/recipe.args.
+
+    Args:
+        args: of the command.
+        typed: flags that the user gave, as in `args.json`.
+        source: the data.
+        dataset: the same, loaded.
+        out: folder of the experiment.
+    """
+    facts, (rules, preset) = facts_of(source, dataset), rules_of(dataset)
     repeated, how = experiment.repetitions(facts, args.seeds, args.folds)
     rows, which = experiment.methods(facts, args.method if "method" in typed else None)
-    batch = args.batch_size if "batch_size" in typed else experiment.batch_size(facts)
-    budget = experiment.budget(facts, {f"--{name.replace('_', '-')}" for name in typed}, batch)
-    per_group = args.per_group
-    choices = [*([] if size is None else [size]), how, which, *budget]
-    if facts.groups is not None and facts.groups < facts.images and per_group is None:
-        per_group = "mean"
-        choices.append(experiment.PER_GROUP)
-    write_recipe(args, out, choices, words_of(args, typed - of_method - of_groups - HERE), facts.files)
-
-    # 1. rows: flags of the method are for the advised one alone
-    first = [f"@{JOINT}", "--batch-size", str(batch)] if rows[0] == "joint" else ["--method", rows[0]]
-    first += flat(words_of(args, typed & (of_method - {"method"} | OF_JOINT)))
-    words = [
-        "--recipes",
-        str(out / "recipe.args"),
-        "--variants",
-        f"{rows[0]}={shlex.join(first)}",
-        "--methods",
-        *rows[1:],
-    ]
-    words += ["--seeds", str(repeated.seeds), *([] if repeated.folds is None else ["--folds", str(repeated.folds)])]
-
-    # 2. steps
-    args.per_group = per_group
-    groups = flat(words_of(args, typed & of_groups | ({"per_group"} if per_group else set())))
-    steps = {"pretrain": [], "linear_eval": ["--layers", "encoder", *groups]}
-    if not args.skip_finetuning:
-        epochs = experiment.tuning_epochs(facts.training, batch)
-        sampler = args.batch_sampler if "batch_sampler" in typed else "balanced"
-        steps["finetune"] = ["--batch-sampler", sampler, "--batch-size", str(batch), "--epochs", str(epochs), *groups]
-    steps["compute_metrics"] = ["--peu-draws", "0", "--scatter", "none"]
+    named = {*typed, *(("image_size",) if args.data == "-" else ())}  # a named set has a size of its own
+    shared = [*experiment.from_rules(rules, named), experiment.SAMPLER, *preset]
+    by_group = facts.groups is not None and facts.groups < facts.images and "per_group" not in typed
+    last = [experiment.PER_GROUP] if by_group else []
+    shared = [choice for choice in shared if choice.words[0][2:].replace("-", "_") not in typed]
+    own = words_of(args, set(typed) - flags_of(flags.add_method, flags.add_groups) - HERE)
+    write_recipe(args, out, shared, own, source.pixels is None)
+    rows_words = words_of_rows(args, typed, rows[0], rules.batch_size)
+    steps = words_of_steps(args, typed, rules, last)
+    words = ["--recipes", str(out / "recipe.args"), *rows_words, "--methods", *rows[1:], "--seeds", str(repeated.seeds)]
+    words += [] if repeated.folds is None else ["--folds", str(repeated.folds)]
     words += ["--steps", *(f"{step}={shlex.join(more)}" if more else step for step, more in steps.items())]
-    return Plan(choices, rows, repeated, [*words, "--output", str(out / "manifest.csv")])
+    words += ["--output", str(out / "manifest.csv")]
+    return Plan([how, which, *shared, *last], rows, repeated, words)
+
+
+def words_of_rows(args: argparse.Namespace, typed: Collection[str], advised: str, batch: int) -> list[str]:
+    """Return the words of the advised row, which alone gets the user's flags of the method."""
+    of_method = flags_of(flags.add_method) - {"method"}
+    first = ["--method", advised]
+    if advised == "joint":
+        first = [f"@{JOINT}", "--batch-size", str(args.batch_size if "batch_size" in typed else batch)]
+    words = [*first, *flat(words_of(args, set(typed) & (of_method | OF_JOINT)))]
+    return ["--variants", f"{advised}={shlex.join(words)}"]
+
+
+def words_of_steps(
+    args: argparse.Namespace, typed: Collection[str], rules: Budget, by_group: Sequence[Choice]
+) -> dict[str, list[str]]:
+    """Return the steps of every line with their words."""
+    groups = [*(word for choice in by_group for word in choice.words)]
+    groups += flat(words_of(args, set(typed) & flags_of(flags.add_groups)))
+    steps: dict[str, list[str]] = {"pretrain": [], "linear_eval": ["--layers", "encoder", *groups]}
+    if not args.skip_finetuning:
+        length = ["--steps", str(max(1, (args.steps or rules.steps) // experiment.TUNING_SHARE))]
+        if args.epochs is not None and "epochs" in typed:
+            length = ["--epochs", str(max(1, args.epochs // experiment.TUNING_SHARE))]
+        batch = args.batch_size if "batch_size" in typed else rules.batch_size
+        sampler = args.batch_sampler if "batch_sampler" in typed else "balanced"
+        steps["finetune"] = ["--batch-sampler", sampler, "--batch-size", str(batch), *length, *groups]
+    steps["compute_metrics"] = ["--peu-draws", "0", "--scatter", "none"]
+    return steps
 
 
 def write_recipe(args: argparse.Namespace, out: Path, choices: Sequence[Choice], own: Lines, files: bool) -> None:

@@ -40,6 +40,7 @@ from scripts.experiment_plan import (
 )
 from ttc import flags
 from ttc.datasets import load_dataset
+from ttc.datasets.prepare import side_of
 from ttc.datasets.registry import read_source
 from ttc.datasets.table import Source
 from ttc.flags.data_settings import dataset_settings
@@ -50,7 +51,7 @@ from ttc.run import manifest, runtime
 from ttc.run.checkpoint import write_text
 from ttc.run.folder import RunFolder
 from ttc.run.log import log, start_logging
-from ttc.training import experiment
+from ttc.training.budget import image_size
 
 
 def build_parser() -> Parser:
@@ -123,15 +124,11 @@ def must(what: str, code: int) -> None:
         raise ValueError(f"{what} ended with exit code {code}, see above; mend that and call the same command again")
 
 
-def check(out: Path, words: Sequence[str]) -> dict[str, object]:
-    """Look at all images once, unless that was done; return the report."""
+def check(out: Path, words: Sequence[str]) -> None:
+    """Look at all images once, unless that was done."""
     path = out / "check" / "report.json"
     if not path.is_file() or json.loads(path.read_text())["problems"]:
-        must(
-            "the check of the data", call("scripts/check_dataset.py", *words, "--output", str(path.parent), chatty=True)
-        )
-    report: dict[str, object] = json.loads(path.read_text())
-    return report
+        must("the check", call("scripts/check_dataset.py", *words, "--output", str(path.parent), chatty=True))
 
 
 def rows_of(out: Path, rows: Sequence[str]) -> dict[str, list[Path]]:
@@ -212,23 +209,26 @@ def main() -> int:
     read_data(parser, args, given)
 
     # 2. folder; reading tells what every step tells again
-    typed = {name for name, source in given.sources.items() if source != "default"} | {"dataset", "data_root"}
     source = read_source(dataset_settings(args))
     folder = claim(args, given, source)
     out = folder.path
     start_logging(main=True)
     stop = runtime.StopRequest()
 
-    # 3. check
+    # 3. check, with the size that the images will have
     gpu = torch.cuda.is_available()
-    size = None if args.image_size else experiment.image_size(source.pixels is None, gpu)
-    words = flat(words_of(args, typed & flags_of(flags.add_data))) + ([] if size is None else list(size.words))
+    typed = {name for name, given_by in given.sources.items() if given_by != "default"} | {"dataset", "data_root"}
+    own_size = args.data != "-" and args.image_size is None and args.weights is None
+    wanted = argparse.Namespace(**vars(args))
+    if own_size:
+        wanted.image_size = image_size(side_of(source), gpu, 1)[0]
     if source.pixels is None and args.cache == "off":
-        words += ["--cache", "disk", "--cache-folder", str(out / "cache")]
-    report = check(out, words)
+        wanted.cache, wanted.cache_folder = "disk", str(out / "cache")
+    of_data = flags_of(flags.add_data)
+    check(out, flat(words_of(wanted, typed & of_data | {"image_size", "cache", "cache_folder"})))
 
     # 4. choose
-    plan = make_plan(args, given, facts_of(source, report), size, out)
+    plan = make_plan(args, typed, source, dataset := load_dataset(dataset_settings(wanted)), out)
     for choice in plan.choices:
         log.info("%s: %s (%s; %s)", choice.what, choice.chosen, choice.reason, choice.change)
     must("the manifest", call("scripts/make_manifest.py", *plan.manifest))
@@ -247,7 +247,7 @@ def main() -> int:
     # 6. collect
     runs = [str(run) for row in rows_of(out, plan.rows).values() for run in row]
     must("the table", call("scripts/collect_results.py", "--output", str(out / "table"), *runs))
-    page = conclude(args, out, plan, report["class_names"])  # type: ignore[arg-type]  # as the check writes them
+    page = conclude(args, out, plan, dataset.class_names)
     words = ["--choices", str(out / "choices.json"), "--output", str(out / "report.html"), "--probe", "all"]
     must("the report", call("scripts/report.py", *words, *runs))
     sys.stdout.write("\n".join(["", *page.says, f"Report: {out / 'report.html'}", f"{USES}:", *page.commands, ""]))

@@ -6,9 +6,10 @@ that a page can list them; a choice that the user's own flags make is not made h
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection
 from dataclasses import dataclass
+
+from ttc.training.budget import Budget
 
 RARE_FOR_SEEDS = 400
 """Rare images (or groups with one) from which a drawn test set of a fifth holds enough of them: about 80."""
@@ -16,9 +17,8 @@ FOLDS, FEW_FOLDS = 5, 3
 SEEDS = 3
 BALANCED = 0.4
 """Share of the smaller class from which the classes count as balanced."""
-STEPS, TUNING_STEPS = 1500, 400
-BATCH = 64
-PIXELS_CPU, PIXELS_GPU = 64, 128
+TUNING_SHARE = 3
+"""Fine-tuning takes so many times fewer steps than pretraining."""
 
 
 @dataclass(frozen=True)
@@ -27,27 +27,17 @@ class Facts:
 
     Attributes:
         images: of all splits.
-        training: images of the training split.
         rare: units of the rarer class in all splits: images, or groups that hold one.
         share: of the rarer class among the training images.
         groups: number of groups, or None.
         fixed: whether the data name a test split themselves.
-        files: whether images are decoded from files, so that their size is free.
-        gray: whether they have one channel.
-        gpu: whether there is one.
-        cores: of the processor that may be used.
     """
 
     images: int
-    training: int
     rare: int
     share: float
     groups: int | None
     fixed: bool
-    files: bool
-    gray: bool
-    gpu: bool
-    cores: int
 
 
 @dataclass(frozen=True)
@@ -81,20 +71,6 @@ class Repetitions:
         """Return what means are taken over."""
         number, unit = (self.seeds, "seed") if self.folds is None else (self.folds, "fold")
         return f"{number} {unit}{'s' * (number > 1)}"
-
-
-def image_size(facts_files: bool, gpu: bool) -> Choice | None:
-    """Choose the size of images in files; arrays keep theirs.
-
-    Args:
-        facts_files: whether the images are files.
-        gpu: whether there is one.
-    """
-    if not facts_files:
-        return None
-    size = PIXELS_GPU if gpu else PIXELS_CPU
-    machine = "a GPU" if gpu else "no GPU; the time grows with the square of the size"
-    return Choice("image size", f"{size} px", f"{machine}", "--image-size", ("--image-size", str(size)))
 
 
 def repetitions(facts: Facts, seeds: int | None, folds: int | None) -> tuple[Repetitions, Choice]:
@@ -148,55 +124,40 @@ def methods(facts: Facts, method: str | None) -> tuple[list[str], Choice]:
     return rows, Choice("methods", ", ".join(rows), reason, "--method")
 
 
-def batch_size(facts: Facts) -> int:
-    """Return the samples of a batch: few, for more steps with the same images."""
-    return max(8, min(BATCH, facts.training // 4))
-
-
-def budget(facts: Facts, given: Collection[str], size: int) -> list[Choice]:
-    """Choose batch, sampler, steps, encoder and crops, apart from those that the user has chosen.
-
-    Args:
-        facts: of the data.
-        given: flags of the user, with hyphens.
-        size: samples of a batch.
-    """
-    epochs = max(1, math.ceil(STEPS / max(1, facts.training // size)))
-    choices = [
-        Choice(
-            "batch", f"{size}", "small batches give more steps for the same images", "--batch-size",
-            ("--batch-size", str(size)),
-        ),
-        Choice(
-            "sampler", "balanced", "every batch holds as many rare images as common ones, without which supervised "
-            "losses collapse", "--batch-sampler", ("--batch-sampler", "balanced"),
-        ),
-        Choice(
-            "length", f"{epochs} epochs, about {STEPS} steps",
-            f"{facts.training} training images make {max(1, facts.training // size)} steps an epoch; what counts is "
-            "the number of steps", "--epochs", ("--epochs", str(epochs)),
-        ),
-    ]  # fmt: skip
-    if not facts.gpu:
-        choices.append(
-            Choice("encoder", "convnet-w16", "no GPU: a small network", "--encoder", ("--encoder", "convnet-w16"))
-        )
-    if facts.gray:
-        choices.append(
-            Choice(
-                "crops", "50 to 100 % of the area", "gray images: a finding may be small or near the border",
-                "--crop-scale", ("--crop-scale", "0.5", "1"),
-            )
-        )  # fmt: skip
-    return [choice for choice in choices if choice.change not in given]
-
-
+SAMPLER = Choice(
+    "sampler", "balanced",
+    "every batch holds as many rare images as common ones, without which supervised losses collapse",
+    "--batch-sampler", ("--batch-sampler", "balanced"),
+)  # fmt: skip
 PER_GROUP = Choice(
     "results by group", "mean score of a group's images",
-    "groups hold several images, and decisions are made about groups", "--per-group",
+    "groups hold several images, and decisions are made about groups", "--per-group", ("--per-group", "mean"),
 )  # fmt: skip
 
 
-def tuning_epochs(training: int, batch: int) -> int:
-    """Return the epochs of fine-tuning that make about `TUNING_STEPS` steps."""
-    return max(5, math.ceil(TUNING_STEPS / max(1, training // batch)))
+def from_rules(rules: Budget, given: Collection[str]) -> list[Choice]:
+    """Turn what the rules of `ttc.training.budget` say into choices, apart from what the user has chosen.
+
+    Args:
+        rules: that were applied to the data.
+        given: flags of the user, named as in `args.json`; weights want the image size that they were trained with, a
+            preset that is named keeps its own crops, and --epochs take the place of --steps.
+    """
+    values: dict[str, tuple[str, Sequence[object]]] = {
+        "image_size": ("image size", [rules.image_size]),
+        "encoder": ("encoder", [rules.encoder]),
+        "batch_size": ("batch", [rules.batch_size]),
+        "steps": ("steps", [rules.steps]),
+    }
+    if rules.crop_scale is not None:
+        values["crop_scale"] = ("share of the area in a crop", [f"{share:g}" for share in rules.crop_scale])
+    decided = set(given)
+    for flag, others in (("weights", ("image_size", "encoder")), ("augmentation", ("crop_scale",)), ("epochs", ("steps",))):
+        decided |= set(others) if flag in decided else set()
+    choices = []
+    for name, (what, words) in values.items():
+        if name not in decided:
+            flag, texts = f"--{name.replace('_', '-')}", [str(word) for word in words]
+            change = "--steps, --epochs" if name == "steps" else flag
+            choices.append(Choice(what, " to ".join(texts), rules.reasons[name], change, (flag, *texts)))
+    return choices
