@@ -170,23 +170,23 @@ def make_plan(args: argparse.Namespace, typed: Collection[str], source: Source, 
     shared = [choice for choice in shared if choice.words[0][2:].replace("-", "_") not in typed]
     own = words_of(args, set(typed) - flags_of(flags.add_method, flags.add_groups) - HERE)
     write_recipe(args, out, shared, own, source.pixels is None)
-    rows_words = words_of_rows(args, typed, rows[0], rules.batch_size)
+    variants = words_of_rows(args, typed, rows, rules.batch_size)
     steps = words_of_steps(args, typed, rules, last)
-    words = ["--recipes", str(out / "recipe.args"), *rows_words, "--methods", *rows[1:], "--seeds", str(repeated.seeds)]
+    words = ["--recipes", str(out / "recipe.args"), "--variants", *variants, "--seeds", str(repeated.seeds)]
     words += [] if repeated.folds is None else ["--folds", str(repeated.folds)]
     words += ["--steps", *(f"{step}={shlex.join(more)}" if more else step for step, more in steps.items())]
     words += ["--output", str(out / "manifest.csv")]
     return Plan([how, which, *shared, *last], rows, repeated, words)
 
 
-def words_of_rows(args: argparse.Namespace, typed: Collection[str], advised: str, batch: int) -> list[str]:
-    """Return the words of the advised row, which alone gets the user's flags of the method."""
+def words_of_rows(args: argparse.Namespace, typed: Collection[str], rows: Sequence[str], batch: int) -> list[str]:
+    """Return the rows as --variants of make_manifest.py; the first alone gets the user's flags of the method."""
+    words = {row: ["--method", row] for row in rows} | {"untrained": ["--method", "simclr", "--epochs", "0"]}
+    if rows[0] == "joint":
+        words["joint"] = [f"@{JOINT}", "--batch-size", str(args.batch_size if "batch_size" in typed else batch)]
     of_method = flags_of(flags.add_method) - {"method"}
-    first = ["--method", advised]
-    if advised == "joint":
-        first = [f"@{JOINT}", "--batch-size", str(args.batch_size if "batch_size" in typed else batch)]
-    words = [*first, *flat(words_of(args, set(typed) & (of_method | OF_JOINT)))]
-    return ["--variants", f"{advised}={shlex.join(words)}"]
+    words[rows[0]] += flat(words_of(args, set(typed) & (of_method | OF_JOINT)))
+    return [f"{row}={shlex.join(words[row])}" for row in rows]
 
 
 def words_of_steps(

@@ -31,7 +31,6 @@ from scripts.experiment_plan import (
     Plan,
     cores,
     digest_of,
-    facts_of,
     flags_of,
     flat,
     make_plan,

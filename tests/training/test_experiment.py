@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 
 from ttc.training import experiment
+from ttc.training.budget import budget
 from ttc.training.experiment import Facts
 
-SMALL = Facts(
-    images=243, training=170, rare=57, share=0.23, groups=71, fixed=False, files=True, gray=True, gpu=False, cores=2
-)
+SMALL = Facts(images=243, rare=57, share=0.23, groups=71, fixed=False)
+RULES = budget(train=170, side=640, gray=True, gpu=False, cores=1)
 
 
 @pytest.mark.parametrize(
@@ -40,8 +40,6 @@ def test_what_the_user_asks_for_wins() -> None:
     assert experiment.repetitions(SMALL, None, 4)[0] == experiment.Repetitions(1, 4)
     assert experiment.methods(SMALL, "supmin")[0] == ["supmin", "weighted-ce", "untrained"]
     assert experiment.methods(SMALL, "weighted-ce")[0] == ["weighted-ce", "untrained"]
-    flags = [choice.change for choice in experiment.budget(SMALL, {"--epochs", "--crop-scale"}, 42)]
-    assert flags == ["--batch-size", "--batch-sampler", "--encoder"]
 
 
 def test_rare_classes_get_the_joint_recipe_and_balanced_ones_supcon() -> None:
@@ -49,12 +47,30 @@ def test_rare_classes_get_the_joint_recipe_and_balanced_ones_supcon() -> None:
     assert experiment.methods(replace(SMALL, share=0.4), None)[0][0] == "supcon"
 
 
-@pytest.mark.parametrize("facts", [SMALL, replace(SMALL, gray=False, gpu=True, training=9), replace(SMALL, training=5)])
-def test_choices_are_flags_with_reasons_and_make_about_the_steps_they_promise(facts: Facts) -> None:
-    batch = experiment.batch_size(facts)
-    choices = experiment.budget(facts, (), batch)
-    words = {choice.change: choice.words for choice in choices}
-    assert all(choice.reason and choice.words[0] == choice.change for choice in choices)
-    steps = int(words["--epochs"][1]) * max(1, facts.training // batch)
-    assert experiment.STEPS <= steps < experiment.STEPS + max(1, facts.training // batch)
-    assert ("--crop-scale" in words) == facts.gray
+@pytest.mark.parametrize(
+    ("given", "left_out"),
+    [
+        ((), ()),
+        (("epochs",), ("steps",)),
+        (("weights",), ("image_size", "encoder")),
+        (("augmentation",), ("crop_scale",)),
+        (("batch_size", "steps", "crop_scale"), ("batch_size", "steps", "crop_scale")),
+    ],
+)
+def test_rules_become_flags_with_reasons_where_the_user_says_nothing(
+    given: tuple[str, ...], left_out: tuple[str, ...]
+) -> None:
+    choices = {choice.words[0][2:].replace("-", "_"): choice for choice in experiment.from_rules(RULES, given)}
+    assert set(choices) == set(RULES.reasons) - set(left_out)
+    for name, choice in choices.items():
+        value = getattr(RULES, name)
+        assert [float(word) if name != "encoder" else word for word in choice.words[1:]] == (
+            list(value) if name == "crop_scale" else [value]
+        )
+        assert choice.reason == RULES.reasons[name]
+        assert choice.words[0] in choice.change
+
+
+def test_colour_pictures_keep_the_crops_of_their_preset() -> None:
+    rules = budget(train=170, side=32, gray=False, gpu=True, cores=1)
+    assert not [choice for choice in experiment.from_rules(rules, ()) if "--crop-scale" in choice.words]

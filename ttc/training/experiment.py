@@ -6,7 +6,7 @@ that a page can list them; a choice that the user's own flags make is not made h
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from ttc.training.budget import Budget
@@ -152,7 +152,11 @@ def from_rules(rules: Budget, given: Collection[str]) -> list[Choice]:
     if rules.crop_scale is not None:
         values["crop_scale"] = ("share of the area in a crop", [f"{share:g}" for share in rules.crop_scale])
     decided = set(given)
-    for flag, others in (("weights", ("image_size", "encoder")), ("augmentation", ("crop_scale",)), ("epochs", ("steps",))):
+    for flag, others in (
+        ("weights", ("image_size", "encoder")),
+        ("augmentation", ("crop_scale",)),
+        ("epochs", ("steps",)),
+    ):
         decided |= set(others) if flag in decided else set()
     choices = []
     for name, (what, words) in values.items():
