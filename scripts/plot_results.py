@@ -17,6 +17,7 @@ from ttc.evaluation.probe import PROBES
 from ttc.flags.parser import Parser
 from ttc.results import collect, sweep_figures
 from ttc.results.ledger_lines import of_rows
+from ttc.results.table_parts.row_names import compared_with
 from ttc.run import runtime
 from ttc.run.log import log, start_logging
 
@@ -45,7 +46,7 @@ def main() -> int:
     start_logging(main=True)
     folders = [Path(run) for run in args.runs]
     runs = [collect.read_run(folder)[0] for folder in folders]
-    compared = collect.compared_with(args.compare)
+    compared = compared_with(args.compare)
     metrics = [metric.format(probe=args.probe) for metric in sweep_figures.SCATTERED]
     lines = of_rows(collect.lines_of(runs, metrics, compared=compared, complete=False))
     members = sweep_figures.members_of(runs, compared)

@@ -22,7 +22,9 @@ from ttc.results import collect, sweep_figures
 from ttc.results.experiment.page import as_html, read_page
 from ttc.results.html_report import html_report
 from ttc.results.ledger_lines import of_rows
-from ttc.results.tables import COLUMNS, build_table
+from ttc.results.table_parts.columns import WANTED
+from ttc.results.table_parts.row_names import compared_with
+from ttc.results.tables import build_table
 from ttc.run import files, roles, runtime
 from ttc.run.checkpoint import write_text
 from ttc.run.log import log, start_logging
@@ -108,9 +110,9 @@ def main() -> int:
         for path in missing:
             log.warning("%s is missing; the table shows '-'", path)
         runs.append(run)
-    wanted = [column.metric for column in COLUMNS]
+    wanted = list(WANTED)
     needed = [metric.format(probe=args.probe) for metric in sweep_figures.SCATTERED]
-    compared = collect.compared_with(args.compare)
+    compared = compared_with(args.compare)
     metrics = [*wanted, *(metric for metric in needed if metric not in wanted)]
     lines = collect.lines_of(runs, metrics, compared=compared, complete=False)
     members = sweep_figures.members_of(runs, compared)

@@ -8,7 +8,7 @@ import pytest
 
 from ttc import flags
 from ttc.flags.parser import Parser
-from ttc.results import collect
+from ttc.results.table_parts.row_names import compared_with
 from ttc.run import ledger, roles
 from ttc.run.folder import differing
 from ttc.run.roles import Declared, Role
@@ -91,8 +91,8 @@ def test_what_a_role_means(role: Role, monkeypatch: pytest.MonkeyPatch) -> None:
     assert bool(differing(one, other)) == (role is not Role.WHERE)
     assert (ledger.arguments_digest(one) == ledger.arguments_digest(other)) == same_result
     assert roles.same_result("new_flag", one, other) == same_result
-    assert ("new_flag" in collect.compared_with()) == (role in (Role.COMPARED, Role.ADDED))
-    assert "new_flag" in collect.compared_with(["--new-flag"])
+    assert ("new_flag" in compared_with()) == (role in (Role.COMPARED, Role.ADDED))
+    assert "new_flag" in compared_with(["--new-flag"])
 
 
 def test_another_number_of_parts_is_another_result(monkeypatch: pytest.MonkeyPatch) -> None:

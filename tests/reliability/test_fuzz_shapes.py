@@ -31,14 +31,13 @@ from ttc.evaluation.model_card import model_card
 from ttc.evaluation.predictions import read_predictions
 from ttc.models.description import Description
 from ttc.results import collect, ledger_lines
-from ttc.results.tables import COLUMNS
+from ttc.results.table_parts.columns import WANTED
 from ttc.run import checkpoint, ledger, manifest
 from ttc.run.folder import RunFolder, logged_curve, truncate_jsonl
 from ttc.run.npz import read_embeddings
 
 FINISHED = ROOT / "tests" / "upgrade" / "93a57da" / "finished"
 SIZES = [pytest.param(8, id="short"), pytest.param(1000, id="long", marks=pytest.mark.slow)]
-WANTED = [column.metric for column in COLUMNS]
 
 DEEP = "[" * 100_000
 STRANGE = st.sampled_from(

@@ -14,10 +14,10 @@ import pytest
 
 from tests.processes import Result, run
 from ttc.results import collect, ledger_lines
-from ttc.results.tables import COLUMNS, as_latex, as_markdown, as_text, build_table
+from ttc.results.table_parts.columns import WANTED
+from ttc.results.tables import as_latex, as_markdown, as_text, build_table
 from ttc.run import ledger
 
-WANTED = [column.metric for column in COLUMNS if not column.metric.endswith("_of_folds")]
 TRAINING: dict[str, object] = {
     "dataset": "digits", "data_root": None, "classes": None, "positive_classes": None, "one_vs_rest": None,
     "class_ratios": [0.97, 0.03], "train_samples": None, "image_size": 8, "method": "supmin", "method_settings": [],

@@ -19,7 +19,8 @@ from ttc.results.curve_figures import save_training_figure
 from ttc.results.embedding_figures import save_embedding_figure, save_grid_figure
 from ttc.results.html_report import html_report
 from ttc.results.scatter_figure import save_scatter_figure
-from ttc.results.tables import COLUMNS, Table, as_latex, as_markdown, as_text, build_table
+from ttc.results.table_parts.columns import COLUMNS
+from ttc.results.tables import Table, as_latex, as_markdown, as_text, build_table
 from ttc.run import checkpoint, escape
 
 SCRIPT = "<script>document.title='PWNED'</script><img src=x onerror=\"document.title='PWNED'\">"

@@ -9,7 +9,8 @@ import statistics
 import numpy as np
 
 from ttc.results import ledger_lines
-from ttc.results.tables import COLUMNS, build_table
+from ttc.results.table_parts.columns import COLUMNS
+from ttc.results.tables import build_table
 
 
 def test_the_table_equals_a_loop_over_the_lines() -> None:

@@ -19,7 +19,34 @@ from ttc.metrics.uniformity import effective_rank, entropy_uniformity
 COLLAPSED_COSINE = 0.99
 """Embeddings count as collapsed from this mean cosine of all pairs on; 1 is a single point."""
 
+USABLE_AUROC = 0.9
+"""AUROC of a probe from which on the encoder below collapsed embeddings has kept the classes apart.
+
+Of 142 runs in docs/results whose embeddings lie on one point, 140 stay below it, many beside an untrained encoder.
+"""
+
 _BLOCK_BYTES = {"cpu": 6 * 2**20, "cuda": 64 * 2**20}
+
+
+def collapse_word(mean_cosine: float | None, auroc: float | None) -> str | None:
+    """Say in one word whether a run has collapsed.
+
+    Args:
+        mean_cosine: of all pairs of embeddings, where the loss sees them: after the projection head.
+        auroc: of a probe on the encoder's features, the best of those that were fitted; None if there is none.
+
+    Returns:
+        "no"; "yes": all embeddings are on one point; "head": they are, but only the projection head has lost the
+        classes, since a probe finds them below it; None where nothing was measured.
+
+    Note: the loss does not decide. Runs at 95 % of their collapse value, with a mean cosine of 0.93, separate the
+    classes as well as others.
+    """
+    if mean_cosine is None:
+        return None
+    if mean_cosine < COLLAPSED_COSINE:
+        return "no"
+    return "head" if auroc is not None and auroc >= USABLE_AUROC else "yes"
 
 
 class Summary(TypedDict):

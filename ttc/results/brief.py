@@ -7,21 +7,19 @@ import textwrap
 
 import pandas
 
-from ttc.metrics.representation import COLLAPSED_COSINE
 from ttc.results.ledger_lines import of_rows
+from ttc.results.table_parts.collapse import MEANING, collapse_words
 from ttc.results.tables import WIDTH
 from ttc.run import escape
 
 ACCURACY, AUROC = "encoder/minority/balanced_accuracy", "encoder/minority/auroc"
 _ALIGNMENT = ("projection/SAA/majority", "projection/SAA/minority")
-_COSINE = "projection/mean_cosine/all"
 
 HEADS = ("run", "accuracy, %", "AUROC, %", "finds its own other view, %", "collapsed")
 LEGEND = (
     "accuracy and AUROC: of a linear classifier on the frozen features, taught with as many images of each class as "
     "there are rare ones (accuracy: mean of both classes); finds its own other view: how often the nearest neighbour "
-    "of an augmented image is another augmentation of the same image; collapsed: all embeddings on one point (mean "
-    f"cosine of all pairs at least {COLLAPSED_COSINE})."
+    f"of an augmented image is another augmentation of the same image; collapsed: {MEANING}."
 )
 
 
@@ -31,19 +29,16 @@ def rows_of(lines: pandas.DataFrame) -> list[list[str]]:
     Args:
         lines: that `ledger_lines.check` accepts.
     """
-    rows = []
+    words, rows = collapse_words(of_rows(lines).assign(group=""))[""], []
     for run, members in of_rows(lines).groupby("run", sort=False):
         values = (
             members.dropna(subset="value")
             .pivot_table("value", "seed", "metric")
-            .reindex(columns=[ACCURACY, AUROC, *_ALIGNMENT, _COSINE])
+            .reindex(columns=[ACCURACY, AUROC, *_ALIGNMENT])
         )
         alignment = values[list(_ALIGNMENT)].mean(axis=1, skipna=False)
-        cosines = values[_COSINE].dropna()
-        collapsed = int((cosines >= COLLAPSED_COSINE).sum())
-        word = {0: "no", 1: "yes"}.get(collapsed, "") if len(cosines) == 1 else f"{collapsed} of {len(cosines)}"
         cells = [_mean(100 * values[ACCURACY]), _mean(100 * values[AUROC]), _mean(alignment)]
-        rows.append([str(run), *cells, word if len(cosines) else "-"])
+        rows.append([str(run), *cells, words[run]])
     return rows
 
 

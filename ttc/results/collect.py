@@ -15,18 +15,10 @@ from ttc.results import ledger_lines
 from ttc.results.clinic.folds import MEAN_OF_FOLDS, lines_over_folds
 from ttc.results.clinic.further_columns import is_further
 from ttc.results.clinic.rough import rests_on
+from ttc.results.table_parts.row_names import compared_with, places_of, recipe_of
 from ttc.run import ledger, readers, roles
-from ttc.run.escape import plain
 from ttc.run.folder import shorten
 from ttc.run.readers import Source
-from ttc.run.roles import Role
-
-
-def compared_with(flags: Sequence[str] = ()) -> frozenset[str]:
-    """Return the training flags in which the rows of one group may differ: by role, and further ones as users write."""
-    further = {flag.removeprefix("--").replace("-", "_") for flag in flags}
-    return roles.names(Role.COMPARED, Role.ADDED) | further
-
 
 STEPS = {
     "": "result.json",
@@ -53,12 +45,14 @@ class Run:
         training: flag -> value as given.
         evaluations: step -> flag -> value as given.
         results: step -> result.
+        recipe: name of the recipe that chose the method; None where the command line did, or nobody.
     """
 
     path: Path
     training: Mapping[str, object]
     evaluations: Mapping[str, Mapping[str, object]]
     results: Mapping[str, Mapping[str, object]]
+    recipe: str | None = None
 
 
 def read_run(path: Path) -> tuple[Run, list[Path]]:
@@ -87,8 +81,8 @@ def read_run(path: Path) -> tuple[Run, list[Path]]:
         arguments = ledger.given_arguments(readers.read_arguments(file.with_name("args.json"), path))
         # Every run has heads of its own; which of them is meant is in the names of the metrics.
         evaluations[step] = {name: value for name, value in arguments.items() if name != "head"}
-    training = ledger.given_arguments(readers.read_training(path / "args.json", path))
-    return Run(path, training, evaluations, results), missing
+    entries = readers.read_training(path / "args.json", path)
+    return Run(path, ledger.given_arguments(entries), evaluations, results, recipe_of(entries)), missing
 
 
 def lines_of(
@@ -127,8 +121,8 @@ def lines_of(
             "folder": folder,
             "seed": run.training["seed"],
             "fold": run.training.get("fold") or "",
-            "shared": _short(_shared(run.training, compared)),
-            "training": _short(run.training),
+            "shared": ledger.short_digest(_shared(run.training, compared)),
+            "training": ledger.short_digest(run.training),
         }
         measured = _measured(run)
         further = {name for name in measured if is_further(name) or any(fnmatchcase(name, pattern) for pattern in also)}
@@ -152,16 +146,6 @@ def _relative(paths: Sequence[Path], root: Path | None) -> list[str]:
     return [path.relative_to(top).as_posix() for path in paths]
 
 
-def places_of(runs: Sequence[Run], compared: frozenset[str] | None = None) -> list[tuple[str, str]]:
-    """Return the group and the row of the table that each run belongs to."""
-    groups = _distinguish([_group_name(run.training) for run in runs], runs, roles.names(Role.GROUPED))
-    rows = [f"{group}\n{_row_name(run.training)}" for group, run in zip(groups, runs, strict=True)]
-    names = [
-        name.partition("\n")[2] for name in _distinguish(rows, runs, compared_with() if compared is None else compared)
-    ]
-    return list(zip(groups, names, strict=True))
-
-
 _NOT_MEASURED: Mapping[str, object] = {
     **dict.fromkeys(("value", "low", "high", "n")),
     **dict.fromkeys(("split", "evaluation", "commit", "dirty", "rests_on"), ""),
@@ -175,11 +159,12 @@ def _measured(run: Run) -> dict[str, Mapping[str, object]]:
         # Results of an earlier version have no ledger yet.
         file, stored = Source(run.path / step / STEPS.get(step, "result.json")), result.get("measures")
         measures = stored if isinstance(stored, dict) else file.using(partial(ledger.measures, result))
+        measures = {**file.using(partial(ledger.sizes, result)), **measures}  # which earlier ledgers lack
         record = result.get("record")
         git = record["git"] if isinstance(record, dict) else {}
         dirty = git.get("dirty")
         source = {
-            "evaluation": _short(run.evaluations[step]),
+            "evaluation": ledger.short_digest(run.evaluations[step]),
             "commit": git.get("commit") or "",
             "dirty": "" if dirty is None else str(dirty).lower(),
         }
@@ -222,57 +207,8 @@ def _refuse_other_sets(runs: Sequence[Run]) -> None:
                 )
 
 
-def _short(arguments: Mapping[str, object]) -> str:
-    return ledger.arguments_digest(arguments)[:12]
-
-
 def _shared(training: Mapping[str, object], compared: frozenset[str]) -> dict[str, object]:
     return {name: value for name, value in training.items() if name not in compared}
-
-
-def _group_name(training: Mapping[str, object]) -> str:
-    """Name the data of a run: the set, and the ratio and the number of images where they were asked for."""
-    name = str(training["dataset"])
-    if name in ("imagefolder", "csv"):
-        name = Path(str(training["data_root"])).name
-    if isinstance(ratios := training["class_ratios"], list):
-        name += f" {':'.join(f'{100 * ratio:g}' for ratio in ratios)}"
-    if training["train_samples"] is not None:
-        name += f", {training['train_samples']} images"
-    if training.get("fold") is not None:
-        name += f", {str(training['fold']).partition('/')[2]} folds"
-    return plain(name)
-
-
-def _row_name(training: Mapping[str, object]) -> str:
-    """Name the row of a run: its method and how its batches were drawn."""
-    name = "untrained" if training["epochs"] == 0 else str(training["method"])  # None where --steps says how long
-    if training["batch_sampler"] != "shuffle":
-        name += f" {training['batch_sampler']}"
-    if training["min_minority_per_batch"]:
-        name += f" >={training['min_minority_per_batch']}"
-    return plain(name)
-
-
-def _distinguish(names: Sequence[str], runs: Sequence[Run], flags: frozenset[str]) -> list[str]:
-    """Append to the names that several runs share the flags in which these runs differ."""
-    out, added = [], roles.names(Role.ADDED)
-    for name, run in zip(names, runs, strict=True):
-        same = [other.training for other, its_name in zip(runs, names, strict=True) if its_name == name]
-        varying = [
-            flag
-            for flag in sorted(flags)
-            if any(not roles.same(flag, other, run.training) for other in same)
-            and not (flag in added and not roles.value_of(flag, run.training))
-        ]
-        values = ((flag.replace("_", "-"), _text(roles.value_of(flag, run.training))) for flag in varying)
-        out.append(name + "".join(f" {flag}={value}" for flag, value in values))
-    return out
-
-
-def _text(value: object) -> str:
-    text = "/".join(map(str, value)) if isinstance(value, list) else "default" if value is None else str(value)
-    return plain(text)
 
 
 def _refuse_other_settings(runs: Sequence[Run], groups: Sequence[str], compared: frozenset[str]) -> None:

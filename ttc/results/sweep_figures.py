@@ -13,9 +13,10 @@ import pandas
 
 from ttc.evaluation.predictions import Predictions, read_predictions
 from ttc.results import curve_figures, embedding_figures
-from ttc.results.collect import Run, places_of
+from ttc.results.collect import Run
 from ttc.results.figure_style import drawing, without_common_words
 from ttc.results.scatter_figure import save_scatter_figure
+from ttc.results.table_parts.row_names import places_of
 from ttc.run.escape import plain
 from ttc.run.folder import logged_curve
 from ttc.run.log import log
@@ -33,13 +34,7 @@ _WIDE = 9
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure that was written.
-
-    Attributes:
-        path: of the PNG; the PDF is beside it.
-        title: short.
-        caption: how to read it.
-    """
+    """A figure that was written: PNG (the PDF is beside it), a short title, and how to read it."""
 
     path: Path
     title: str

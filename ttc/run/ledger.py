@@ -22,6 +22,10 @@ from ttc.run.runtime import git_state
 _PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn")
 
 
+SIZES = ("positives", "train_samples", "train_samples_per_class")
+"""What `sizes` counts for each classifier."""
+
+
 class Measure(TypedDict):
     """One metric of a result.
 
@@ -76,6 +80,11 @@ def arguments_digest(arguments: Mapping[str, object]) -> str:
     return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()
 
 
+def short_digest(arguments: Mapping[str, object]) -> str:
+    """Return the digest of some arguments in the length of a ledger's cell."""
+    return arguments_digest(arguments)[:12]
+
+
 def given_arguments(entries: Mapping[str, Mapping[str, object]]) -> dict[str, object]:
     """Return flag -> value as given from the content of an `args.json`; None where the value was derived."""
     return {name: None if entry["source"] == "derived" else entry["value"] for name, entry in entries.items()}
@@ -111,6 +120,29 @@ def measures(result: Mapping[str, object]) -> dict[str, Measure]:
     for layer, probes in _mappings(result.get("probes")):
         for probe, summary in _mappings(probes):
             named |= {f"{layer}/{probe}/{name}": measure for name, measure in _of_classifier(summary, split)}
+    return named | sizes(result)
+
+
+def sizes(result: Mapping[str, object]) -> dict[str, Measure]:
+    """Return how many samples each classifier of a result learned from and was tested on, as measures.
+
+    "positives": test samples of the positive class, for two classes. "train_samples": what it learned from.
+    "train_samples_per_class": the same by class, where there are equally many of each.
+    """
+    split, named = str(result.get("split") or "test"), dict[str, Measure]()
+    for layer, probes in _mappings(result.get("probes")):
+        for probe, summary in _mappings(probes):
+            counts, positive, learned = (
+                summary.get(name) for name in ("class_counts", "positive_class", "train_samples")
+            )
+            tested = summary.get("n")
+            if isinstance(counts, list) and isinstance(positive, int) and len(counts) == 2:
+                named[f"{layer}/{probe}/positives"] = _measure(counts[positive], split, tested)
+            if isinstance(learned, int):
+                named[f"{layer}/{probe}/train_samples"] = _measure(learned, "train", learned)
+                if probe in ("minority", "fraction") and isinstance(counts, list):
+                    share = _measure(learned // len(counts), "train", learned)
+                    named[f"{layer}/{probe}/train_samples_per_class"] = share
     return named
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from ttc.results.tables import COLUMNS, Column
+from ttc.results.table_parts.columns import COLUMNS, Column
 
 _CLASSIFIERS = {
+    "encoder/all": "probe all",
     "encoder/minority": "probe i",
     "encoder/fraction": "probe ii",
     "finetune/own/classifier": "fine-tuned",
@@ -80,6 +81,7 @@ def is_further(metric: str) -> bool:
 _FURTHER_METRICS = frozenset(column.metric for column in FURTHER)
 
 
-def all_columns(metrics: Sequence[str]) -> list[Column]:
-    """Return every column that a table of these metrics can have."""
-    return [*COLUMNS, *FURTHER, *external_columns(metrics)]
+def all_columns(metrics: Sequence[str], columns: Sequence[Column] = COLUMNS) -> list[Column]:
+    """Return every column that a table of these metrics can have, the usual `columns` first."""
+    shown = {column.metric for column in columns}
+    return [*columns, *(each for each in (*FURTHER, *external_columns(metrics)) if each.metric not in shown)]
