@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 
+from ttc.evaluation.elsewhere.weights import checkpoint_of
 from ttc.evaluation.export import ExportedEncoder
 from ttc.models.pretrained import load_network
 
@@ -17,12 +18,12 @@ def encoder(checkpoint: str, device: str = "cpu") -> ExportedEncoder:
     """Load the frozen encoder of a run with its normalisation in front.
 
     Args:
-        checkpoint: file that pretrain.py wrote.
+        checkpoint: file that pretrain.py wrote, or a run folder.
         device: where the encoder goes.
 
     Returns:
         A module in eval mode, from images [N, C, S, S], float32 in [0, 1], to features [N, F]; its attributes
         `image_size` and `feature_dim` are S and F.
     """
-    network, description, _ = load_network(checkpoint, torch.device(device))
+    network, description, _ = load_network(checkpoint_of(checkpoint), torch.device(device))
     return ExportedEncoder(network, description).to(device)

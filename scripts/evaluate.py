@@ -1,7 +1,7 @@
 """Test frozen heads on other data: another hospital, another forest, another year.
 
-python scripts/evaluate.py --checkpoint runs/NAME/checkpoints/last.pt --dataset csv --data-root OTHER.csv
-python scripts/evaluate.py --checkpoint runs/NAME/finetune/checkpoints/best.pt --head own --dataset csv --data-root ...
+python scripts/evaluate.py --checkpoint runs/NAME --dataset csv --data-root OTHER.csv
+python scripts/evaluate.py --checkpoint runs/NAME/finetune --dataset csv --data-root OTHER.csv     best.pt of the run
 python scripts/evaluate.py --head runs/NAME/linear_eval/heads.pt --embeddings OTHER.npz
 python scripts/evaluate.py --scores FILE.csv                 columns id, label (0 or 1), score, perhaps group; no model
 
@@ -31,6 +31,7 @@ from ttc import flags
 from ttc.evaluation.elsewhere.frozen import OUTSIDE, FrozenHead, read_scores
 from ttc.evaluation.elsewhere.heads import frozen_heads
 from ttc.evaluation.elsewhere.measure import Scored, evaluate_elsewhere, subgroups
+from ttc.evaluation.elsewhere.weights import checkpoint_of
 from ttc.evaluation.probabilities import check_prevalences, columns
 from ttc.flags import data_settings, settings
 from ttc.flags.heads import protocol_of
@@ -183,6 +184,8 @@ def main() -> int:
     args = given.namespace()
     refuse_idle(parser, args)
     start_logging(main=True)
+    if args.checkpoint is not None:
+        args.checkpoint = given.values["checkpoint"] = [checkpoint_of(path) for path in args.checkpoint]
 
     # 2. folder
     folder = RunFolder(output_folder(args))

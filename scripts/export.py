@@ -1,6 +1,7 @@
 """Hand an encoder on: features, TorchScript, ONNX, safetensors, and a model card.
 
 python scripts/export.py --checkpoint runs/NAME/checkpoints/last.pt --format torchscript card
+python scripts/export.py --checkpoint runs/NAME/finetune                        best.pt of a fine-tuned run
 python scripts/export.py --checkpoint runs/NAME/checkpoints/last.pt --features      for linear_eval.py --embeddings
 
 Writes to RUN/export. Every export is read back and compared with the network; a difference beyond rounding is an error.
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ttc import flags
+from ttc.evaluation.elsewhere.weights import checkpoint_of, reported_state
 from ttc.evaluation.embeddings import about_text
 from ttc.evaluation.export import ExportedEncoder, check_parity, save_onnx, save_safetensors, save_torchscript
 from ttc.evaluation.model_card import model_card
@@ -118,7 +120,9 @@ def main() -> int:
     device = runtime.pick_device(args.device)
 
     # 2. model
-    network, description, _ = load_network(args.checkpoint, torch.device("cpu"))
+    args.checkpoint = checkpoint_of(args.checkpoint)
+    network, description, state = load_network(args.checkpoint, torch.device("cpu"))
+    reported_state(args.checkpoint, state)
     encoder = ExportedEncoder(network, description)
     images = example_images(description.preprocessing.decoding.channels, encoder.image_size)
     folder = settings.evaluation_folder(args, "export")

@@ -1,14 +1,15 @@
 """Classify new images, with the linear head that linear_eval.py fitted or with a network's own classifier.
 
-python scripts/predict.py --checkpoint runs/NAME/checkpoints/last.pt --images FOLDER
-python scripts/predict.py --checkpoint runs/NAME/finetune/checkpoints/best.pt --head own --images FOLDER
+python scripts/predict.py --checkpoint runs/NAME --images FOLDER               the probe that linear_eval.py fitted
+python scripts/predict.py --checkpoint runs/NAME/finetune --images FOLDER      best.pt, the weights of the best epoch
 python scripts/predict.py --head NAME/linear_eval/heads.pt --embeddings FILE.npz      a head of features
 
 Writes one line per image: id, score (raw output for the positive class, for ranking and thresholds; one column per
 class where there are more than two), probability (calibrated on validation, then moved to the prevalence of the source
 data or to --deploy-prevalence), prevalence (at which the probability holds), prediction (label), class (name), and the
 columns of --subgroup-columns. With --per-group a second table has one line per group (patient, breast, camera event);
-its thresholds and probabilities are those of the groups of validation.
+its thresholds and probabilities are those of the groups of validation. Weights of a fine-tuned run that its result,
+thresholds and calibrator are not about, such as those of the last epoch, are refused.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from ttc.datasets.images import FileImages, find_bad_images
 from ttc.evaluation.elsewhere.frozen import FrozenHead, features_for
 from ttc.evaluation.elsewhere.heads import heads_of_checkpoint, heads_of_file
 from ttc.evaluation.elsewhere.measure import Protocol, check_subgroups
+from ttc.evaluation.elsewhere.weights import checkpoint_of
 from ttc.evaluation.new_images import encode, read_images
 from ttc.evaluation.new_predictions import (
     decide_groups,
@@ -114,7 +116,11 @@ def build_parser() -> Parser:
 def add_samples(parser: Parser) -> None:
     """Add what is classified."""
     add = parser.add_argument_group("data").add_argument
-    add("--checkpoint", metavar="FILE", help="checkpoint of pretrain.py or finetune.py; needed with --images")
+    add(
+        "--checkpoint",
+        metavar="RUN|FILE",
+        help="run folder, whose best.pt (fine-tuned) or last.pt is used, or a checkpoint; needed with --images",
+    )
     add(
         "--images",
         metavar="PATH",
@@ -234,6 +240,7 @@ def main() -> int:
     if args.embeddings is not None:
         (head,) = heads_of_file(Path(args.head), probes)
     else:
+        args.checkpoint = checkpoint_of(args.checkpoint)
         network, description, state = load_network(args.checkpoint, runtime.pick_device(args.device))
         (head,) = heads_of_checkpoint(args.checkpoint, args.head, probes, network, description, state)
     classes = len(head.class_names)

@@ -90,7 +90,9 @@ def test_the_usual_table_shows_the_probe_of_the_page_alone(tmp_path: Path) -> No
     runs = [collect.read_run(probed(make_run(tmp_path / "a"), 0.6))[0]]
     lines = collect.lines_of(runs, [], also=paper.ledger_metrics())
     titles = {column.title: column.metric for column in paper.columns_for("all", lines)}
-    assert [title for title in titles if "probe" in title] == ["probe all acc", "probe all AUC"]
+    assert [title for title in titles if "probe" in title] == [
+        "probe all acc", "probe all AUC", "probe all fold AUC",
+    ]  # fmt: skip
     assert titles["probe all AUC"] == "encoder/all/auroc"
     without_sizes = lines[~lines["metric"].str.contains("train_samples")]
     assert paper.columns_for("all", without_sizes) == COLUMNS, "an earlier ledger keeps its columns"

@@ -33,8 +33,13 @@ _STRENGTHS = (0.01, 0.1, 1.0, 10.0)
 
 def module_digest(module: nn.Module) -> str:
     """Return the sha256 of all parameters and buffers: equal before and after an evaluation, or the result is void."""
+    return tensors_digest(module.state_dict())
+
+
+def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
+    """Return the sha256 of tensors and their names."""
     digest = hashlib.sha256()
-    for name, tensor in module.state_dict().items():
+    for name, tensor in tensors.items():
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -29,8 +29,9 @@ def add_tested(parser: Parser) -> None:
         "--checkpoint",
         role=Role.WHERE,
         nargs="+",
-        metavar="FILE",
-        help="checkpoint of pretrain.py or finetune.py; name several to compare them in one table",
+        metavar="RUN|FILE",
+        help="run folder, whose best.pt (fine-tuned) or last.pt is used, or a checkpoint; name several to compare them "
+        "in one table",
     )
     add(
         "--head",

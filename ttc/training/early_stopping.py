@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ttc.evaluation.elsewhere.measure import Protocol, Scored
+from ttc.evaluation.elsewhere.weights import weights_digest
 from ttc.evaluation.predictions import prediction_table
 from ttc.evaluation.probabilities import classifier_prior, held_at
 from ttc.evaluation.probe import evaluation_rows, module_digest, summarise
@@ -189,6 +190,7 @@ def write_result(
         "positive_class": selection.positive_class,
         "test_samples": metrics["n"],
         "encoder_sha256": encoder_sha256,
+        "weights_sha256": weights_digest(state.network.encoder.state_dict(), state.objective.state_dict()),
         "steps": state.step,
         "epochs": state.epoch,
         "best_epoch": best_epoch,

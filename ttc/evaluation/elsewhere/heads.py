@@ -17,6 +17,7 @@ from ttc.datasets import DatasetSettings
 from ttc.datasets.other import read_other
 from ttc.evaluation.elsewhere.frozen import FrozenHead, on_features
 from ttc.evaluation.elsewhere.measure import Scored, read_scored
+from ttc.evaluation.elsewhere.weights import reported_state
 from ttc.evaluation.heads import Heads, load_heads
 from ttc.evaluation.new_images import encode
 from ttc.evaluation.probabilities import NO_CALIBRATOR
@@ -116,7 +117,7 @@ def heads_of_checkpoint(
 
     Args:
         path: the checkpoint.
-        head: file of heads, "own", or None for RUN/linear_eval/heads.pt.
+        head: file of heads, "own", or None for RUN/linear_eval/heads.pt, and for "own" where a fine-tuned run has none.
         probes: see `frozen_heads`.
         network: of `load_network`, and so on.
         description: of the run.
@@ -124,6 +125,8 @@ def heads_of_checkpoint(
     """
     parent = Path(path).resolve().parent
     run = parent.parent if parent.name == "checkpoints" else parent
+    if head is None and state["kind"] == checkpoint.FINETUNE and not (run / "linear_eval" / "heads.pt").is_file():
+        head = "own"
     if head != "own":
         file = Path(head) if head is not None else run / "linear_eval" / "heads.pt"
         within = run if head is None else None
@@ -133,6 +136,7 @@ def heads_of_checkpoint(
         chosen = _choose(stored, probes, file, within)
         counts = description.natural_counts
         return [replace(frozen, description=description, natural_counts=counts) for frozen in chosen]
+    state = reported_state(path, state)
     with checkpoint.contents(Path(path)):
         objective = build_stored(network, description, state["objective"])
         stored_calibrator = state.get("extra", {}).get("calibrator")
