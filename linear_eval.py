@@ -10,19 +10,19 @@ layer with Adam on augmented views instead; `--head` also takes nearest neighbou
 own classifier. Only validation selects, thresholds and temperature too; the test split is used once, at the end.
 `--folds` cross-validates small sets.
 
+`--floor` measures plain classifiers of raw pixels on the same rows, which the encoder should clear.
+
 Writes result.json, predictions.csv and heads.pt to RUN/linear_eval, and the result to standard output.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pandas
 import torch
 from torch import Tensor
@@ -30,14 +30,13 @@ from torch import Tensor
 from ttc import distributed, flags
 from ttc.datasets import Dataset
 from ttc.evaluation.embeddings import as_run, read_features
-from ttc.evaluation.evaluate import Evaluation
-from ttc.evaluation.folds import stratified_folds
+from ttc.evaluation.evaluate import Evaluation, Results, cross_validate, fit_and_test
+from ttc.evaluation.floor.measure import FloorResult, measure_floor
 from ttc.evaluation.heads import prototype_classifier, save_heads
 from ttc.evaluation.probabilities import check_prevalences
 from ttc.evaluation.probe import (
     PROBES,
     evaluation_rows,
-    groups_of,
     module_digest,
     paper_probes,
     probe_rows,
@@ -51,13 +50,11 @@ from ttc.metrics.clinic.calibrators import check_calibration
 from ttc.models.layers import OUTPUTS, WithStages
 from ttc.models.pretrained import Pretrained, embed_shared, load_pretrained, own_classifier
 from ttc.results.clinic.report_card import write_evaluation
+from ttc.results.floor.words import falls_short
 from ttc.run import runtime
-from ttc.run.checkpoint import contents
+from ttc.run.checkpoint import contents, write_text
 from ttc.run.folder import RunFolder
 from ttc.run.log import log, start_logging
-
-Results = dict[str, dict[str, dict[str, object]]]
-"""Metrics by section ("encoder", "knn projection", "own", ...) and probe."""
 
 
 def build_parser() -> Parser:
@@ -79,11 +76,6 @@ def build_parser() -> Parser:
     return parser
 
 
-def section(head: str, layer: str) -> tuple[str, str]:
-    """Return the name of a head's part of the result, and what goes before the names of its probes."""
-    return (layer, "") if head == "linear" else (f"{head} {layer}", f"{head} ")
-
-
 def draw_rows(dataset: Dataset, args: argparse.Namespace) -> dict[str, list[tuple[int, Tensor]]]:
     """Return, by probe, the seed of every draw and the rows that are learned from."""
     return {
@@ -101,11 +93,8 @@ def evaluate(
     learned: dict[str, list[tuple[int, Tensor]]],
     args: argparse.Namespace,
 ) -> Results:
-    """Measure every head on the test rows.
-
-    Predictions are kept of the first draw of each probe on the first layer, and of the method's own heads.
-    """
-    run, results = evaluation.run, Results()
+    """Measure every head: those of the checkpoint, then those that learn from samples, on the test rows or on folds."""
+    run, results, numbers = evaluation.run, Results(), {"seed": args.seed, "bootstrap": args.bootstrap}
     for head, layer, build in (("own", "encoder", own_classifier), ("prototype", "projection", prototype_classifier)):
         if head in args.head:
             with contents(Path(args.checkpoint)):
@@ -114,57 +103,18 @@ def evaluate(
                 layer, predict, splits, name=head, bootstrap=args.bootstrap, prior=evaluation.prior(head)
             )
             results[head] = {"classifier": {"train_samples": sum(run.description.class_counts), **summarise([metrics])}}
-    for head, layer in itertools.product([name for name in args.head if name in FITTED], args.layers):
-        name, prefix = section(head, layer)
-        results[name] = {}
-        for probe, drawn in learned.items():
-            draws = []
-            for seed, chosen in drawn:
-                predict = evaluation.fit(head, layer, chosen, splits["val"], seed)
-                kept_as = prefix + probe if layer == args.layers[0] and seed == args.seed else None
-                prior = evaluation.prior(head, chosen)
-                draws.append(
-                    evaluation.measure(layer, predict, splits, name=kept_as, bootstrap=args.bootstrap, prior=prior)
-                )
-            results[name][probe] = {"train_samples": len(chosen), **summarise(draws)}
-    return results
+    heads = [name for name in args.head if name in FITTED]
+    if args.folds is not None:
+        return results | cross_validate(evaluation, heads, args.layers, folds=args.folds, **numbers)
+    return results | fit_and_test(evaluation, heads, args.layers, splits, learned, **numbers)
 
 
-def cross_validate(evaluation: Evaluation, args: argparse.Namespace) -> Results:
-    """Test every sample once, with a head that learned from other folds; a further fold chooses.
-
-    Predictions are kept of every sample on the first layer. "folds" averages over folds, "pooled" takes the
-    predictions of all folds together, which alone has intervals.
-    """
-    run, rows = evaluation.run, evaluation.rows
-    labels, groups = run.dataset.labels[rows].numpy(), groups_of(run.dataset, rows)
-    fold_N = torch.from_numpy(stratified_folds(labels, groups, args.folds, args.seed))
-    results: Results = {}
-    for head, layer in itertools.product([name for name in args.head if name in FITTED], args.layers):
-        name, prefix = section(head, layer)
-        scores, folds, learned = np.zeros((len(rows), len(run.description.class_names))), [], []
-        made = np.full_like(scores, np.nan)
-        for fold in range(args.folds):
-            choosing, tested = fold_N == (fold + 1) % args.folds, fold_N == fold
-            chosen, splits = rows[~choosing & ~tested], {"val": rows[choosing], "test": rows[tested]}
-            predict = evaluation.fit(head, layer, chosen, splits["val"], args.seed)
-            prior = evaluation.prior(head, chosen)
-            folds.append(evaluation.measure(layer, predict, splits, name=None, bootstrap=0, prior=prior))
-            scores[tested.numpy()] = predict(evaluation.take(layer, splits["test"]))
-            calibrator = evaluation.calibrate(splits["val"], predict(evaluation.take(layer, splits["val"])), prior)
-            if calibrator is not None:
-                made[tested.numpy()] = calibrator(scores[tested.numpy()])
-            learned.append(len(chosen))
-        details = [fold["details"] for fold in folds]
-        complete = None if np.isnan(made).any() else made
-        pooled = evaluation.report(rows, scores, rows[:0], None, bootstrap=args.bootstrap, made=complete)
-        results[name] = {
-            "folds": {"train_samples": min(learned), **summarise(folds), "details": details},
-            "pooled": {"train_samples": min(learned), **summarise([pooled])},
-        }
-        if layer == args.layers[0]:
-            evaluation.keep(f"{prefix}folds", "test", rows, scores, complete)["fold"] = fold_N.numpy()
-    return results
+def save_floor(folder: RunFolder, result: dict[str, object], floor: FloorResult, predictions: pandas.DataFrame) -> None:
+    """Write the floor as a result of its own, beside its predictions, so that scripts/compare.py can read it."""
+    path = folder.path / "floor"
+    path.mkdir(exist_ok=True)
+    write_text(path / "predictions.csv", predictions.to_csv(index=False))
+    folder.save_json("floor/result.json", {**result, "probes": {"floor": floor["probes"]}})
 
 
 def open_source(
@@ -252,7 +202,9 @@ def main() -> int:
             num_workers=args.num_workers,
             columns=columns,
         )
-        results = cross_validate(evaluation, args) if args.folds else evaluate(evaluation, splits, learned, args)
+        results = evaluate(evaluation, splits, learned, args)
+        numbers = {"folds": args.folds, "seed": args.seed, "bootstrap": args.bootstrap}
+        floor = None if args.floor == "none" else measure_floor(evaluation, splits, learned, results=results, **numbers)
         if args.checkpoint is not None and module_digest(run.network) != before:
             raise ValueError(f"--checkpoint {args.checkpoint}: the frozen encoder has changed; the result is refused")
 
@@ -279,8 +231,13 @@ def main() -> int:
             "encoder_sha256": before,
             "probes": results,
         }
+        if floor is not None:
+            save_floor(folder, result, *floor)
         predictions, measured = pandas.concat(evaluation.tables), evaluation.measured
+        result = {**result, "floor": floor and floor[0]}
         result = write_evaluation(folder, result, predictions, description, measured, given.values)
+        for line in falls_short(results, floor and floor[0], description, run.arguments, run.step):
+            log.warning("%s", line)
         sys.stdout.write(json.dumps(result) + "\n")
     return 0
 

@@ -20,6 +20,10 @@ ROOT = Path(__file__).parent.parent
 # The bit-for-bit comparisons need equal sums, hence equal threads, in all processes.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+# No test reads what an earlier one, or the user, has left in the user's cache folder; this is deleted at the end.
+_CACHE = tempfile.TemporaryDirectory(prefix="ttc-test-cache-")
+os.environ["XDG_CACHE_HOME"] = _CACHE.name
+
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
     [

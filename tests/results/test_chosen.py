@@ -56,7 +56,8 @@ def test_a_floor_that_is_not_cleared_is_told_with_what_to_change(floor: tuple[fl
 def make_run(folder: Path, seed: int) -> dict[str, tuple[float, float]]:
     """Write the predictions of a run; return the AUROCs of its heads as scikit-learn says them."""
     generator, expected = np.random.default_rng(seed), {}
-    for step, names in (("linear_eval", ("all", "minority", "floor all")), ("finetune", ("own",))):
+    steps = (("linear_eval", ("all", "minority")), ("linear_eval/floor", ("all", "minority")), ("finetune", ("own",)))
+    for step, names in steps:
         tables = []
         for name in names:
             aurocs = []
@@ -68,7 +69,7 @@ def make_run(folder: Path, seed: int) -> dict[str, tuple[float, float]]:
                         {"id": [f"{split}{n}" for n in range(20)], "label": labels, "score": scores, "split": split}
                     ).assign(probe=name)
                 )
-            expected[name] = (aurocs[0], aurocs[1])
+            expected[f"{step} {name}"] = (aurocs[0], aurocs[1])
         (folder / step).mkdir(parents=True)
         pandas.concat(tables).to_csv(folder / step / "predictions.csv", index=False)
         result = {"kind": step, "class_names": ["ill", "well"], "positive_class": 0}
@@ -84,7 +85,8 @@ def test_candidates_are_read_from_predictions_and_the_best_run_is_copied(tmp_pat
     runs = [tmp_path / f"a-seed{seed}" for seed in range(2)]
     expected = [make_run(run, seed) for seed, run in enumerate(runs)]
     heads = {each.name: each for each in chosen.read_candidates({"a": runs})}
-    for name, key in (("a, probe", "all"), ("floor", "floor all"), ("a, fine-tuned", "own")):
+    keys = {"a, probe": "linear_eval all", "floor": "linear_eval/floor all", "a, fine-tuned": "finetune own"}
+    for name, key in keys.items():
         assert heads[name].validation == pytest.approx([values[key][0] for values in expected])
         assert heads[name].test == pytest.approx([values[key][1] for values in expected])
     assert len(heads) == 3

@@ -66,7 +66,7 @@ def open_cache(files: FileImages, ids: Sequence[str], mode: str, folder: str | N
     parent = _run_memory() if mode == "ram" else cache_folder(folder)
 
     def build_first() -> str:
-        name = f"images-{_key(files, ids)}"
+        name = f"images-{key(files, ids)}"
         _build(parent / name, files, mode)
         return name
 
@@ -81,7 +81,8 @@ def open_cache(files: FileImages, ids: Sequence[str], mode: str, folder: str | N
     return images, bad
 
 
-def _key(files: FileImages, ids: Sequence[str]) -> str:
+def key(files: FileImages, ids: Sequence[str]) -> str:
+    """Return a name for what the files hold: of their decoding, ids, sizes and times, and the content of some."""
     digest = hashlib.sha256(f"{VERSION} {files.decoding}\n".encode())
     for sample_id, path in zip(ids, files.paths, strict=True):
         try:

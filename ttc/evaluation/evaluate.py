@@ -5,7 +5,8 @@ Legend: N samples, F features, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -15,10 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ttc.evaluation.elsewhere.measure import Protocol
+from ttc.evaluation.folds import stratified_folds
 from ttc.evaluation.heads import Predict, knn_classifier, train_paper_probe
 from ttc.evaluation.predictions import prediction_table
 from ttc.evaluation.probabilities import classifier_prior, held_at
-from ttc.evaluation.probe import FittedProbe, fit_logistic
+from ttc.evaluation.probe import FittedProbe, fit_logistic, groups_of, summarise
 from ttc.evaluation.split_report import of_validation, scored_rows, split_report
 from ttc.metrics.clinic.calibrators import Calibrator, fit_calibrator, shares
 from ttc.models.pretrained import Pretrained
@@ -28,6 +30,12 @@ if TYPE_CHECKING:
 
 Probabilities = NDArray[np.float64]
 """[N, K]."""
+
+Results = dict[str, dict[str, dict[str, object]]]
+"""Metrics by section ("encoder", "knn projection", "own", "floor", ...) and probe."""
+
+Learned = Mapping[str, Sequence[tuple[int, Tensor]]]
+"""By probe, the seed of every draw and the rows that are learned from."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +52,7 @@ class Evaluation:
         measured: how predictions are measured.
         num_workers: processes that decode image files.
         columns: further columns, by name and dataset row, in whose parts predictions are measured.
+        fit_floor: what fits the head "floor" on rows, given those to select with.
         tables: predictions that are kept.
         heads: linear heads on the encoder whose predictions are kept.
         calibrators: of all heads whose predictions are kept, where validation could fit one.
@@ -58,6 +67,7 @@ class Evaluation:
     measured: Protocol
     num_workers: int
     columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    fit_floor: Callable[[Tensor, Tensor], Predict] | None = None
     tables: list[pandas.DataFrame] = field(default_factory=list)
     heads: dict[str, FittedProbe] = field(default_factory=dict)
     calibrators: dict[str, Calibrator] = field(default_factory=dict)
@@ -70,12 +80,15 @@ class Evaluation:
         """Fit a head on some rows.
 
         Args:
-            head: "linear" or "knn".
+            head: "linear", "knn" or "floor".
             layer: whose features.
             train_rows: rows to learn from.
             val: rows to select with; may be empty.
             seed: of the paper's protocol.
         """
+        if head == "floor":
+            assert self.fit_floor is not None
+            return self.fit_floor(train_rows, val)
         features, labels = self.take(layer, train_rows), self.run.dataset.labels
         if head == "knn":
             classes = len(self.run.description.class_names)
@@ -91,7 +104,7 @@ class Evaluation:
         """Return the share of each class for which a head is fitted; None for equal shares.
 
         Args:
-            head: "linear", "knn", "prototype" or "own".
+            head: "linear", "knn", "floor", "prototype" or "own".
             train_rows: rows that a linear or knn head learned from.
         """
         if head == "own":
@@ -183,3 +196,85 @@ class Evaluation:
         table = prediction_table(self.run.dataset, name, split, rows, scores, self.measured.positive_class, made)
         self.tables.append(table)
         return table
+
+
+def section(head: str, layer: str) -> tuple[str, str]:
+    """Return the name of a head's part of the result, and what goes before the names of its probes."""
+    return (layer, "") if head in ("linear", layer) else (f"{head} {layer}", f"{head} ")
+
+
+def fit_and_test(
+    evaluation: Evaluation,
+    heads: Sequence[str],
+    layers: Sequence[str],
+    splits: Mapping[str, Tensor],
+    learned: Learned,
+    *,
+    seed: int,
+    bootstrap: int,
+) -> Results:
+    """Measure heads that learn from samples on the test rows.
+
+    Predictions are kept of the first draw of each probe on the first layer.
+
+    Args:
+        evaluation: features of all rows.
+        heads: see `Evaluation.fit`.
+        layers: whose features.
+        splits: rows of "val" (may be empty) and "test".
+        learned: rows to learn from.
+        seed: of the first draw.
+        bootstrap: draws of the intervals.
+    """
+    results = Results()
+    for head, layer in itertools.product(heads, layers):
+        name, prefix = section(head, layer)
+        results[name] = {}
+        for probe, drawn in learned.items():
+            draws = []
+            for draw, chosen in drawn:
+                predict = evaluation.fit(head, layer, chosen, splits["val"], draw)
+                kept_as = prefix + probe if layer == layers[0] and draw == seed else None
+                prior = evaluation.prior(head, chosen)
+                draws.append(evaluation.measure(layer, predict, splits, name=kept_as, bootstrap=bootstrap, prior=prior))
+            results[name][probe] = {"train_samples": len(chosen), **summarise(draws)}
+    return results
+
+
+def cross_validate(
+    evaluation: Evaluation, heads: Sequence[str], layers: Sequence[str], *, folds: int, seed: int, bootstrap: int
+) -> Results:
+    """Test every sample once, with a head that learned from other folds; a further fold chooses.
+
+    Predictions are kept of every sample on the first layer. "folds" averages over folds, "pooled" takes the
+    predictions of all folds together, which alone has intervals. See `fit_and_test` for the arguments.
+    """
+    run, rows = evaluation.run, evaluation.rows
+    labels, groups = run.dataset.labels[rows].numpy(), groups_of(run.dataset, rows)
+    fold_N = torch.from_numpy(stratified_folds(labels, groups, folds, seed))
+    results = Results()
+    for head, layer in itertools.product(heads, layers):
+        name, prefix = section(head, layer)
+        scores, measured, learned = np.zeros((len(rows), len(run.description.class_names))), [], []
+        made = np.full_like(scores, np.nan)
+        for fold in range(folds):
+            choosing, tested = fold_N == (fold + 1) % folds, fold_N == fold
+            chosen, splits = rows[~choosing & ~tested], {"val": rows[choosing], "test": rows[tested]}
+            predict = evaluation.fit(head, layer, chosen, splits["val"], seed)
+            prior = evaluation.prior(head, chosen)
+            measured.append(evaluation.measure(layer, predict, splits, name=None, bootstrap=0, prior=prior))
+            scores[tested.numpy()] = predict(evaluation.take(layer, splits["test"]))
+            calibrator = evaluation.calibrate(splits["val"], predict(evaluation.take(layer, splits["val"])), prior)
+            if calibrator is not None:
+                made[tested.numpy()] = calibrator(scores[tested.numpy()])
+            learned.append(len(chosen))
+        details = [fold_metrics["details"] for fold_metrics in measured]
+        complete = None if np.isnan(made).any() else made
+        pooled = evaluation.report(rows, scores, rows[:0], None, bootstrap=bootstrap, made=complete)
+        results[name] = {
+            "folds": {"train_samples": min(learned), **summarise(measured), "details": details},
+            "pooled": {"train_samples": min(learned), **summarise([pooled])},
+        }
+        if layer == layers[0]:
+            evaluation.keep(f"{prefix}folds", "test", rows, scores, complete)["fold"] = fold_N.numpy()
+    return results

@@ -99,6 +99,16 @@ def add_heads(parser: Parser) -> None:
         "(and training samples if the encoder is untrained) are divided, never within a group; each fold is "
         "tested once, another selects, the others train",
     )
+    add(
+        "--floor",
+        role=Role.RUN,
+        choices=("auto", "none"),
+        default="auto",
+        before="auto",
+        help="also measure plain classifiers of the raw pixels (at most 32 px; linear models and SVMs on the pixels or "
+        "on 50 principal components; validation chooses), which an encoder should clear; auto leaves them out where "
+        "more than 25,000 images would be read and for features without images; none saves the seconds they take",
+    )
 
 
 def add_probe(parser: Parser) -> None:

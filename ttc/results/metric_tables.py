@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
+from ttc.evaluation.floor.measure import FloorResult
 from ttc.metrics.representation import RepresentationMetrics, Summary
 from ttc.results.clinic.rough import basis_line, mark_of
 from ttc.results.clinic.tables import format_subgroups, site_rows
+from ttc.results.floor.words import explained, marked
 
 _COLUMNS_PER_PART = 5
 _NAME_WIDTH = 13
@@ -91,13 +93,17 @@ _CELL = 17
 """Columns of "100.0 [100,100]", the mark and a space."""
 
 
-def format_probes(results: Results, positive_name: str) -> list[str]:
+def format_probes(results: Results, positive_name: str, floor: FloorResult | None = None) -> list[str]:
     """Format probes and other heads as lines of at most 100 columns, in percent.
 
     Args:
         results: what was measured.
         positive_name: name of the positive class.
+        floor: of raw pixels, whose rows come last; what does not clear it is marked.
     """
+    marks = {(section, probe) for section in results for probe in results[section] if marked(floor, section, probe)}
+    if floor is not None:
+        results = {**results, "floor": floor["probes"]}
     first = {"balanced_accuracy": "bal. acc.", "auroc": "AUROC", "auprc": "AUPRC", "f1": "F1"}
     second = {
         "accuracy": "accuracy",
@@ -107,7 +113,8 @@ def format_probes(results: Results, positive_name: str) -> list[str]:
     }
     return [
         f"positive class: {_shorten(positive_name, 28)}; percent, mean over draws [95 % interval{_units(results)}]",
-        *_rows(results, (), first),
+        *_rows(results, (), first, marks),
+        *(explained(floor) if floor is not None else ()),
         "sens@90: sensitivity at 90 % specificity; spec@90: the reverse",
         *_rows(results, (), second),
         *format_calibration(results),
@@ -226,7 +233,9 @@ def _basis(results: Results) -> list[str]:
     return [basis_line(text) for text in words]
 
 
-def _rows(results: Results, path: Sequence[str], names: Mapping[str, str]) -> list[str]:
+def _rows(
+    results: Results, path: Sequence[str], names: Mapping[str, str], marks: Collection[tuple[str, str]] = ()
+) -> list[str]:
     """Return the header and a line per section and probe; `path` leads to the metrics within a probe's summary."""
     lines = [f"{'layer':<15}{'probe':<11}{'n':>6}" + "".join(f"{heading:>{_CELL}}" for heading in names.values())]
     for section, probes in results.items():
@@ -236,7 +245,8 @@ def _rows(results: Results, path: Sequence[str], names: Mapping[str, str]) -> li
                 entry = entry.get(step) if isinstance(entry, Mapping) else None
             metrics = entry if isinstance(entry, Mapping) else {}
             cells = "".join(f"{_percent(metrics.get(name), mark_of(summary, name)):>{_CELL}}" for name in names)
-            lines.append(f"{section:<15}{probe:<11}{summary['train_samples']:>6}{cells}")
+            title = f"{probe:<9}<" if (section, probe) in marks else probe
+            lines.append(f"{section:<15}{title:<11}{summary['train_samples']:>6}{cells}")
     return lines
 
 

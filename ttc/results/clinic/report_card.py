@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from ttc.evaluation.elsewhere.measure import Protocol, at_path
+from ttc.evaluation.floor.measure import FloorResult
 from ttc.models.description import FEATURES, Description
 from ttc.results.clinic.figures import draw_summary
 from ttc.results.metric_tables import Results, format_clinical, format_probes
@@ -86,7 +87,7 @@ def write_evaluation(
 
     Args:
         folder: where predictions.csv, tb/, figures, report_card.md and, at the end, result.json go.
-        result: with "probes"; not yet complete.
+        result: with "probes", and "floor" where it was measured; not yet complete.
         predictions: of all heads.
         description: of the run.
         protocol: how it was measured.
@@ -101,7 +102,9 @@ def write_evaluation(
     save_calibration(folder.path / "tb", probes)
     complete = ledger.complete(result, arguments)
     names = description.class_names
-    for line in format_probes(probes, names[positive]) + format_clinical(probes, protocol.deploy_prevalence):
+    floor = cast("FloorResult | None", result.get("floor"))
+    lines = format_probes(probes, names[positive], floor) + format_clinical(probes, protocol.deploy_prevalence)
+    for line in lines:
         log.info("%s", line)
     save_pages(folder.path, complete, description)
     folder.save_json("result.json", complete)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pandas
 
 PROBE, TUNED, FLOOR = "probe", "fine-tuned", "floor"
-HEADS = (("linear_eval", "all", PROBE), ("linear_eval", "floor all", FLOOR), ("finetune", "own", TUNED))
+HEADS = (("linear_eval", "all", PROBE), ("linear_eval/floor", "all", FLOOR), ("finetune", "own", TUNED))
 """Step, name of the head in its predictions, and what a reader calls it; all of them learn from all training images."""
 
 FIRST = (
