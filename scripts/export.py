@@ -22,12 +22,12 @@ from ttc import flags
 from ttc.evaluation.elsewhere.weights import checkpoint_of, reported_state
 from ttc.evaluation.embeddings import about_text
 from ttc.evaluation.export import ExportedEncoder, check_parity, save_onnx, save_safetensors, save_torchscript
-from ttc.evaluation.model_card import model_card
 from ttc.evaluation.new_images import encode, read_images
 from ttc.evaluation.probe import module_digest
 from ttc.flags import data_settings, settings
 from ttc.flags.parser import Parser
 from ttc.models.pretrained import Pretrained, embed_shared, load_network, load_pretrained
+from ttc.results.clinic.model_card import model_card
 from ttc.run import files, runtime
 from ttc.run.checkpoint import write_text
 from ttc.run.log import log, start_logging

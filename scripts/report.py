@@ -1,7 +1,8 @@
 """Write a one-page HTML report of a sweep: python scripts/report.py --output report.html RUN [RUN ...].
 
-The page holds the table, the figures, the settings and the versions, refers to nothing outside of itself, and opens
-without a network. The figures also lie beside it as PNG and PDF, in the folder NAME-figures.
+The page holds the table, what the runs reach on other data, by patient and in subgroups, calibration, net benefit, the
+figures, the settings and the versions. It needs nothing outside of itself and opens without a network; links lead to
+the runs' report cards. The figures also lie beside it as PNG and PDF, in the folder NAME-figures.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from ttc import flags
 from ttc.evaluation.probe import PROBES
 from ttc.flags.parser import Parser
 from ttc.results import collect, sweep_figures
+from ttc.results.clinic import summary
 from ttc.results.experiment.page import as_html, read_page
 from ttc.results.html_report import html_report
 from ttc.results.ledger_lines import of_rows
@@ -118,6 +120,7 @@ def main() -> int:
     members = sweep_figures.members_of(runs, compared)
     # Whatever is read is read before the drawing, which takes the time.
     texts, made_with = {**settings(runs), f"Plan of {folders[0].name}": plan_of(folders[0])}, facts(runs, lines)
+    sections = summary.sections([(run.path.name, run.path, run.results) for run in runs])
     figures = sweep_figures.draw(
         members,
         of_rows(lines),
@@ -127,7 +130,8 @@ def main() -> int:
     )
     output.parent.mkdir(parents=True, exist_ok=True)
     title, first = (args.title, "") if page is None else (page.title, as_html(page))
-    write_text(output, html_report(title, build_table(lines), figures, texts, made_with, first))
+    text = html_report(title, build_table(lines), figures, texts, made_with, first, sections, output.parent)
+    write_text(output, text)
     log.info("wrote %s", output)
     return 0
 

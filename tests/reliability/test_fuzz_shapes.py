@@ -27,10 +27,10 @@ from tests.reliability.fuzzing import try_inputs
 from tests.reliability.test_fuzz_checkpoints import changed_parts, packed
 from tests.reliability.test_fuzz_files import mutated, time_limit
 from ttc.evaluation.heads import load_heads
-from ttc.evaluation.model_card import model_card
-from ttc.evaluation.predictions import read_predictions
+from ttc.evaluation.predictions import DecisionRule, read_predictions
 from ttc.models.description import Description
 from ttc.results import collect, ledger_lines
+from ttc.results.clinic.model_card import model_card
 from ttc.results.table_parts.columns import WANTED
 from ttc.run import checkpoint, ledger, manifest
 from ttc.run.folder import RunFolder, logged_curve, truncate_jsonl
@@ -156,13 +156,17 @@ def status(results: Path) -> None:
     manifest.status(cell, results, list)
 
 
+def predictions_of(run: Path, threshold: str) -> object:
+    return compare.load(str(run / "linear_eval"), "all", DecisionRule(threshold, None, "any"), None)
+
+
 KINDS: dict[str, Callable[[Path], object]] = {
     "args.json": lambda run: all_of(lambda: tabulate(run), lambda: card(run), lambda: repeat(run)),
     "linear_eval/args.json": tabulate,
     "env.json": lambda run: all_of(lambda: report.facts([collect.read_run(run)[0]], NO_LINES), lambda: card(run)),
     "result.json": lambda run: all_of(lambda: tabulate(run), lambda: card(run), RunFolder(run).result_text),
     "linear_eval/result.json": lambda run: all_of(
-        lambda: tabulate(run), lambda: card(run), lambda: compare.load(str(run / "linear_eval"), "all", "half", None)
+        lambda: tabulate(run), lambda: card(run), lambda: predictions_of(run, "half")
     ),
     "metrics/metrics.json": lambda run: all_of(lambda: tabulate(run), lambda: card(run)),
     "metrics.jsonl": lambda run: all_of(
@@ -171,7 +175,7 @@ KINDS: dict[str, Callable[[Path], object]] = {
     "split.csv": card,
     "linear_eval/predictions.csv": lambda run: all_of(
         lambda: read_predictions(run / "linear_eval" / "predictions.csv", "all", 1, within=run),
-        lambda: compare.load(str(run / "linear_eval"), "all", "youden", None),
+        lambda: predictions_of(run, "youden"),
     ),
     "linear_eval/heads.pt": lambda run: load_heads(run / "linear_eval" / "heads.pt", run),
     "metrics/embeddings.npz": lambda run: read_embeddings(run / "metrics" / "embeddings.npz", run),

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from tests.processes import ROOT
-from ttc.evaluation.model_card import model_card
 from ttc.models.description import Description
 from ttc.results import figure_style, ledger_lines
+from ttc.results.clinic.model_card import model_card
 from ttc.results.curve_figures import save_training_figure
 from ttc.results.embedding_figures import save_embedding_figure, save_grid_figure
 from ttc.results.html_report import html_report

@@ -1,1 +1,1 @@
-"""From a frozen or fine-tuned network to results: features, probes, heads, predictions, export, model card."""
+"""From a frozen or fine-tuned network to results: features, probes, heads, predictions, export."""

@@ -1,1 +1,1 @@
-"""What reads finished runs: collected results, tables, figures, the HTML report."""
+"""What reads finished runs: collected results, tables, figures, the HTML report, the model card."""

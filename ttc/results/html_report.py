@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import base64
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from urllib.parse import quote
 
+from ttc.results.clinic.summary import Page, Section
 from ttc.results.sweep_figures import Figure
 from ttc.results.tables import Table, legend
 from ttc.run.escape import html, html_lines
@@ -18,6 +22,7 @@ table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabula
 th, td { padding: .25rem .45rem; text-align: right; white-space: nowrap; border-bottom: 1px solid #ddd; }
 th { vertical-align: bottom; } th:first-child, td:first-child { text-align: left; }
 table.text td, table.text th { text-align: left; white-space: normal; vertical-align: top; }
+.named th:nth-child(-n+3), .named td:nth-child(-n+3) { text-align: left; }
 tr.group td { font-style: italic; background: #f4f4f4; }
 figure { margin: 1rem 0 2rem; } img { max-width: 100%; height: auto; }
 figcaption, .small { color: #555; font-size: 13px; max-width: 60rem; }
@@ -32,6 +37,8 @@ def html_report(
     texts: Mapping[str, str],
     facts: Mapping[str, str],
     first: str = "",
+    sections: Sequence[Section] = (),
+    folder: Path = Path(),
 ) -> str:
     """Compose the page.
 
@@ -42,9 +49,11 @@ def html_report(
         texts: heading -> preformatted text, such as the plan of a run.
         facts: name -> value of the table at the end: versions, commits, dates.
         first: HTML that comes before the results.
+        sections: what runs say to those who act on them.
+        folder: where the page will lie, for its links to report cards.
 
     Returns:
-        HTML that refers to nothing outside of itself.
+        HTML that needs nothing outside of itself; it links to the runs' report cards.
     """
     pictures = []
     for figure in figures:
@@ -66,6 +75,7 @@ def html_report(
             "<h2>Results</h2>",
             _results(table),
             f"<p class='small'>{html(legend(table))}</p>",
+            *(_section(section, folder) for section in sections),
             *pictures,
             *blocks,
             "<h2>How it was made</h2>",
@@ -86,3 +96,29 @@ def _results(table: Table) -> str:
         for run, *texts in rows:
             lines.append("<tr>" + "".join(f"<td>{text}</td>" for text in (html(run), *texts)) + "</tr>")
     return "\n".join([*lines, "</table></div>"])
+
+
+def _section(section: Section, folder: Path) -> str:
+    """Lay out a section; a row that begins as the one above it leaves those cells empty."""
+    lines = [f"<h2>{html(section.title)}</h2>", f"<p class='small'>{html(section.intro)}</p>"]
+    lines.append(
+        "<div class='wide'><table class='named'><tr>"
+        + "".join(f"<th>{html(name)}</th>" for name in section.header)
+        + "</tr>"
+    )
+    above: list[str] = []
+    for row in section.rows:
+        cells = [_link(cell, folder) if isinstance(cell, Page) else html(cell) for cell in row]
+        same = cells[:2] == above[:2]
+        lines.append(
+            "<tr>" + "".join(f"<td>{text}</td>" for text in (["", "", *cells[2:]] if same else cells)) + "</tr>"
+        )
+        above = cells if cells[0] else above
+    lines.append("</table></div>")
+    notes = dict.fromkeys(html(note) for note in section.notes)
+    return "\n".join([*lines, *([f"<p class='small'>{'<br>'.join(notes)}</p>"] if notes else [])])
+
+
+def _link(page: Page, folder: Path) -> str:
+    target = os.path.relpath(page.run.resolve() / page.file, folder.resolve())
+    return f"<a href='{quote(target)}'>{html(page.file.as_posix())}</a>"

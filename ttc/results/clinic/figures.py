@@ -13,6 +13,7 @@ import numpy as np
 
 from ttc.evaluation.elsewhere.measure import Scored
 from ttc.metrics.curves import ranking_curves
+from ttc.results.clinic.rough import mark_of
 from ttc.results.figure_style import COLOURS, drawing, save, short_name
 
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ def draw_clinical(
     with drawing(path):
         samples = {"external": external} | ({"internal test": internal} if internal is not None else {})
         values = {"external": metrics, "internal test": parts["internal"]}
-        save(roc_figure({name: (each, _auroc(values[name])) for name, each in samples.items()}, positive_class), path)
+        curves = {name: (each, _auroc(values[name])) for name, each in samples.items()}
+        save(roc_figure(curves, positive_class, _threshold(metrics)), path)
     draw_summary(folder, start, metrics)
 
 
@@ -79,7 +81,16 @@ def _auroc(metrics: Mapping[str, object]) -> str:
     value, low, high = entry.get("value", entry.get("mean")), entry.get("low"), entry.get("high")
     if value is None:
         return ""
-    return f"{value:.3f}" + ("" if low is None or high is None else f" [{low:.3f}, {high:.3f}]")
+    interval = "" if low is None or high is None else f" [{low:.3f}, {high:.3f}]{mark_of(metrics, 'auroc')}"
+    return f"{value:.3f}{interval}"
+
+
+def _threshold(metrics: Mapping[str, object]) -> float | None:
+    """Return the threshold that validation chose for the largest sensitivity + specificity, or None."""
+    details = metrics["details"]
+    thresholds = details.get("thresholds") if isinstance(details, Mapping) else None
+    found = thresholds.get("youden") if isinstance(thresholds, Mapping) else None
+    return found if isinstance(found, float) else None
 
 
 def _square(title: str) -> tuple[Figure, Axes]:
@@ -92,12 +103,15 @@ def _square(title: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def roc_figure(samples: Mapping[str, tuple[Scored, str]], positive_class: int) -> Figure:
+def roc_figure(
+    samples: Mapping[str, tuple[Scored, str]], positive_class: int, threshold: float | None = None
+) -> Figure:
     """Draw the ROC curves of several sets.
 
     Args:
         samples: name -> scores, and the words for its AUROC.
         positive_class: of two classes.
+        threshold: of the score, whose points are marked; None marks none.
     """
     figure, axes = _square("ROC of the same frozen head")
     axes.plot([0, 1], [0, 1], color="0.6", linewidth=1, linestyle=":")
@@ -107,8 +121,14 @@ def roc_figure(samples: Mapping[str, tuple[Scored, str]], positive_class: int) -
             continue
         curve = ranking_curves(positive_N, each.scores_NK[:, positive_class])(np.ones((1, len(positive_N))))
         false_T = 1.0 - np.concatenate([[1.0], curve.specificity_RT[0]])
-        label = f"{name}: {words}\n{int(positive_N.sum())} of {len(positive_N)} positive"
+        label = f"{name}: AUROC {words}\n{int(positive_N.sum())} of {len(positive_N)} positive"
         axes.plot(false_T, np.concatenate([[0.0], curve.sensitivity_RT[0]]), color=COLOURS[number], label=label)
+        if threshold is not None:
+            called_N = each.scores_NK[:, positive_class] >= threshold
+            point = [called_N[~positive_N].mean()], [called_N[positive_N].mean()]
+            axes.plot(*point, "o", color=COLOURS[number], markeredgecolor="black", zorder=3)
+    if threshold is not None:
+        axes.plot([], [], "o", color="white", markeredgecolor="black", label="at the frozen threshold")
     axes.set(xlabel="1 - specificity", ylabel="sensitivity", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
     axes.legend(fontsize=8, loc="lower right", frameon=False)
     return figure
@@ -132,7 +152,8 @@ def reliability_figure(details: Mapping[str, object]) -> Figure:
             axes.plot(x, y, color=colour, linewidth=1.2, alpha=0.8)
             axes.scatter(x, y, s=size, color=colour, marker=marker, label=label, alpha=0.8)
     axes.set(xlabel="predicted", ylabel="observed share of positives", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
-    axes.legend(fontsize=8, loc="upper left", frameon=False)
+    # Points may lie anywhere in the square.
+    figure.legend(*axes.get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=2, frameon=False)
     return figure
 
 
@@ -185,7 +206,11 @@ def subgroup_figure(columns: Mapping[str, Mapping[str, object]], metrics: Mappin
                 continue
             if entry["low"] is not None:
                 panel.plot([entry["low"], entry["high"]], [place, place], color=COLOURS[0], linewidth=1.4)
-            panel.plot([entry["value"]], [place], "s", color=COLOURS[0], markersize=4.5)
+            rough = mark_of(row, key) and entry["low"] is not None
+            panel.plot(
+                [entry["value"]], [place], "s", color=COLOURS[0], markersize=4.5,
+                markerfacecolor="white" if rough else COLOURS[0],
+            )  # fmt: skip
         whole = _whole(metrics, key)
         if whole is not None:
             panel.axvline(whole, color=COLOURS[1], linewidth=1, linestyle="--", label="all samples")
@@ -193,8 +218,12 @@ def subgroup_figure(columns: Mapping[str, Mapping[str, object]], metrics: Mappin
         panel.grid(alpha=0.25, axis="x")
     panels[0].set_yticks(range(len(rows)), labels, fontsize=8)
     panels[0].plot([], [], "s-", color=COLOURS[0], markersize=4.5, label="subgroup (positives/n) with 95 % interval")
+    if any(mark_of(row, key) for _, row in rows for key, _ in _FOREST):
+        panels[0].plot(
+            [], [], "s", color=COLOURS[0], markersize=4.5, markerfacecolor="white", label="rests on few positives"
+        )
     figure.legend(
-        *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8, frameon=False
+        *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8, frameon=False
     )
     return figure
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from ttc.evaluation.elsewhere.measure import at_path
 from ttc.results.clinic.rough import MARK, basis_line, mark_of, rough_words
@@ -13,7 +13,7 @@ from ttc.run.escape import plain
 LARGE_GROUP = 20
 """A table by group is for sites: groups with fewer images of a class are told of in one line."""
 
-_ROWS = (
+ROWS = (
     ("AUROC %", "auroc", 100.0),
     ("AUPRC %", "auprc", 100.0),
     ("balanced accuracy %", "balanced_accuracy", 100.0),
@@ -26,8 +26,11 @@ _ROWS = (
     ("calibration slope", "calibration/after/slope", 1.0),
 )
 
+PER_GROUP = (*ROWS[:1], *ROWS[3:5], *ROWS[8:])
+"""What is said of one score per group."""
 
-def _cell(metrics: object, path: str, scale: float, mark: str = "") -> str:
+
+def cell(metrics: object, path: str, scale: float, mark: str = "") -> str:
     """Format an estimate; an interval that rests on few positives, by the metrics' own word or `mark`, is marked."""
     found = at_path(metrics, path) if isinstance(metrics, Mapping) else None
     if not isinstance(metrics, Mapping) or found is None or found["value"] is None:
@@ -40,21 +43,31 @@ def _cell(metrics: object, path: str, scale: float, mark: str = "") -> str:
     return f"{text} {interval}{mark or mark_of(metrics, path)}"
 
 
-def _rows(parts: Sequence[tuple[object, int]], rows: Sequence[tuple[str, str, float]] = _ROWS) -> list[str]:
-    """Return a line per metric that one of the parts has; each part with its width, the last of several a difference.
+def side_by_side(
+    parts: Sequence[object], rows: Sequence[tuple[str, str, float]] = ROWS
+) -> Iterator[tuple[str, list[str]]]:
+    """Yield title and cells of every metric that one of the parts has.
 
-    A difference is rough where one of its sides is.
+    Args:
+        parts: metrics, None where there are none; a third is the difference of the first two, and rough where one of
+            them is.
+        rows: title, path and scale of each metric.
     """
-    lines = []
     for title, path, scale in rows:
-        marks = [mark_of(part, path) if isinstance(part, Mapping) else "" for part, _ in parts]
-        joined = ["" if number < 2 else max(marks[:2]) for number in range(len(parts))]
-        cells = [_cell(part, path, scale, mark) for (part, _), mark in zip(parts, joined, strict=True)]
-        if any(cell != "-" for cell in cells):
-            lines.append(
-                f"{title:<22}" + "".join(f"{cell:>{width}}" for cell, (_, width) in zip(cells, parts, strict=True))
-            )
-    return lines
+        marks = [mark_of(part, path) if isinstance(part, Mapping) else "" for part in parts[:2]]
+        joined = ["", "", max(marks)][: len(parts)]
+        cells = [cell(part, path, scale, mark) for part, mark in zip(parts, joined, strict=True)]
+        if any(text != "-" for text in cells):
+            yield title, cells
+
+
+def _lines(parts: Sequence[tuple[object, int]], rows: Sequence[tuple[str, str, float]] = ROWS) -> list[str]:
+    """Return the lines of `side_by_side` for a terminal; each part comes with its width."""
+    widths = [width for _, width in parts]
+    return [
+        f"{title:<22}" + "".join(f"{text:>{width}}" for text, width in zip(cells, widths, strict=True))
+        for title, cells in side_by_side([part for part, _ in parts], rows)
+    ]
 
 
 def format_external(result: Mapping[str, object]) -> list[str]:
@@ -68,9 +81,9 @@ def format_external(result: Mapping[str, object]) -> list[str]:
     assert isinstance(heads, Mapping)
     external, lines = probes["external"], []
     if len(external) > 1:
-        lines.append(f"{'external':<28}" + "".join(f"{title:>24}" for title, _, _ in (_ROWS[0], _ROWS[3], _ROWS[9])))
+        lines.append(f"{'external':<28}" + "".join(f"{title:>24}" for title, _, _ in (ROWS[0], ROWS[3], ROWS[9])))
         for name, metrics in external.items():
-            row = "".join(f"{_cell(metrics, path, scale):>24}" for _, path, scale in (_ROWS[0], _ROWS[3], _ROWS[9]))
+            row = "".join(f"{cell(metrics, path, scale):>24}" for _, path, scale in (ROWS[0], ROWS[3], ROWS[9]))
             lines.append(f"{plain(name, 27):<28}{row}")
     for name, metrics in external.items():
         internal = probes.get("internal", {}).get(name)
@@ -86,11 +99,11 @@ def format_external(result: Mapping[str, object]) -> list[str]:
                 f"external probabilities: frozen, stated at {100 * share:.3g} % positive ({fact['prevalence_of']})"
             )
         lines.append(f"{'':<22}{'internal test':>24}{'external':>26}{'external - internal':>28}")
-        lines += _rows([(internal, 24), (metrics, 26), (gap, 28)])
+        lines += _lines([(internal, 24), (metrics, 26), (gap, 28)])
         lines += [basis_line(metrics["intervals"]["rests_on"], "external ")]
         lines += [basis_line(internal["intervals"]["rests_on"], "internal ")] if internal else []
         if metrics["calibration"].get("in_the_large"):
-            mended = [_cell(metrics, f"calibration/in_the_large/{part}", 1.0) for part in ("brier", "slope")]
+            mended = [cell(metrics, f"calibration/in_the_large/{part}", 1.0) for part in ("brier", "slope")]
             lines.append("recalibration in the large (a new intercept, fitted on these external labels, not frozen):")
             lines.append(f"  Brier {mended[0]}, slope {mended[1]}")
         lines += format_per_group(metrics.get("per_group"), internal.get("per_group") if internal else None)
@@ -104,8 +117,7 @@ def format_per_group(metrics: object, internal: object = None) -> list[str]:
         return []
     pool, rule = metrics.get("pool", ""), metrics.get("group_label", "")
     lines = [f"per group ({pool} of its images, positive if {rule} is):" if pool else "per group:"]
-    rows = (*_ROWS[:1], *_ROWS[3:5], *_ROWS[8:])
-    lines += [f"  {line}" for line in _rows([*([(internal, 24)] if internal else []), (metrics, 26)], rows)]
+    lines += [f"  {line}" for line in _lines([*([(internal, 24)] if internal else []), (metrics, 26)], PER_GROUP)]
     lines.append(basis_line(metrics["intervals"]["rests_on"], "external " if internal else ""))
     if isinstance(internal, Mapping):
         lines.append(basis_line(internal["intervals"]["rests_on"], "internal "))
@@ -120,8 +132,8 @@ def format_subgroups(columns: object) -> list[str]:
         lines.append(f"{title:<20}{'n':>6}{'pos.':>6}{'AUROC %':>22}{'sensitivity %':>23}{'specificity %':>23}")
         for row in table["rows"][:12]:
             lines.append(
-                f"{plain(row['value'], 18):<20}{row['n']:>6}{row['positives']:>6}{_cell(row, 'auroc', 100.0):>22}"
-                f"{_cell(row, 'sensitivity', 100.0):>23}{_cell(row, 'specificity', 100.0):>23}"
+                f"{plain(row['value'], 18):<20}{row['n']:>6}{row['positives']:>6}{cell(row, 'auroc', 100.0):>22}"
+                f"{cell(row, 'sensitivity', 100.0):>23}{cell(row, 'specificity', 100.0):>23}"
             )
         if len(table["rows"]) > 12:
             lines.append(f"and {len(table['rows']) - 12} smaller parts, see result.json")

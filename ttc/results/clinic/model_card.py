@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ttc.models.description import Description
+from ttc.results.clinic import summary
 from ttc.run import ledger, readers
 from ttc.run.escape import markdown, markdown_code
 
@@ -48,6 +49,7 @@ def model_card(run: Path, description: Description, feature_dim: int) -> str:
         "",
         *_evaluation(run),
         "",
+        *_sections(run),
         "## Before use",
         "",
         "The numbers hold for this data set, these splits and this seed; other scanners, sites or shares of the rare "
@@ -153,6 +155,28 @@ def _evaluation(run: Path) -> Iterator[str]:
     cosine = _value(measured, "projection/mean_cosine/all")
     phrases.append(f"mean cosine {'not defined' if cosine is None else f'{cosine:.3f}'}")
     yield f"Embeddings after the projection head: {', '.join(phrases)}. SAA near 0 and a cosine near 1 are a collapse."
+
+
+def _sections(run: Path) -> Iterator[str]:
+    """Yield what the run says to those who act on it: other data, patients, subgroups, probabilities, report cards."""
+    for section in summary.sections([(run.name, run, summary.step_results(run))]):
+        # All rows are of this run.
+        yield from (f"## {section.title}", "", section.intro, "", _row(section.header[1:]))
+        yield "|---" * (len(section.header) - 1) + "|"
+        yield from (_row(row[1:]) for row in section.rows)
+        yield ""
+        if section.notes:
+            yield "\\\n".join(map(markdown, dict.fromkeys(section.notes)))
+            yield ""
+
+
+def _row(cells: Sequence[str | summary.Page]) -> str:
+    texts = (
+        markdown_code(cell.file.as_posix()) if isinstance(cell, summary.Page)
+        else markdown(cell) if isinstance(cell, summary.Name) else cell
+        for cell in cells
+    )  # fmt: skip
+    return f"| {' | '.join(texts)} |"
 
 
 def _value(measures: Mapping[str, ledger.Measure], name: str) -> float | None:
