@@ -112,12 +112,11 @@ def write_evaluation(
 
 
 def save_pages(folder: Path, result: Mapping[str, object], description: Description | None) -> None:
-    """Write report_card.md, and the figures of every classifier of the result's first section."""
+    """Write report_card.md, and the figures of the classifier that the card describes, the result's first."""
     write_text(folder / "report_card.md", report_card(result, description))
-    first = next((section for section, _, _ in _classifiers(result)), None)
-    for section, probe, metrics in _classifiers(result):
-        if section == first:
-            draw_summary(folder, f"{probe}-", metrics)
+    for _, _, metrics in _classifiers(result):
+        draw_summary(folder, "", metrics)
+        break
 
 
 def _classifiers(result: Mapping[str, object]) -> Iterator[tuple[str, str, Mapping[str, object]]]:
