@@ -29,6 +29,8 @@ OF_JOINT = frozenset(("minority_cutmix", "batch_sampler"))
 """What this recipe sets beside the method; where the user says otherwise, the user has the last word."""
 HERE = frozenset(("data", "out", "jobs", "seeds", "folds", "skip_finetuning", "dry_run", "seed"))
 """Flags that no step gets."""
+DRAWS = "1000"
+"""Of the bootstrap."""
 Lines = list[list[str]]
 """Words of a command line, a list for each flag."""
 
@@ -171,7 +173,7 @@ def make_plan(args: argparse.Namespace, typed: Collection[str], source: Source, 
     own = words_of(args, set(typed) - flags_of(flags.add_method, flags.add_groups) - HERE)
     write_recipe(args, out, shared, own, source.pixels is None)
     variants = words_of_rows(args, typed, rows, rules.batch_size)
-    steps = words_of_steps(args, typed, rules, last)
+    steps = words_of_steps(args, typed, rules, last, len(dataset.indices("train")))
     words = ["--recipes", str(out / "recipe.args"), "--variants", *variants, "--seeds", str(repeated.seeds)]
     words += [] if repeated.folds is None else ["--folds", str(repeated.folds)]
     words += ["--steps", *(f"{step}={shlex.join(more)}" if more else step for step, more in steps.items())]
@@ -190,19 +192,24 @@ def words_of_rows(args: argparse.Namespace, typed: Collection[str], rows: Sequen
 
 
 def words_of_steps(
-    args: argparse.Namespace, typed: Collection[str], rules: Budget, by_group: Sequence[Choice]
+    args: argparse.Namespace, typed: Collection[str], rules: Budget, by_group: Sequence[Choice], training: int
 ) -> dict[str, list[str]]:
     """Return the steps of every line with their words."""
     groups = [*(word for choice in by_group for word in choice.words)]
     groups += flat(words_of(args, set(typed) & flags_of(flags.add_groups)))
-    steps: dict[str, list[str]] = {"pretrain": [], "linear_eval": ["--layers", "encoder", *groups]}
+    steps: dict[str, list[str]] = {
+        "pretrain": [],
+        "linear_eval": ["--layers", "encoder", "--probes", "all", "--bootstrap", DRAWS, *groups],
+    }
     if not args.skip_finetuning:
         length = ["--steps", str(max(1, (args.steps or rules.steps) // experiment.TUNING_SHARE))]
         if args.epochs is not None and "epochs" in typed:
             length = ["--epochs", str(max(1, args.epochs // experiment.TUNING_SHARE))]
         batch = args.batch_size if "batch_size" in typed else rules.batch_size
         sampler = args.batch_sampler if "batch_sampler" in typed else "balanced"
-        steps["finetune"] = ["--batch-sampler", sampler, "--batch-size", str(batch), *length, *groups]
+        patience = str(experiment.patience(training // batch))
+        steps["finetune"] = ["--batch-sampler", sampler, "--batch-size", str(batch), *length, "--patience", patience]
+        steps["finetune"] += ["--bootstrap", DRAWS, *groups]
     steps["compute_metrics"] = ["--peu-draws", "0", "--scatter", "none"]
     return steps
 

@@ -21,6 +21,10 @@ TUNING_SHARE = 3
 """Fine-tuning takes so many times fewer steps than pretraining."""
 
 
+PATIENT_STEPS = 150
+"""Steps without improvement after which fine-tuning ends; small sets have one or two steps an epoch."""
+
+
 @dataclass(frozen=True)
 class Facts:
     """What the choices depend on.
@@ -133,6 +137,11 @@ PER_GROUP = Choice(
     "results by group", "mean score of a group's images",
     "groups hold several images, and decisions are made about groups", "--per-group", ("--per-group", "mean"),
 )  # fmt: skip
+
+
+def patience(steps_per_epoch: int) -> int:
+    """Return the epochs without improvement after which fine-tuning ends; not below the default."""
+    return max(10, -(-PATIENT_STEPS // max(1, steps_per_epoch)))
 
 
 def from_rules(rules: Budget, given: Collection[str]) -> list[Choice]:
