@@ -44,8 +44,10 @@ from ttc.datasets.registry import read_source
 from ttc.datasets.table import Source
 from ttc.flags.data_settings import dataset_settings
 from ttc.flags.parser import Given, Parser, whole
+from ttc.results.collect import read_run
 from ttc.results.experiment import chosen
 from ttc.results.experiment.page import USES, Page, as_markdown
+from ttc.results.table_parts.row_names import places_of
 from ttc.run import manifest, runtime
 from ttc.run.checkpoint import write_text
 from ttc.run.folder import RunFolder
@@ -181,16 +183,19 @@ def commands(args: argparse.Namespace, out: Path, checkpoint: Path, head: str) -
 
 def conclude(args: argparse.Namespace, out: Path, plan: Plan, names: Sequence[str]) -> Page:
     """Let validation choose, copy the model, write the page of choices."""
-    candidates = chosen.read_candidates(rows_of(out, plan.rows))
+    rows = rows_of(out, plan.rows)
+    firsts = [read_run(folders[0])[0] for folders in rows.values()]
+    named = {name: folders for (_, name), folders in zip(places_of(firsts), rows.values(), strict=True)}
+    candidates = chosen.read_candidates(named)  # under the names of the table
     winner = chosen.choose(candidates, ("untrained",))
-    rows = [
+    cells = [
         [c.name, *(f"{100 * mean:.1f}" for mean in c.means), "chosen" if c is winner else ""]
         for c in sorted(candidates, key=lambda candidate: -candidate.means[0])
     ]
     page = Page(
         f"{Path(args.data_root).stem if args.data_root else args.dataset}: {' against '.join(names)}",
         chosen.verdict(winner, candidates, plan.repeated.text),
-        rows,
+        cells,
         [[choice.what, choice.chosen, choice.reason, choice.change] for choice in plan.choices],
         commands(args, out, *chosen.copy_model(winner, out / "model")),
     )
@@ -245,7 +250,10 @@ def main() -> int:
 
     # 6. collect
     runs = [str(run) for row in rows_of(out, plan.rows).values() for run in row]
-    must("the table", call("scripts/collect_results.py", "--output", str(out / "table"), *runs))
+    must(
+        "the table",
+        call("scripts/collect_results.py", "--paper", "--probe", "all", "--output", str(out / "table"), *runs),
+    )
     page = conclude(args, out, plan, dataset.class_names)
     words = ["--choices", str(out / "choices.json"), "--output", str(out / "report.html"), "--probe", "all"]
     must("the report", call("scripts/report.py", *words, *runs))
