@@ -1,63 +1,58 @@
-"""Compare two runs on the same test samples: python scripts/compare.py RUN_A RUN_B.
+"""Compare two runs, or two methods in several runs each, on the same test samples.
+
+    python scripts/compare.py RUN_A RUN_B
+    python scripts/compare.py RUN_A ... --against RUN_B ...
 
 Reads the two predictions.csv (of linear_eval.py, finetune.py or scripts/evaluate.py), matches the samples by id, and
 tests the difference A - B: AUROC by DeLong's paired test, AUROC and balanced accuracy by the exchange test, with
 intervals of the paired stratified bootstrap. Both runs are evaluated on the same draws. Where samples share a group
 (patient, site), groups are taken as independent; `--per-group` compares one score per group. With more than two
 classes, one is tested against the rest. Thresholds are those that the run's validation chose; on other data
-(RUN/external/NAME) those frozen in the head. Prints a table and one line of JSON; `--output FILE` writes the JSON.
+(RUN/external/NAME) those frozen in the head. With --against the runs of both sides are matched by seed and fold, and
+their mean difference is tested over images, over seeds, and over both: p-values of one seed are about two networks, not
+about two methods. Prints a table and one line of JSON; `--output FILE` writes the JSON.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass
+import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas
-
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from ttc.evaluation.predictions import DecisionRule, read_predictions_table
-from ttc.flags.parser import Parser, whole
+from ttc.evaluation.predictions import DecisionRule
+from ttc.flags.parser import Namespace, Parser, whole
+from ttc.metrics.clinic.matched import compare_matched
 from ttc.metrics.clinic.per_group import LABELS, POOLS
 from ttc.metrics.comparison import compare_scores
 from ttc.metrics.thresholds import RULES
+from ttc.results.clinic.matched import Place, Predictions, aligned, load_predictions, match, pair_of, per_group
 from ttc.run import runtime
 from ttc.run.checkpoint import write_text
 from ttc.run.escape import plain
-from ttc.run.folder import shorten
-from ttc.run.readers import Source, read_positive_class, read_result
 
-
-@dataclass(frozen=True)
-class Predictions:
-    """The predictions of one run.
-
-    Attributes:
-        path: the file.
-        name: of the probe.
-        test: rows of the test split by sample id, with the columns label, score and group.
-        threshold: a sample is called positive if its score reaches it.
-        positive_class: the class whose probability the scores are.
-        classes: how many classes the run has.
-    """
-
-    path: Path
-    name: str
-    test: pandas.DataFrame
-    threshold: float
-    positive_class: int
-    classes: int
+TITLES = (("auroc", "AUROC"), ("balanced_accuracy", "balanced accuracy"))
+ONE_RUN = (
+    "one run each: p is about these two networks on other images, not about two methods, since another seed may turn "
+    "it round; give the runs of several seeds or folds: RUN ... --against RUN ..."
+)
 
 
 def build_parser() -> Parser:
     """Describe the command line."""
     parser = Parser("Compare two runs on the same test samples.", "python scripts/compare.py runs/a runs/b --probe all")
-    parser.add_argument("runs", nargs=2, metavar="RUN", help="run folder, evaluation folder or predictions.csv")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folder, evaluation folder or predictions.csv")
+    parser.add_argument(
+        "--against",
+        nargs="+",
+        metavar="RUN",
+        help="runs of the other method, matched with the first ones by seed and fold; set it to compare methods "
+        "instead of two networks",
+    )
     parser.add_argument(
         "--probe",
         nargs="+",
@@ -95,128 +90,6 @@ def build_parser() -> Parser:
     return parser
 
 
-def predictions_file(run: str) -> Path:
-    """Return the file that a run folder, an evaluation folder or a path names."""
-    path = Path(run)
-    if path.exists() and not path.is_dir():
-        return path
-    folders = [
-        folder for folder in (path, path / "linear_eval", path / "finetune") if (folder / "predictions.csv").is_file()
-    ]
-    if len(folders) != 1:
-        what = "no predictions.csv" if not folders else "several predictions.csv"
-        inside = sorted(path.glob("external/*/predictions.csv")) + sorted(path.glob("*/predictions.csv"))
-        example = inside[0].parent if inside else path / "linear_eval"
-        raise ValueError(f"{run} has {what}; name the evaluation folder, such as {example}")
-    return folders[0] / "predictions.csv"
-
-
-def choose_probe(table: pandas.DataFrame, probe: str | None, path: Path) -> tuple[str, pandas.DataFrame]:
-    """Return the name and the predictions of one probe.
-
-    Raises:
-        ValueError: it is not there, or there are several to choose from.
-    """
-    if "probe" not in table and probe is None:
-        return "", table
-    names = list(table["probe"].unique()) if "probe" in table else []
-    if probe is not None and probe not in names:
-        raise ValueError(f"--probe {probe} is not in {path}; choose from {shorten(names)}")
-    if probe is None and len(names) > 1:
-        raise ValueError(f"{path} holds several probes; choose one with --probe: {shorten(names, 10)}")
-    name = probe or names[0]
-    return name, table[table["probe"] == name]
-
-
-def load(run: str, probe: str | None, rule: DecisionRule, positive_class: int | None) -> Predictions:
-    """Read the predictions of a run and choose its threshold.
-
-    Raises:
-        ValueError: no predictions, several probes to choose from, or samples that occur twice.
-    """
-    path = predictions_file(run)
-    within = Path(run) if Path(run).is_dir() else None
-    name, table = choose_probe(read_predictions_table(path, within), probe, path)
-    result = path.parent / "result.json"
-    content = read_result(result, within) if result.is_file() else {}
-    stored = read_positive_class(result, within) if content else 1
-    positive = stored if positive_class is None else positive_class
-    classes = sum(column.startswith("score_") for column in table.columns) or 2
-    if positive >= classes:
-        raise ValueError(f"--positive-class {positive} is not in {path}, which has the classes 0 to {classes - 1}")
-    if classes > 2:
-        table = table.assign(score=table[f"score_{positive}"])
-    elif content and positive != stored:
-        raise ValueError(f"--positive-class {positive}: the scores in {path} are of class {stored}; leave it out")
-    table = table.assign(group=table.get("group", "")).set_index("id")
-    test, val = table[table["split"] == "test"], table[table["split"] == "val"]
-    if test.empty or test.index.has_duplicates:
-        raise ValueError(f"{path} must hold every test sample once; evaluate the run again in a new folder")
-    if rule.pool is not None and not table["group"].all():
-        raise ValueError(f"--per-group: {path} has samples without a group; leave it out, or evaluate with groups")
-    if content.get("kind") == "external":
-        probes: Any = content.get("probes")
-        threshold = Source(result, within=within).using(lambda: rule.frozen(probes["external"][name]))
-    else:
-        threshold = rule.on_validation(val, positive)
-    if threshold is None:
-        raise ValueError(f"--threshold {rule.threshold}: the validation behind {path} allows none; use half")
-    return Predictions(path, name, test, threshold, positive, classes)
-
-
-def aligned(first: Predictions, second: Predictions) -> tuple[np.ndarray, list[np.ndarray], list[str] | None]:
-    """Return whether each sample is positive, its two scores, and its group where the data have groups.
-
-    Raises:
-        ValueError: the runs were not tested on the same samples with the same labels and groups.
-    """
-    if first.classes != second.classes:
-        raise ValueError(
-            f"{first.path} has {first.classes} classes, {second.path} {second.classes}; compare runs of equal classes"
-        )
-    if first.positive_class != second.positive_class:
-        raise ValueError(
-            f"the scores are of class {first.positive_class} in {first.path}, of class {second.positive_class} in "
-            f"{second.path}; evaluate one of them again with --positive-class"
-        )
-    unmatched = first.test.index.symmetric_difference(second.test.index)
-    if len(unmatched):
-        raise ValueError(
-            f"{first.path} and {second.path} were tested on different samples ({len(unmatched)} are in one only, such "
-            f"as {unmatched[0]}); compare runs with the same data, seed and split"
-        )
-    second_test = second.test.loc[first.test.index]
-    for column in ("label", "group"):
-        if (first.test[column] != second_test[column]).any():
-            raise ValueError(
-                f"{first.path} and {second.path} give a sample different {column}s; compare runs on the same data and "
-                "classes"
-            )
-    positive = (first.test["label"] == first.positive_class).to_numpy()
-    if positive.all() or not positive.any():
-        raise ValueError(f"{first.path} has test samples of one class only; a comparison needs both")
-    groups = first.test["group"].tolist()
-    scores = [predictions["score"].to_numpy(float) for predictions in (first.test, second_test)]
-    return positive, scores, groups if any(groups) else None
-
-
-def per_group(
-    positive: np.ndarray, scores: list[np.ndarray], groups: list[str] | None, rule: DecisionRule, path: Path
-) -> tuple[np.ndarray, list[np.ndarray], list[str] | None]:
-    """Return what `aligned` does, by group where that is wanted.
-
-    Raises:
-        ValueError: all groups are of one class.
-    """
-    if rule.pool is None:
-        return positive, scores, groups
-    assert groups is not None
-    pairs = [rule.pooled(positive, score, groups) for score in scores]
-    if pairs[0][0].all() or not pairs[0][0].any():
-        raise ValueError(f"--per-group: {path} has groups of one class only; try --group-label, or leave it out")
-    return pairs[0][0], [score for _, score in pairs], None
-
-
 def as_text(runs: list[Predictions], result: dict[str, Any]) -> str:
     """Format the comparison for a terminal of 100 columns."""
     lines = [
@@ -232,35 +105,72 @@ def as_text(runs: list[Predictions], result: dict[str, Any]) -> str:
     if result["groups"] is not None:
         lines.append(f"intervals and p take the {result['groups']} groups (patients, sites) as independent")
     lines.append(f"{'':<28}{'A':>9}{'B':>9}{'A - B':>9}{'95 % interval':>20}{'p':>10}")
-    for name, title in (("auroc", "AUROC"), ("balanced_accuracy", "balanced accuracy")):
+    for name, title in TITLES:
         for method in ("delong", "bootstrap"):
             if (test := result[name].get(method)) is None:
                 continue
             if method == "bootstrap":
                 test = {**test, **result[name]["exchange"]}
-            low, high, p = test["low"], test["high"], test["p"]
-            shown = "-" if p is None else "<0.0001" if p < 1e-4 else f"{p:.4f}"
+            low, high = test["low"], test["high"]
             interval = "-" if low is None else f"[{100 * low:.1f}, {100 * high:.1f}]"
             lines.append(
                 f"{title + ', ' + method:<28}{100 * result[name]['first']:>9.1f}{100 * result[name]['second']:>9.1f}"
-                f"{100 * result[name]['difference']:>9.1f}{interval:>20}{shown:>10}"
+                f"{100 * result[name]['difference']:>9.1f}{interval:>20}{shown(test['p']):>10}"
             )
     lines.append("percent; p is two-sided, not corrected for several comparisons; beside bootstrap: exchange test")
-    return "\n".join(lines)
+    return "\n".join([*lines, *textwrap.wrap(ONE_RUN, 100)])
 
 
-def main() -> int:
-    """Read, compare, print."""
-    parser = build_parser()
-    args = parser.parse(sys.argv[1:]).namespace()
-    probes = args.probe or [None]
-    if len(probes) > 2:
-        parser.refuse("--probe takes one name, or one for each run")
-    rule = DecisionRule(args.threshold, args.per_group, args.group_label)
-    runs = [
-        load(run, probe, rule, args.positive_class)
-        for run, probe in zip(args.runs, [probes[0], probes[-1]], strict=True)
-    ]
+def matched_as_text(matched: Sequence[tuple[Place, Predictions, Predictions]], result: dict[str, Any]) -> str:
+    """Format the comparison of several runs for a terminal of 100 columns."""
+    lines, more = [], f" and {len(matched) - 1} more" if len(matched) > 1 else ""
+    for mark, run in zip("AB", matched[0][1:], strict=True):
+        lines.append(f"{mark}: {run.path} {plain(run.name)}{more}")
+    seeds, units = result["seeds"], "groups (patients, sites)" if result["groups"] else "images"
+    lines.append(f"pairs of runs: {result['pairs']}, seeds: {seeds}, {units}: {result['units']}")
+    lines.append(
+        f"{'':<20}{'A':>7}{'B':>7}{'A - B':>7}{'95 % interval':>17}{'p both':>10}{'p images':>10}{'p seeds':>10}"
+    )
+    for name, title in TITLES:
+        found = result[name]
+        both = found["both"] or {"low": None, "p": None}
+        interval = "-" if both["low"] is None else f"[{100 * both['low']:.1f}, {100 * both['high']:.1f}]"
+        chances = "".join(f"{shown(test['p']):>10}" for test in (both, found["images"], found["seeds"]))
+        numbers = "".join(f"{100 * found[part]:>7.1f}" for part in ("first", "second", "difference"))
+        lines.append(f"{title:<20}{numbers}{interval:>17}{chances}")
+        if seeds > 1:
+            lines.append(f"{'  by seed':<20}" + " ".join(f"{100 * value:+.1f}" for value in found["by_seed"]))
+    return "\n".join([*lines, *(row for line in meaning_of(result) for row in textwrap.wrap(line, 100))])
+
+
+def meaning_of(result: dict[str, Any]) -> list[str]:
+    """Return what the p-values are about, and what they cannot tell."""
+    found, units = result["auroc"], "groups" if result["groups"] else "images"
+    lines = [f"images: exchange test by {units}; would these very networks differ on other {units}?"]
+    if found["seeds"]["p"] is None and found["both"] is None:
+        return [*lines, ONE_RUN.partition(";")[0] + "; add seeds or folds"]
+    if found["seeds"]["p"] is None:
+        lines.append(
+            "both: t test over the folds, corrected since their training sets overlap; one seed does not tell how "
+            "much another division or another start of the training changes: add seeds"
+        )
+    else:
+        least = found["seeds"]["smallest"]
+        lines.append(
+            f"seeds: signs of the differences of {result['seeds']} seeds; p cannot be below {least:.2g}"
+            + (", so that it never is below 0.05: take at least six" if least > 0.05 else "")
+        )
+        lines.append("both: t test whose variance is that over seeds plus that over images; the one to report")
+    return [*lines, "percent; two-sided, not corrected for several comparisons; another data set is another matter"]
+
+
+def shown(p: float | None) -> str:
+    """Return a p-value as text."""
+    return "-" if p is None else "<0.0001" if p < 1e-4 else f"{p:.4f}"
+
+
+def compare_two(args: Namespace, runs: list[Predictions], rule: DecisionRule) -> tuple[str, dict[str, Any]]:
+    """Return the comparison of two runs, as text and as values."""
     positive, scores, groups = per_group(*aligned(*runs), rule, runs[0].path)
     decisions = [score >= run.threshold for score, run in zip(scores, runs, strict=True)]
     result: dict[str, Any] = {
@@ -276,11 +186,55 @@ def main() -> int:
         "seed": args.seed,
         **compare_scores(positive, scores, decisions, groups=groups, bootstrap=args.bootstrap, seed=args.seed),
     }
-    sys.stderr.write(as_text(runs, result) + "\n")
-    text = json.dumps(result, allow_nan=False)
-    sys.stdout.write(text + "\n")
+    return as_text(runs, result), result
+
+
+def compare_sides(
+    args: Namespace, first: list[Predictions], second: list[Predictions], rule: DecisionRule
+) -> tuple[str, dict[str, Any]]:
+    """Return the comparison of matched runs, as text and as values."""
+    matched = match(first, second)
+    pairs = [pair_of(place, left, right, rule) for place, left, right in matched]
+    grouped = rule.pool is not None or any(matched[0][1].test["group"])
+    result: dict[str, Any] = {
+        "runs": [str(run.path) for _, run, _ in matched],
+        "against": [str(run.path) for _, _, run in matched],
+        "matched": [{"seed": place.seed, "fold": place.fold or None} for place, _, _ in matched],
+        "threshold_rule": args.threshold,
+        "per_group": args.per_group,
+        "groups": grouped,
+        "positive_class": matched[0][1].positive_class,
+        "draws": args.bootstrap,
+        "seed": args.seed,
+        **compare_matched(pairs, draws=args.bootstrap, seed=args.seed),
+    }
+    return matched_as_text(matched, result), result
+
+
+def main() -> int:
+    """Read, compare, print."""
+    parser = build_parser()
+    args = parser.parse(sys.argv[1:]).namespace()
+    probes = args.probe or [None]
+    if len(probes) > 2:
+        parser.refuse("--probe takes one name, or one for each side")
+    if args.against is None and len(args.runs) != 2:
+        parser.refuse("give two runs, or several runs of each method: RUN ... --against RUN ...")
+    rule = DecisionRule(args.threshold, args.per_group, args.group_label)
+    sides = ([args.runs[0]], [args.runs[1]]) if args.against is None else (args.runs, args.against)
+    first, second = (
+        [load_predictions(run, probe, rule, args.positive_class) for run in side]
+        for side, probe in zip(sides, [probes[0], probes[-1]], strict=True)
+    )
+    if args.against is None:
+        text, result = compare_two(args, [*first, *second], rule)
+    else:
+        text, result = compare_sides(args, first, second, rule)
+    sys.stderr.write(text + "\n")
+    line = json.dumps(result, allow_nan=False) + "\n"
+    sys.stdout.write(line)
     if args.output:
-        write_text(Path(args.output), text + "\n")
+        write_text(Path(args.output), line)
     return 0
 
 

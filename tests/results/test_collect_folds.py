@@ -20,17 +20,17 @@ IDS = [f"im/{k:02d}" for k in range(60)]
 LABELS = [int(k % 4 == 0) for k in range(60)]
 
 
-def make_fold(folder: Path, fold: int, count: int = 3, *, seed: int = 0, **training: object) -> Path:
+def make_fold(folder: Path, fold: int, count: int = 3, *, seed: int = 0, draw: int = 0, **training: object) -> Path:
     """Write a run that tested every third image, with predictions of two probes on validation and test."""
     path = make_run(folder / f"r{seed}-fold{fold}of{count}", seed=seed, fold=f"{fold}/{count}", **training)  # type: ignore[arg-type]
     splits = [
-        "test" if k % count == fold - 1 else "val" if k % count == fold % count and k % 2 else "train"
+        "test" if k % count == fold - 1 else "val" if k % count == fold % count and k % 5 < 2 else "train"
         for k in range(60)
     ]
     with (path / "split.csv").open("w", newline="") as file:
         csv.writer(file).writerows([["id", "path", "label", "split", "group"]])
         csv.writer(file).writerows(zip(IDS, [""] * 60, LABELS, splits, [""] * 60, strict=True))
-    generator = np.random.default_rng([seed, fold])
+    generator = np.random.default_rng([seed, fold, draw])
     with (path / "linear_eval" / "predictions.csv").open("w", newline="") as file:
         csv.writer(file).writerows([["id", "label", "score", "probability", "split", "group", "probe"]])
         for probe in ("minority", "fraction"):

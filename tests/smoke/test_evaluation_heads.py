@@ -240,6 +240,7 @@ def test_two_probes_are_compared(all_heads: tuple[Path, Result], tmp_path: Path)
     stored = json.loads((folder / "result.json").read_text())["probes"]["prototype"]["classifier"]
     assert found["thresholds"][1] == pytest.approx(stored["details"]["thresholds"]["youden"], abs=1e-12)
     assert max(map(len, result.stderr.splitlines()[2:])) <= 100
+    assert "another seed may turn it round; give the runs of several seeds" in " ".join(result.stderr.split())
     for part in ("positive", "AUROC, delong", "AUROC, bootstrap", "balanced accuracy, bootstrap"):
         assert part in result.stderr
 
