@@ -1,8 +1,9 @@
 """Draw the figures of a sweep: python scripts/plot_results.py --output FOLDER RUN [RUN ...].
 
-circle and tsne are grids of the embeddings, methods against data sets or ratios; curves are ROC and precision-recall
-with bootstrap bands; reliability; training curves; scatter is the probe's accuracy against SAA and CAC. Each is written
-as PNG and as vector PDF. Runs that lack what a figure needs are left out of it with a warning.
+circle and tsne are grids of the embeddings, methods against data sets or ratios; curves are ROC and precision-recall,
+all methods in one panel, with the areas and their intervals; reliability; confusion matrices; training curves; scatter
+is the probe's accuracy against SAA and CAC. Fine-tuned networks are drawn like the probe. Each figure is written as PNG
+and as vector PDF. Runs that lack what a figure needs are left out of it with a warning.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ from ttc import flags
 from ttc.evaluation.probe import PROBES
 from ttc.flags.parser import Parser
 from ttc.results import collect, sweep_figures
+from ttc.results.figures.members import members_of
 from ttc.results.ledger_lines import of_rows
+from ttc.results.table_parts import paper
+from ttc.results.table_parts.columns import WANTED
 from ttc.results.table_parts.row_names import compared_with
 from ttc.run import runtime
 from ttc.run.log import log, start_logging
@@ -36,7 +40,7 @@ def build_parser() -> Parser:
         help="what to draw; leave out tsne when it takes too long",
     )
     flags.add_compare(parser)
-    parser.add_argument("--probe", choices=PROBES, default="fraction", help="whose predictions and accuracy are drawn")
+    parser.add_argument("--probe", choices=PROBES, help=f"probe that is drawn; the default is {paper.PROBE_RULE}")
     return parser
 
 
@@ -47,10 +51,11 @@ def main() -> int:
     folders = [Path(run) for run in args.runs]
     runs = [collect.read_run(folder)[0] for folder in folders]
     compared = compared_with(args.compare)
-    metrics = [metric.format(probe=args.probe) for metric in sweep_figures.SCATTERED]
-    lines = of_rows(collect.lines_of(runs, metrics, compared=compared, complete=False))
-    members = sweep_figures.members_of(runs, compared)
-    for figure in sweep_figures.draw(members, lines, Path(args.output), args.probe, sweep_figures.kinds(args.figures)):
+    also = [*paper.ledger_metrics(), *WANTED]
+    lines = of_rows(collect.lines_of(runs, sweep_figures.SCATTERED, also=also, compared=compared, complete=False))
+    probe = args.probe or paper.page_probe(lines)
+    members = members_of(runs, compared)
+    for figure in sweep_figures.draw(members, lines, Path(args.output), probe, sweep_figures.kinds(args.figures)):
         log.info("%s: %s", figure.path, figure.title)
     return 0
 

@@ -22,11 +22,13 @@ from ttc.flags.parser import Parser
 from ttc.results import collect, sweep_figures
 from ttc.results.clinic import summary
 from ttc.results.experiment.page import as_html, read_page
+from ttc.results.figures.members import members_of
 from ttc.results.html_report import html_report
 from ttc.results.ledger_lines import of_rows
-from ttc.results.table_parts.columns import WANTED
+from ttc.results.table_parts import paper
+from ttc.results.table_parts.columns import PAPER, WANTED
 from ttc.results.table_parts.row_names import compared_with
-from ttc.results.tables import build_table
+from ttc.results.tables import Table, build_table
 from ttc.run import files, roles, runtime
 from ttc.run.checkpoint import write_text
 from ttc.run.log import log, start_logging
@@ -51,7 +53,7 @@ def build_parser() -> Parser:
         "--choices", metavar="FILE.json", help="what scripts/from_table.sh chose and why, to be put at the top"
     )
     flags.add_compare(parser)
-    parser.add_argument("--probe", choices=PROBES, default="fraction", help="whose predictions and accuracy are drawn")
+    parser.add_argument("--probe", choices=PROBES, help=f"probe of the page; the default is {paper.PROBE_RULE}")
     return parser
 
 
@@ -100,6 +102,15 @@ def facts(runs: Sequence[collect.Run], lines: pandas.DataFrame) -> dict[str, str
     return {name: ", ".join(dict.fromkeys(values)) for name, values in facts_by_name.items()}
 
 
+def tables_of(lines: pandas.DataFrame, probe: str) -> dict[str, Table]:
+    """Return the tables of the page by heading: what papers print, if anything was classified, and all the rest."""
+    tables = {"Training and embeddings": build_table(lines, paper.columns_for(probe, lines))}
+    if (lines["metric"].isin(paper.ledger_metrics()) & lines["value"].notna()).any():
+        classifiers = build_table(paper.paper_lines(lines, probe), PAPER, name_groups=True)
+        tables = {"Results": classifiers, **tables}
+    return tables
+
+
 def main() -> int:
     """Read, draw, write."""
     args = build_parser().parse(sys.argv[1:]).namespace()
@@ -112,12 +123,10 @@ def main() -> int:
         for path in missing:
             log.warning("%s is missing; the table shows '-'", path)
         runs.append(run)
-    wanted = list(WANTED)
-    needed = [metric.format(probe=args.probe) for metric in sweep_figures.SCATTERED]
     compared = compared_with(args.compare)
-    metrics = [*wanted, *(metric for metric in needed if metric not in wanted)]
-    lines = collect.lines_of(runs, metrics, compared=compared, complete=False)
-    members = sweep_figures.members_of(runs, compared)
+    also = [*paper.ledger_metrics(), *sweep_figures.SCATTERED]
+    lines = collect.lines_of(runs, WANTED, also=also, compared=compared, complete=False)
+    members, probe = members_of(runs, compared), args.probe or paper.page_probe(lines)
     # Whatever is read is read before the drawing, which takes the time.
     texts, made_with = {**settings(runs), f"Plan of {folders[0].name}": plan_of(folders[0])}, facts(runs, lines)
     sections = summary.sections([(run.path.name, run.path, run.results) for run in runs])
@@ -125,12 +134,12 @@ def main() -> int:
         members,
         of_rows(lines),
         output.with_name(f"{output.stem}-figures"),
-        args.probe,
+        probe,
         sweep_figures.kinds(args.figures),
     )
     output.parent.mkdir(parents=True, exist_ok=True)
     title, first = (args.title, "") if page is None else (page.title, as_html(page))
-    text = html_report(title, build_table(lines), figures, texts, made_with, first, sections, output.parent)
+    text = html_report(title, tables_of(lines, probe), figures, texts, made_with, first, sections, output.parent)
     write_text(output, text)
     log.info("wrote %s", output)
     return 0

@@ -13,8 +13,8 @@ from ttc.evaluation.predictions import Predictions
 from ttc.results import curve_figures as curves
 from ttc.results.embedding_figures import save_grid_figure
 from ttc.results.figure_style import panel_grid
+from ttc.results.figures.members import Member, laid_out
 from ttc.results.scatter_figure import save_scatter_figure
-from ttc.results.sweep_figures import Member, _laid_out
 
 
 def predictions(seed: int, n: int = 300, digits: int = 2) -> Predictions:
@@ -123,13 +123,13 @@ def test_rows_of_several_ratios_make_a_grid(tmp_path: Path) -> None:
     members = [Member(tmp_path, group, row, 0) for group in ("99:1", "50:50") for row in ("supcon", "supmin")]
     found = {"supcon\n99:1": 1, "supmin\n99:1": 2, "supmin\n50:50": 3}
     expected = {"supcon\n99:1": 1, "supmin\n99:1": 2, "supcon\n50:50": None, "supmin\n50:50": 3}
-    assert _laid_out(members, found) == (expected, 2)
-    assert list(_laid_out(members, found)[0]) == list(expected)
-    assert _laid_out(members[:2], {"supcon": 1}) == ({"supcon": 1}, 5)
+    assert laid_out(members, found) == (expected, 2)
+    assert list(laid_out(members, found)[0]) == list(expected)
+    assert laid_out(members[:2], {"supcon": 1}) == ({"supcon": 1}, 5)
     many = [Member(tmp_path, group, f"method {number}", 0) for group in ("99:1", "50:50") for number in range(10)]
-    laid_out, columns = _laid_out(many, {f"{member.row}\n{member.group}": 0 for member in many})
+    grid, columns = laid_out(many, {f"{member.row}\n{member.group}": 0 for member in many})
     assert columns == 2
-    assert list(laid_out)[:3] == ["method 0\n99:1", "method 0\n50:50", "method 1\n99:1"]
+    assert list(grid)[:3] == ["method 0\n99:1", "method 0\n50:50", "method 1\n99:1"]
 
 
 def test_a_grid_of_many_methods_is_turned_over(tmp_path: Path) -> None:

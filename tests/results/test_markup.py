@@ -67,7 +67,7 @@ def test_every_row_of_a_table_keeps_its_cells(table: Table) -> None:
 
 def test_the_report_holds_no_tag_of_a_name(table: Table) -> None:
     page = Tags()
-    page.feed(html_report(SCRIPT, table, [], {SCRIPT: f"a\n{SCRIPT}\x1b"}, {SCRIPT: SCRIPT}))
+    page.feed(html_report(SCRIPT, {SCRIPT: table}, [], {SCRIPT: f"a\n{SCRIPT}\x1b"}, {SCRIPT: SCRIPT}))
     page.close()
     assert not page.tags & {"script", "img", "a", "iframe"}
     assert page.attributes <= {"class", "lang", "charset", "name", "content", "colspan"}

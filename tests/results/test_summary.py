@@ -93,7 +93,7 @@ def test_names_stay_names_and_links_lead_to_the_cards(tmp_path: Path) -> None:
     make_results(run, head=SCRIPT, name="x<img src=y onerror=z>|y", part=NAMES[1], column=SCRIPT)
     made = sections([(SCRIPT, run, step_results(run))])
     table = build_table(ledger_lines.from_rows([]))
-    text = html_report("t", table, [], {}, {}, sections=made, folder=tmp_path / "pages")
+    text = html_report("t", {"Results": table}, [], {}, {}, sections=made, folder=tmp_path / "pages")
     page = Tags()
     page.feed(text)
     page.close()

@@ -129,6 +129,16 @@ def save_band_figure(
     save(figure, path_png)
 
 
+FEWEST_PER_BIN = 30
+"""Samples that a bin of a reliability curve holds at least, of which 5 are positive on average."""
+
+
+def bins_for(labels: ArrayLike) -> int:
+    """Return the number of bins, 2 to 10, that hold enough samples and, on average, 5 positives."""
+    labels_N = np.asarray(labels)
+    return max(2, min(10, len(labels_N) // FEWEST_PER_BIN, int(labels_N.sum()) // 5))
+
+
 def reliability(predictions: Sequence[Scored], bins: int = 10) -> tuple[Floats, Floats, Floats]:
     """Compare predicted probabilities with what happened, in K bins of equally many samples.
 
@@ -138,24 +148,25 @@ def reliability(predictions: Sequence[Scored], bins: int = 10) -> tuple[Floats, 
 
     Returns:
         Mean probability [K], share of positives [K] and the 95 % Wilson interval of that share [2, K], which takes
-        samples as independent.
+        samples of one seed as independent; seeds that test the same samples add none.
     """
     labels_N = np.concatenate([np.asarray(run.labels_N, dtype=np.float64) for run in predictions])
     scores_N = np.concatenate([np.asarray(run.scores_N, dtype=np.float64) for run in predictions])
     parts = np.array_split(np.argsort(scores_N, kind="stable"), min(bins, len(scores_N)))
     mean_K = np.array([scores_N[part].mean() for part in parts])
     share_K = np.array([labels_N[part].mean() for part in parts])
-    size_K, z = np.array([len(part) for part in parts]), 1.959964
+    size_K, z = np.array([len(part) / len(predictions) for part in parts]), 1.959964
     centre_K = (share_K + z**2 / (2 * size_K)) / (1 + z**2 / size_K)
     reach_K = z / (1 + z**2 / size_K) * np.sqrt(share_K * (1 - share_K) / size_K + z**2 / (4 * size_K**2))
     return mean_K, share_K, np.stack([centre_K - reach_K, centre_K + reach_K])
 
 
 def save_reliability_figure(
-    path_png: Path, rows: Mapping[str, Sequence[Scored] | None], *, columns: int = _COLUMNS
+    path_png: Path, rows: Mapping[str, Sequence[Scored] | None], *, columns: int = _COLUMNS, bins: int = 10
 ) -> None:
     """Draw one reliability curve per row of the table, as `save_band_figure` does."""
-    curves = {name: None if runs is None else reliability(runs) for name, runs in rows.items()}
+    curves = {name: None if runs is None else reliability(runs, bins) for name, runs in rows.items()}
+    sizes = {name: f"n = {len(np.asarray(runs[0].labels_N))}" for name, runs in rows.items() if runs}
     figure, panels = panel_grid(len(curves), 1.9, 1.9, columns, shared_axes=True)
     for axes, (name, curve) in zip(panels, curves.items(), strict=True):
         if curve is None:
@@ -170,7 +181,7 @@ def save_reliability_figure(
             mean_K, share_K, yerr=reach_2K, color=COLOURS[0], linewidth=1.2, marker="o", markersize=3, elinewidth=0.8
         )
         axes.set(xlim=(0, 1), ylim=(0, 1), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1], aspect="equal")
-        _plain(axes, name)
+        _plain(axes, name, f"\n{sizes[name]}, {len(mean_K)} bins")
     figure.supxlabel("predicted probability", fontsize=9)
     figure.supylabel("share of positives", fontsize=9)
     save(figure, path_png)
@@ -209,7 +220,7 @@ def save_training_figure(
     save(figure, path_png)
 
 
-def _plain(axes: Axes, title: str) -> None:
-    axes.set_title(wrapped(title, 26), fontsize=8)
+def _plain(axes: Axes, title: str, note: str = "") -> None:
+    axes.set_title(wrapped(title, 26) + note, fontsize=8)
     axes.tick_params(labelsize=7)
     axes.spines[["top", "right"]].set_visible(False)

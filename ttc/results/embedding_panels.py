@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _POINTS_PER_CLASS = 1500
 _RING_GAP = 0.13
+_RIM = 0.96
+"""Where the bars inside of the circle begin."""
 
 
 def draw_circle(axes: Axes, rows_ND: Floats, labels_N: Ints, prototypes: ArrayLike | None = None) -> None:
@@ -26,19 +28,25 @@ def draw_circle(axes: Axes, rows_ND: Floats, labels_N: Ints, prototypes: ArrayLi
     The orthogonal direction is the principal one of the rows as they are, not of the centred rows: a collapsed set then
     stays one spot, whereas centring would spread its noise over the circle.
     Each class has its own ring around the unit circle, with a seeded jitter of the radius, so that classes which
-    coincide stay visible; only the angle carries information.
+    coincide stay visible; only the angle carries information. Inside, the bars of each class show how many of its rows
+    point where (the area grows with their number), since dots on top of each other cannot be counted.
     """
     prototypes_CD = None if prototypes is None else np.asarray(prototypes, dtype=np.float64)
     basis_2D = _plane(rows_ND, labels_N, prototypes_CD)
     angle = np.linspace(0, 2 * np.pi, 361)
     axes.plot(np.cos(angle), np.sin(angle), color="0.75", linewidth=0.8, zorder=0)
     jitter = np.random.default_rng(0)
-    order = _drawing_order(labels_N)
+    order, directions = _drawing_order(labels_N), list[tuple[int, Floats]]()
     for rank, label in enumerate(order):
         points_P2 = _onto_circle(rows_ND[some(labels_N, label)] @ basis_2D.T)
         ring = 1 + _RING_GAP * (len(order) - 1 - rank)
+        directions.append((label, points_P2))
         radius_P1 = ring + jitter.uniform(0, 0.7 * _RING_GAP, (len(points_P2), 1))
         _dots(axes, radius_P1 * points_P2, label, 2 + rank)
+    _bars(axes, directions)
+    if (count := len(rows_ND)) > 1:
+        cosine = (count**2 * float(np.square(rows_ND.mean(axis=0)).sum()) - count) / (count * (count - 1))
+        axes.text(0, -0.3, f"mean cosine\n{cosine:.2f}", ha="center", va="center", fontsize=7, color="0.35")
     if prototypes_CD is not None:
         for label, (x, y) in enumerate(_onto_circle(prototypes_CD @ basis_2D.T)):
             axes.scatter(
@@ -145,6 +153,31 @@ def _plane(rows_ND: Floats, labels_N: Ints, prototypes_CD: Floats | None) -> Flo
     if (rows_ND @ second_D).mean() < 0:
         second_D = -second_D
     return np.stack([axis_D, second_D])
+
+
+def _bars(axes: Axes, points: Sequence[tuple[int, Floats]], bins: int = 48) -> None:
+    """Draw, inside the circle, bars whose area grows with the share of a class that points there.
+
+    Args:
+        axes: the panel.
+        points: label and points [P, 2] on the circle of each class.
+        bins: directions.
+    """
+    from matplotlib.patches import Wedge
+
+    shares = [
+        np.histogram(np.arctan2(*points_P2.T[::-1]), bins, (-np.pi, np.pi))[0] / len(points_P2)
+        for _, points_P2 in points
+    ]
+    largest = max(float(share.max()) for share in shares)
+    edges = np.linspace(-180, 180, bins + 1)
+    for (label, _), shares_K in zip(points, shares, strict=True):
+        for share, first, last in zip(shares_K, edges[:-1], edges[1:], strict=True):
+            # The area between rim and inner end is in proportion to the share.
+            width = _RIM * (1.0 - float(np.sqrt(1.0 - 0.94 * share / largest)))
+            axes.add_patch(
+                Wedge((0, 0), _RIM, first, last, width=width, color=colour_of(label), alpha=0.4, linewidth=0)
+            )
 
 
 def _dots(axes: Axes, points_P2: Floats, label: int, layer: int) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from ttc.results.clinic.summary import Page, Section
-from ttc.results.sweep_figures import Figure
+from ttc.results.figures.members import Figure
 from ttc.results.tables import Table, legend
 from ttc.run.escape import html, html_lines
 
@@ -32,7 +32,7 @@ pre { background: #f4f4f4; padding: .7rem; overflow-x: auto; font-size: 12px; }
 
 def html_report(
     title: str,
-    table: Table,
+    tables: Mapping[str, Table],
     figures: Sequence[Figure],
     texts: Mapping[str, str],
     facts: Mapping[str, str],
@@ -44,7 +44,7 @@ def html_report(
 
     Args:
         title: of the page.
-        table: of the results.
+        tables: heading -> table.
         figures: whose PNG files are put into the page.
         texts: heading -> preformatted text, such as the plan of a run.
         facts: name -> value of the table at the end: versions, commits, dates.
@@ -72,9 +72,10 @@ def html_report(
             f"<title>{html(title)}</title><style>{_STYLE}</style></head><body>",
             f"<h1>{html(title)}</h1>",
             *([first] if first else []),
-            "<h2>Results</h2>",
-            _results(table),
-            f"<p class='small'>{html(legend(table))}</p>",
+            *(
+                f"<h2>{html(heading)}</h2>\n{_results(table)}\n<p class='small'>{html(legend(table))}</p>"
+                for heading, table in tables.items()
+            ),
             *(_section(section, folder) for section in sections),
             *pictures,
             *blocks,

@@ -21,6 +21,7 @@ def save_scatter_figure(
     path_png: Path,
     rows: Mapping[tuple[str, str], Sequence[tuple[float, float, float]]],
     labels: tuple[str, str, str],
+    splits: int = 0,
 ) -> None:
     """Draw two numbers of each run against a third: a colour per row of the table, a shape per group of rows.
 
@@ -28,6 +29,7 @@ def save_scatter_figure(
         path_png: File to write; a PDF is written beside it.
         rows: (group, row) -> (x of the left panel, x of the right panel, y) of each seed.
         labels: Names of the three numbers.
+        splits: How many different splits of the data the runs had; 0 if unknown.
     """
     from matplotlib.figure import Figure
 
@@ -36,13 +38,15 @@ def save_scatter_figure(
     figure = Figure(figsize=(9.5, max(3.9, 0.19 * entries)), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     all_points = [point for points in rows.values() for point in points]
+    basis = f"{_counted(len(all_points), 'run')} of {_counted(len({name for _, name in rows}), 'method')}"
+    basis += f", {_counted(splits, 'split')}" if splits else ""
     for side, axes in enumerate(panels):
         for (group, name), points in rows.items():
             _mark(axes, [point[side] for point in points], [point[2] for point in points],
                   names.index(name), groups.index(group))  # fmt: skip
         correlation = _rank_correlation([point[side] for point in all_points], [point[2] for point in all_points])
         axes.set_xlabel(labels[side], fontsize=9)
-        axes.set_title(f"rank correlation {correlation:.2f}, {len(all_points)} runs", fontsize=9)
+        axes.set_title(f"rank correlation {correlation:.2f}: {basis}", fontsize=9)
         axes.tick_params(labelsize=8)
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel(labels[2], fontsize=9)
@@ -57,6 +61,10 @@ def save_scatter_figure(
     wrapped_names = [wrapped(name, 34) for name in names]  # a long name would leave the panels no room
     figure.legend(handles, wrapped_names, loc="outside right center", fontsize=8, frameon=False)
     save(figure, path_png)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _mark(axes: Axes, x: Sequence[float], y: Sequence[float], row: int, group: int) -> PathCollection:

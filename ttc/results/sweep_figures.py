@@ -3,65 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
-import numpy as np
 import pandas
 
-from ttc.evaluation.predictions import Predictions, read_predictions
 from ttc.results import curve_figures, embedding_figures
-from ttc.results.collect import Run
 from ttc.results.figure_style import drawing, without_common_words
+from ttc.results.figures import classifiers
+from ttc.results.figures.members import Figure, Member, Planned, existing, laid_out, rows_of
 from ttc.results.scatter_figure import save_scatter_figure
-from ttc.results.table_parts.row_names import places_of
-from ttc.run.escape import plain
+from ttc.run import files
 from ttc.run.folder import logged_curve
 from ttc.run.log import log
 from ttc.run.npz import read_embeddings
-from ttc.run.readers import read_positive_class
 
-SCATTERED = ("projection/SAA/macro", "projection/CAC/macro", "encoder/{probe}/balanced_accuracy")
-"""Metrics that the scatter needs in the ledger."""
-
-T = TypeVar("T")
-
-_WIDE = 9
-"""Most methods beside each other; where there are more, and fewer groups, they are below each other."""
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A figure that was written: PNG (the PDF is beside it), a short title, and how to read it."""
-
-    path: Path
-    title: str
-    caption: str
-
-
-Planned = list[tuple[Figure, Callable[[], None]]]
-"""Figures, each with what draws it."""
-
-
-@dataclass(frozen=True)
-class Member:
-    """One run of a sweep: its folder, and the group and row of the table that it belongs to."""
-
-    path: Path
-    group: str
-    row: str
-    seed: int
-
-
-def members_of(runs: Sequence[Run], compared: frozenset[str] | None = None) -> list[Member]:
-    """Return the runs of a sweep with their places in the table; rows may differ in the flags of `compared`."""
-    places = places_of(runs, compared)
-    return [
-        Member(run.path, group, row, int(str(run.training["seed"])))
-        for run, (group, row) in zip(runs, places, strict=True)
-    ]
+SCATTERED = ("projection/SAA/macro", "projection/CAC/macro")
+"""Metrics that the scatter needs in the ledger, besides the accuracy of a probe."""
 
 
 def draw(
@@ -89,91 +47,6 @@ def draw(
     return drawn
 
 
-def _rows(members: Sequence[Member]) -> dict[str, list[Member]]:
-    """Return the members by row; the group is part of the name where there are several."""
-    several = len({member.group for member in members}) > 1
-    out: dict[str, list[Member]] = {}
-    for member in members:
-        out.setdefault(_name(member.row, member.group, several), []).append(member)
-    return out
-
-
-def _name(row: str, group: str, several: bool) -> str:
-    return f"{plain(row)}\n{plain(group)}" if several else plain(row)
-
-
-def _laid_out(members: Sequence[Member], by_row: Mapping[str, T]) -> tuple[dict[str, T | None], int]:
-    """Return the values of the rows in the order of the panels, None where there is no run, and the panels in a line.
-
-    Several groups make a grid: one row of the table below the other, or, where there are too many, beside each other.
-    """
-    groups, rows = (list(dict.fromkeys(getattr(member, part) for member in members)) for part in ("group", "row"))
-    rows = [row for row in rows if any(_name(row, group, len(groups) > 1) in by_row for group in groups)]
-    if len(groups) == 1:
-        return dict(by_row), 5
-    if len(rows) <= max(_WIDE, len(groups)):
-        names, columns = [_name(row, group, True) for group in groups for row in rows], len(rows)
-    else:
-        names, columns = [_name(row, group, True) for row in rows for group in groups], len(groups)
-    return {name: by_row.get(name) for name in names}, columns
-
-
-def _existing(member: Member, *names: str) -> Path | None:
-    path = member.path.joinpath(*names)
-    if not path.is_file():
-        log.warning("%s is missing; the run is left out of a figure", path)
-    return path if path.is_file() else None
-
-
-def _predictions(members: Sequence[Member], probe: str) -> dict[str, list[Predictions]]:
-    out: dict[str, list[Predictions]] = {}
-    for name, row in _rows(members).items():
-        for member in row:
-            path = _existing(member, "linear_eval", "predictions.csv")
-            if path is not None:
-                positive = read_positive_class(path.parent / "result.json", member.path)
-                predictions = read_predictions(path, probe, positive, within=member.path)
-                if predictions is not None:
-                    out.setdefault(name, []).append(predictions)
-    return out
-
-
-def _discrimination(members: Sequence[Member], lines: pandas.DataFrame, folder: Path, probe: str) -> Planned:
-    rows = _predictions(members, probe)
-    if not rows:
-        return []
-    bands = {name: curve_figures.roc_and_pr(predictions) for name, predictions in rows.items()}
-    prevalence = float(np.mean([run.labels_N.mean() for runs in rows.values() for run in runs]))
-    reading = "Blue: mean over seeds with the 95 % band of the bootstrap; grey: the other rows; dotted: chance."
-    if any(run.groups is not None for runs in rows.values() for run in runs):
-        reading += " The bootstrap draws whole groups."
-    planned: Planned = []
-    for number, (kind, title, axes, chance) in enumerate(
-        (
-            ("roc", "ROC", ("false-positive rate", "true-positive rate"), None),
-            ("pr", "Precision and recall", ("recall", "precision"), prevalence),
-        )
-    ):
-        path = folder / f"{kind}.png"
-        grid, columns = _laid_out(members, {name: pair[number] for name, pair in bands.items()})
-        figure = Figure(path, f"{title}, probe {probe}", f"Test samples, first draw of the probe. {reading}")
-        save = partial(
-            curve_figures.save_band_figure, path, grid, x_label=axes[0], y_label=axes[1], chance=chance, columns=columns
-        )
-        planned.append((figure, save))
-    return planned
-
-
-def _reliability(members: Sequence[Member], lines: pandas.DataFrame, folder: Path, probe: str) -> Planned:
-    rows = _predictions(members, probe)
-    if not rows:
-        return []
-    grid, columns = _laid_out(members, rows)
-    caption = "Ten bins of equally many test samples, 95 % intervals; what lies on the dotted line can be believed."
-    figure = Figure(folder / "reliability.png", f"Reliability, probe {probe}", caption)
-    return [(figure, partial(curve_figures.save_reliability_figure, figure.path, grid, columns=columns))]
-
-
 def _training(members: Sequence[Member], lines: pandas.DataFrame, folder: Path, probe: str) -> Planned:
     planned: Planned = []
     for key, name, label, caption in (
@@ -183,14 +56,14 @@ def _training(members: Sequence[Member], lines: pandas.DataFrame, folder: Path, 
          "Mean cosine of the embeddings of a fixed validation subset: 1 is a single point."),
     ):  # fmt: skip
         rows: dict[str, list[tuple[list[float], list[float]]]] = {}
-        for row, runs in _rows(members).items():
+        for row, runs in rows_of(members).items():
             for member in runs:
                 path = member.path / "metrics.jsonl"
                 points = logged_curve(path, key) if path.is_file() else []
                 if points:
                     rows.setdefault(row, []).append(([x for x, _ in points], [y for _, y in points]))
         if rows:
-            grid, columns = _laid_out(members, rows)
+            grid, columns = laid_out(members, rows)
             caption += " Blue: the seeds of the row; grey: the other rows."
             figure = Figure(folder / f"{name}.png", f"Training: {label}", caption)
             planned.append(
@@ -206,7 +79,8 @@ def _embeddings(panel: str) -> Callable[[Sequence[Member], pandas.DataFrame, Pat
             return []
         path = folder / f"embeddings_{panel}.png"
         how = {
-            "circle": "Directions in the plane of the class axis; each class has its own ring, a collapse is a dot.",
+            "circle": "Directions in the plane of the class axis; each class has its own ring, bars show how many "
+            "point where, a collapse is a dot.",
             "tsne": "t-SNE keeps neighbours, not distances: a collapsed run looks like a cloud here, not a point.",
         }[panel]
         figure = Figure(path, f"Embeddings of the test images ({panel})", f"{how} The lowest seed of each row.")
@@ -243,7 +117,7 @@ def embedding_grid(
 
 
 def _embedded(member: Member) -> tuple[embedding_figures.Embedded | None, list[str]]:
-    path = _existing(member, "metrics", "embeddings.npz")
+    path = existing(member, "metrics", "embeddings.npz")
     if path is None:
         return None, []
     saved = read_embeddings(path, member.path)
@@ -254,7 +128,7 @@ def _embedded(member: Member) -> tuple[embedding_figures.Embedded | None, list[s
 
 
 def _scatter(members: Sequence[Member], lines: pandas.DataFrame, folder: Path, probe: str) -> Planned:
-    metrics = [metric.format(probe=probe) for metric in SCATTERED]
+    metrics = [*SCATTERED, f"encoder/{probe}/balanced_accuracy"]
     wide = lines[lines["metric"].isin(metrics)].pivot(index=["group", "run", "seed"], columns="metric", values="value")
     complete = wide.reindex(columns=metrics).dropna()
     rows: dict[tuple[str, str], list[tuple[float, float, float]]] = {}
@@ -266,16 +140,24 @@ def _scatter(members: Sequence[Member], lines: pandas.DataFrame, folder: Path, p
     if not rows:
         return []
     labels = ("SAA, mean of the classes, %", "CAC, mean of the classes, %", f"balanced accuracy, probe {probe}, %")
-    caption = "Does the arrangement of the embeddings tell the accuracy of a probe? One mark per run."
+    drawn = [member for member in members if (member.group, member.row) in rows]
+    files_of_splits = [member.path / "split.csv" for member in drawn]
+    splits = {files.read_bytes(path, path.parent) for path in files_of_splits if path.is_file()}
+    caption = (
+        "Does the arrangement of the embeddings tell the accuracy of a probe? One mark per run. Runs of one method, or "
+        f"with one split into training and test ({len(splits) or 'number unknown'} here), are no independent samples: "
+        "the coefficient describes these runs and is no test."
+    )
     figure = Figure(folder / "scatter.png", "Accuracy against SAA and CAC", caption)
-    return [(figure, partial(save_scatter_figure, figure.path, rows, labels))]
+    return [(figure, partial(save_scatter_figure, figure.path, rows, labels, len(splits)))]
 
 
 KINDS: Mapping[str, Callable[[Sequence[Member], pandas.DataFrame, Path, str], Planned]] = {
     "circle": _embeddings("circle"),
     "scatter": _scatter,
-    "curves": _discrimination,
-    "reliability": _reliability,
+    "curves": classifiers.discrimination,
+    "reliability": classifiers.reliability,
+    "confusion": classifiers.confusion,
     "training": _training,
     "tsne": _embeddings("tsne"),
 }

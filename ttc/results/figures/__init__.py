@@ -1,0 +1,1 @@
+"""Figures of the classifiers of a sweep, probes and networks alike: ROC, precision-recall, reliability, confusion."""
