@@ -84,7 +84,7 @@ IRRELEVANT = {
     **dict.fromkeys(
         [
             *("--label-column", "--path-column", "--id-column", "--group-column", "--split-column", "--split-rule"),
-            "--fold",
+            *("--fold", "--group-copies"),
         ],
         "how a table is read: by every rank, as a whole",
     ),

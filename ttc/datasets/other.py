@@ -17,7 +17,7 @@ from ttc.datasets.pixels.preprocessing import Decoding
 from ttc.datasets.registry import read_source
 from ttc.datasets.table import Dataset, DatasetSettings, Source
 from ttc.run.csv_file import read_table
-from ttc.run.npz import array_names, read_arrays
+from ttc.run.npz import array_names, read_arrays, spelled
 
 log = logging.getLogger("ttc")
 
@@ -210,7 +210,7 @@ def subgroup_columns(settings: DatasetSettings, names: Sequence[str]) -> tuple[l
         if missing := [name for name in names if name not in stored]:
             raise ValueError(f"--subgroup-columns {missing[0]}: --data-root {path} has {', '.join(sorted(stored))}")
         cells = [[str(value) for value in array.reshape(-1).tolist()] for array in read_arrays(path, list(names))]
-        name = settings.id_column or next((name for name in ("id", "ids") if name in stored), None)
+        name = settings.id_column or spelled(stored, "id")
         count = len(cells[0])
         ids = [f"arrays/{row:06d}" for row in range(count)]
         if name is not None:

@@ -12,6 +12,7 @@ import torch
 
 from ttc import distributed
 from ttc.datasets.cache import open_cache
+from ttc.datasets.checks.copies import content_digests, join_copies
 from ttc.datasets.checks.leaks import (
     Samples,
     check_leaks,
@@ -118,6 +119,7 @@ def build_dataset(
     Raises:
         ValueError: As `load_dataset`.
     """
+    source = _without_copies(settings, source, stored)
     splits = _splits(settings, source, refuse_leaks)
     rows = [row for row, label in enumerate(source.labels) if label in source.classes.label_of]
     images, preprocessing = _images(settings, source, rows, splits, stored)
@@ -130,10 +132,8 @@ def build_dataset(
 
     ids = [source.ids[row] for row in rows]
     labels = [source.classes.label_of[source.labels[row]] for row in rows]
-    groups, splits = (
-        None if source.groups is None else [source.groups[row] for row in rows],
-        [splits[row] for row in rows],
-    )
+    groups = None if source.groups is None else [source.groups[row] for row in rows]
+    splits = [splits[row] for row in rows]
     # "pool" belongs to the training side: the draw below, not a leak, separates it from "train".
     sides = ["train" if split == "pool" else split for split in splits]
     names = source.classes.names
@@ -170,6 +170,15 @@ def build_dataset(
     if refuse_leaks:
         warn_of_few_groups(dataset)
     return dataset
+
+
+def _without_copies(settings: DatasetSettings, source: Source, stored: Preprocessing | None) -> Source:
+    """Join or leave out images of equal content, as training decodes them, before anything is drawn."""
+    if settings.group_copies is None:
+        return source
+    rows = [row for row, label in enumerate(source.labels) if label in source.classes.label_of]
+    images, _ = _images(settings, source, rows, ["train"] * len(source.ids), stored)
+    return join_copies(source, content_digests(settings, source, images, rows), settings.group_copies)
 
 
 def _splits(settings: DatasetSettings, source: Source, refuse_doubts: bool) -> list[str]:

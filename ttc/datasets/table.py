@@ -56,6 +56,7 @@ class DatasetSettings:
         id_column: The same of the id; None for "id", if there is one.
         split_rule: Version of the rules for ids and drawn splits; 1 is what earlier versions did.
         fold: (I, K): fold I of K is the test set, whatever splits the source has; None for the usual splits.
+        group_copies: "group" or "drop" images of equal content, see `join_copies`; None leaves them as they are.
         intensity: "auto" (the range of the training set), "full" (of the type) or the values that become black and
             white, for image files of more than 8 bits.
         framing: "crop", "pad" or "squash": which part of an image file becomes the square.
@@ -90,6 +91,7 @@ class DatasetSettings:
     seed: int = 0
     num_workers: int = 0
     fold: tuple[int, int] | None = None
+    group_copies: str | None = None
 
     def __post_init__(self) -> None:
         """Check the values that no reader checks."""

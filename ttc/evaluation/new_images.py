@@ -22,7 +22,7 @@ from ttc.datasets.pixels.survey import Intensity
 from ttc.models.description import Description
 from ttc.models.networks import PretrainNetwork
 from ttc.run.csv_file import read_table
-from ttc.run.npz import array_names, read_arrays
+from ttc.run.npz import array_names, read_arrays, spelled
 
 log = logging.getLogger("ttc")
 
@@ -89,10 +89,11 @@ def _table(path: Path, path_column: str, id_column: str | None) -> tuple[list[st
 
 def _arrays(path: Path, size: int, channels: int) -> tuple[list[str], TensorImages]:
     try:
-        (pixels,) = read_arrays(path, ["images"])
+        stored = array_names(path)
+        (pixels,) = read_arrays(path, [spelled(stored, "image") or "images"])
         ids = [str(row) for row in range(len(pixels))] if pixels.ndim else []
-        if "ids" in array_names(path):
-            ids = read_arrays(path, ["ids"])[0].astype(str).tolist()
+        if (named := spelled(stored, "id")) is not None:
+            ids = read_arrays(path, [named])[0].astype(str).tolist()
     except ValueError as error:
         raise ValueError(f"--images {path} cannot be read ({error}); give an .npz of plain arrays") from None
     colours = pixels.shape[3] if pixels.ndim == 4 else 1

@@ -13,6 +13,7 @@ import torch
 from ttc import distributed
 from ttc.batches.samplers import BatchSampler
 from ttc.datasets import Dataset, DatasetSettings
+from ttc.datasets.checks.copies import WAYS
 from ttc.datasets.classes import split_words
 from ttc.datasets.pixels.preprocessing import EDITION
 from ttc.datasets.pixels.survey import Intensity
@@ -41,6 +42,15 @@ def add_splits(add: Callable[..., object]) -> None:
         help="fold I of K of all images, whole groups, is the test set, and validation is drawn from the others; run "
         "1/K to K/K (scripts/make_manifest.py --folds K) where one test set is too small to tell anything; replaces "
         "splits that the data fix",
+    )
+    add(
+        "--group-copies",
+        role=Role.RESULT,
+        nargs="?",
+        const="group",
+        choices=WAYS,
+        help="images of equal content become one group, with the groups that they belong to, so that no two splits "
+        "hold the same image; drop leaves all but one out; set it where scripts/check_dataset.py finds copies",
     )
     add(
         "--split-rule",
@@ -142,6 +152,7 @@ def dataset_settings(args: Namespace, rule: int | None = None, edition: int = ED
         seed=args.seed,
         num_workers=args.num_workers,
         fold=fold_of(args),
+        group_copies=args.group_copies,
     )
 
 

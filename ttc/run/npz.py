@@ -24,6 +24,11 @@ def array_names(path: Path, within: Path | None = None) -> set[str]:
         raise ValueError(str(error)) from None
 
 
+def spelled(stored: set[str], kind: str) -> str | None:
+    """Return the name among those stored that is the singular or the plural of what an array holds; None without."""
+    return next((name for name in (kind, f"{kind}s") if name in stored), None)
+
+
 def read_arrays(path: Path, names: Sequence[str], within: Path | None = None) -> list[NDArray[np.generic]]:
     """Read arrays of plain numbers or text.
 

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from ttc.datasets import DatasetSettings, load_dataset
+from ttc.evaluation.new_images import _arrays
 
 
 def arrays(count: int = 60, **changes: object) -> dict[str, object]:
@@ -45,6 +47,24 @@ def test_splits_ids_and_numbers(tmp_path: Path) -> None:
     assert dataset.class_names == ["0", "1"]
     assert dataset.ids[59] == "59"
     assert dataset.splits.tolist() == ["train", "train", "val", "test"] * 15
+
+
+def test_arrays_may_be_called_by_the_singular_or_the_plural(tmp_path: Path) -> None:
+    numbers = np.arange(60)
+    splits = np.array(["train", "train", "val", "test"])[numbers // 3 % 4]
+    content = arrays(split=splits, group=numbers // 3, id=numbers)
+    content["image"] = content.pop("images")
+    singular = load_dataset(settings(tmp_path, content))
+    plural = load_dataset(settings(tmp_path, {f"{name}s": values for name, values in content.items()}))
+    assert singular.splits.tolist() == splits.tolist()
+    assert singular.ids == [str(number) for number in range(60)]
+    assert (singular.split_digest(), singular.groups) == (plural.split_digest(), plural.groups)
+    assert singular.content_digest == plural.content_digest
+    for end in ("", "s"):
+        np.savez(tmp_path / "new.npz", **{f"image{end}": content["image"], f"id{end}": numbers})
+        ids, images = _arrays(tmp_path / "new.npz", 9, 1)
+        assert ids == singular.ids
+        assert torch.equal(images.data, singular.images.data)  # type: ignore[union-attr]  # both are in memory
 
 
 @pytest.mark.parametrize(

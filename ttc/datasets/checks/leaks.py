@@ -162,7 +162,7 @@ def _refuse_copy(samples: Samples, first: int, second: int) -> None:
     if samples.splits[first] != samples.splits[second]:
         raise ValueError(
             f"--data-root: {names[first]} ({samples.splits[first]}) and {names[second]} "
-            f"({samples.splits[second]}) are the same image; remove one, or put both in one group of a CSV table"
+            f"({samples.splits[second]}) are the same image; remove one, or put both in one group (--group-copies)"
         )
     raise ValueError(
         f"--data-root: {names[first]} ({samples.labels[first]}) and {names[second]} "
@@ -201,7 +201,8 @@ def warn_about_equal_pixels(images: TensorImages, samples: Samples) -> None:
                 copies.append(samples.ids[row])
         if copies:
             log.warning(
-                "%d images have the same pixels as an image %s, for example %s; the splits are kept",
+                "%d images have the same pixels as an image %s, for example %s; the splits are kept "
+                "(--group-copies joins them)",
                 len(copies),
                 what,
                 copies[0],

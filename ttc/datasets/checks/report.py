@@ -197,7 +197,10 @@ class _Copies:
         lines = [] if self.refused else [f"{line} (the published splits are kept)" for line in self._faults()]
         if self.inside:
             more, first = sum(len(names) - 1 for names in self.inside), " and ".join(self.inside[0][:2])
-            lines.append(f"{more} images equal another one of their split and class, such as {first}; remove them")
+            lines.append(
+                f"{more} images equal another one of their split and class, such as {first}; remove them, or pass "
+                "--group-copies drop"
+            )
         return lines
 
     def _faults(self) -> list[str]:
@@ -206,7 +209,8 @@ class _Copies:
             for ids in self.conflicts
         ]
         return lines + [
-            f"the same content in two splits: {' and '.join(ids[:2])}; remove one, or put both in one group"
+            f"the same content in two splits: {' and '.join(ids[:2])}; remove one, or put both in one group "
+            "(--group-copies)"
             for ids in self.across
         ]
 

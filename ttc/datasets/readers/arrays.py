@@ -10,17 +10,16 @@ from numpy.typing import NDArray
 from ttc.datasets.classes import group_labels, sorted_labels
 from ttc.datasets.splits import SPLIT_OF, missing_parts
 from ttc.datasets.table import SPLITS, DatasetSettings, Source
-from ttc.run.npz import array_names, read_arrays
+from ttc.run.npz import array_names, read_arrays, spelled
 
-PIXELS = "images"
 SHAPES = "uint8 [N, S, S] or [N, S, S, 3]"
 
 
 def read(settings: DatasetSettings) -> Source:
     """Read the file that `data_root` names; missing splits are drawn, by group where there is a group array.
 
-    The array of labels may be called label or labels, that of groups group or groups, and so on; --label-column and
-    the like name others.
+    Each array may be called by the singular or the plural: image or images, label or labels, and so on; --label-column
+    and the like name others.
     """
     if settings.data_root is None:
         raise ValueError("--dataset arrays needs --data-root, the .npz file with the arrays images and label")
@@ -28,12 +27,13 @@ def read(settings: DatasetSettings) -> Source:
     try:
         stored = array_names(path)
         names = {kind: _name_of(settings, kind, stored) for kind in ("label", "split", "group", "id")}
-        wanted = [PIXELS, *(name for name in names.values() if name is not None)]
+        images = spelled(stored, "image") or "images"
+        wanted = [images, *(name for name in names.values() if name is not None)]
         arrays = dict(zip(wanted, read_arrays(path, wanted), strict=True))
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise ValueError(f"--data-root {path} cannot be read ({reason}); pass an .npz file of plain arrays") from None
-    pixels = _pixels(arrays[PIXELS], path)
+    pixels = _pixels(arrays[images], path)
     cells = {kind: _texts(arrays[name], name, len(pixels), path) for kind, name in names.items() if name is not None}
     if "label" not in cells:
         among = ", ".join(sorted(stored))
@@ -59,7 +59,7 @@ def _name_of(settings: DatasetSettings, kind: str, stored: set[str]) -> str | No
     given: str | None = getattr(settings, f"{kind}_column")
     if given == "":  # splits that are another study's
         return None
-    return given or next((name for name in (kind, f"{kind}s") if name in stored), None)
+    return given or spelled(stored, kind)
 
 
 def _pixels(pixels: NDArray[np.generic], path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
