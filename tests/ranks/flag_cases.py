@@ -30,8 +30,8 @@ COMMON = {
 CASES = {
     "pretrain": {
         "head": "--projection-batchnorm --projection-dim 16",
-        "network": "--encoder resnet18 --stem imagenet --image-size 16 --class-ratios 0.8 0.2 --train-samples 80 "
-        "--batch-size 16",
+        "network": "--encoder resnet18 --stem imagenet --image-size 16 --class-ratios 0.75 0.25 --train-samples 24 "
+        "--batch-size 8",
         "weights": "--weights weights.pt --encoder convnet-w4 --allow-missing-weights --normalise data",
         "layers": "--encoder convnet-w4 --freeze-until layers.0 --encoder-lr 0.02 --layer-decay 0.7",
         "frozen": "--weights weights.pt --encoder convnet-w4 --freeze-encoder --micro-batch-size 12",

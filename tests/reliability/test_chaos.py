@@ -138,17 +138,37 @@ def newest(folder: Path) -> int:
     return int(found[0]["step"])
 
 
+def in_fork(function: Callable[..., None], *arguments: object) -> int:
+    """Call a function that ends its process in a fork of this one, which is there at once."""
+    fork = os.fork()
+    if fork == 0:
+        try:
+            function(*arguments)
+        finally:
+            os._exit(1)
+    code = os.waitstatus_to_exitcode(os.waitpid(fork, 0)[1])
+    assert code in (0, DIED), (function.__name__, arguments, code)
+    return code
+
+
+def die_at_every(how: str, folder: Path) -> None:
+    """Save again and again, each time with a later death, until one comes to its end; write how many died."""
+    for step in (1, 2):
+        assert in_fork(save_and_die, str(folder), step, -1) == 0
+    current, deaths = 2, 0
+    while in_fork(save_and_die if how == "boundary" else tear, str(folder), current + 1, deaths + 1) == DIED:
+        deaths += 1
+        assert newest(folder) in (current, current + 1), f"{how} {deaths}"
+        current = newest(folder)
+    assert newest(folder) == current + 1
+    (folder / "deaths").write_text(str(deaths))
+
+
 @pytest.mark.parametrize("how", ["boundary", "torn"])
 def test_a_save_that_dies_leaves_the_old_or_the_new_checkpoint(how: str, tmp_path: Path) -> None:
     """Every boundary, in ONE folder, so that the leftovers of a death meet the next one."""
-    for step in (1, 2):
-        assert in_child(save_and_die, str(tmp_path), step, -1) == 0
-    current, deaths = 2, 0
-    while in_child(save_and_die if how == "boundary" else tear, str(tmp_path), current + 1, deaths + 1) == DIED:
-        deaths += 1
-        assert newest(tmp_path) in (current, current + 1), f"{how} {deaths}"
-        current = newest(tmp_path)
-    assert newest(tmp_path) == current + 1
+    assert in_child(die_at_every, how, tmp_path) == 0
+    deaths = int((tmp_path / "deaths").read_text())
     assert deaths >= (60 if how == "boundary" else 6)
     record(f"chaos: a save, {how}", "bash scripts/test.sh --all tests/reliability/test_chaos.py", {"deaths": deaths})
 

@@ -16,8 +16,8 @@ from tests.reliability.runs import assert_same_state, scalars
 from tests.smoke.runs import metrics
 from ttc.losses import METHODS, settings_of
 
-SHORT = ("--epochs", 4, "--batch-size", 16, "--metrics-every-epochs", 2, "--output", "run")
-STEPS, EPOCH = 24, 6
+SHORT = ("--epochs", 3, "--batch-size", 16, "--metrics-every-epochs", 2, "--output", "run")
+STEPS, EPOCH = 18, 6
 LAST = Path("run", "checkpoints", "last.pt")
 
 Place = tuple[str, int, int, int]

@@ -100,7 +100,8 @@ def test_a_rank_that_never_comes(there: int, tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_that_cannot_be_written(tmp_path: Path) -> None:
-    with ranks(2, *WORDS, folder=tmp_path) as running:
+    words = (*WORDS, "--batch-size", 64)  # a checkpoint every eleven steps
+    with ranks(2, *words, folder=tmp_path) as running:
         wait_for(tmp_path / "run" / "checkpoints" / "previous.pt.sha256", 1, running[0])
         pid = running[0].process.pid
         assert pid is not None
@@ -110,7 +111,7 @@ def test_a_checkpoint_that_cannot_be_written(tmp_path: Path) -> None:
     assert "error (rank 0):" in message(ended)
     assert "could not be written (File too large); free space there" in message(ended)
     step = checkpoint.load(tmp_path / "run" / "checkpoints" / "last.pt", "pretrain")["step"]
-    with ranks(2, *WORDS, folder=tmp_path) as running:
+    with ranks(2, *words, folder=tmp_path) as running:
         wait_for(tmp_path / LOG, step + 3, running[0])
 
 
