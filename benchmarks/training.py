@@ -2,9 +2,11 @@
 
     python benchmarks/training.py --compile --peers --output training.csv
     python benchmarks/training.py --ranks 1 2 --output scaling.csv
+    python benchmarks/training.py --encoder resnet50 --image-size 224 --batch-size 16 --micro-batch-size 4 --repeats 1
 
 The images are random pixels. `per-sample` augments one PIL image after another and computes the masked loss in float32,
 `ttc` is what pretrain.py does, `peers` kornia with the loss of pytorch-metric-learning. Times are medians in turns.
+An image in the table is one view: a sample counts twice.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from benchmarks import costs, references, timing
 from benchmarks.flags import add_benchmark
 from ttc import distributed
 from ttc.batches.augment import PRESETS, ViewGenerator
+from ttc.batches.cutmix import MinorityCutMix
 from ttc.flags.parser import Parser, whole
 from ttc.losses import build_objective
 from ttc.models.batchnorm import synchronise
@@ -35,6 +38,7 @@ from ttc.models.encoders import EncoderSpec, build_encoder
 from ttc.models.networks import PretrainNetwork
 from ttc.models.optim import build_optimizer
 from ttc.run import runtime
+from ttc.training.embedder import MicroBatchEmbedder
 
 VIEWS, CHANNELS, DIMENSIONS = references.VIEWS, 3, 128
 MEAN, STD = (0.5,) * CHANNELS, (0.25,) * CHANNELS
@@ -82,6 +86,8 @@ def build_parser() -> Parser:
         metavar="STEP",
         help="only these of this project's steps, for example 'ttc bf16', beside the reference",
     )
+    micro_batch_help = "embed so many samples at a time, if a batch does not fit into memory; leaves the reference out"
+    add("--micro-batch-size", type=whole(1), metavar="M", help=micro_batch_help)
     add("--compile", action="store_true", help="also time compiled networks; the first step then takes a minute")
     add("--ranks", type=whole(1), nargs="+", metavar="W", help="measure these numbers of processes instead of variants")
     add_benchmark(parser, repeats=5, peers="kornia with pytorch-metric-learning")
@@ -144,8 +150,21 @@ class Step:
         if variant.compiled:
             self.raw.compile()
         several = distributed.world_size() > 1
-        self.network: nn.Module = distributed.DistributedDataParallel(self.raw) if several else self.raw
+        self.images, self.draws = images, count()
+        self.micro_batches = samples // min(options.micro_batch_size or samples, samples)
+        network: nn.Module = self.raw if self.micro_batches == 1 else self._in_micro_batches(options)
+        self.network: nn.Module = distributed.DistributedDataParallel(network) if several else network
         self.optimizer = build_optimizer("sgd", (self.raw,), lr=0.01, weight_decay=1e-4)
+
+    def _in_micro_batches(self, options: argparse.Namespace) -> MicroBatchEmbedder:
+        return MicroBatchEmbedder(
+            self.raw,
+            build_objective("supmin", minority_class=1).to(self.device),
+            ViewGenerator(PRESETS["natural"], options.image_size, MEAN, STD, seed=0),
+            MinorityCutMix(0.0, 1, 0),
+            micro_batches=self.micro_batches,
+            autocast=lambda: runtime.autocast(self.device, self.variant.precision),
+        )
 
     def _views(self, images: Tensor) -> references.Views:
         if self.variant.pipeline == "per-sample":
@@ -166,13 +185,17 @@ class Step:
 
     def __call__(self) -> None:
         """Make one step."""
-        inputs = self.make_views().flatten(0, 1).to(self.device)
-        if self.variant.channels_last:
-            inputs = inputs.contiguous(memory_format=torch.channels_last)
-        with runtime.autocast(self.device, self.variant.precision):
-            _, z = self.network(inputs)
+        if self.micro_batches > 1:
+            _, z = self.network(self.images, self.labels, self.ids, torch.full_like(self.ids, next(self.draws)))
+        else:
+            inputs = self.make_views().flatten(0, 1).to(self.device)
+            if self.variant.channels_last:
+                inputs = inputs.contiguous(memory_format=torch.channels_last)
+            with runtime.autocast(self.device, self.variant.precision):
+                _, z = self.network(inputs)
+            z = z.unflatten(0, (-1, VIEWS))
         self.optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(self.loss(z.unflatten(0, (-1, VIEWS)), self.labels))
+        torch.autograd.backward(self.loss(z, self.labels))
         self.optimizer.step()
 
 
@@ -186,8 +209,12 @@ def measure_variants(names: Sequence[str], options: argparse.Namespace) -> list[
         median = statistics.median(times[name])
         row = {"encoder": options.encoder, "image_size": str(options.image_size)}
         row |= {"batch": str(options.batch_size), "step": name, "milliseconds": f"{1000 * median:.0f}"}
-        row["images_per_second"] = f"{VIEWS * options.batch_size / median:.0f}"
-        row["times_faster_than_per-sample"] = f"{timing.times_faster(times[REFERENCE], times[name]):.2f}"
+        rate = VIEWS * options.batch_size / median
+        row["images_per_second"] = f"{rate:.0f}" if rate >= 10 else f"{rate:.3g}"
+        if options.micro_batch_size is None:
+            row["times_faster_than_per-sample"] = f"{timing.times_faster(times[REFERENCE], times[name]):.2f}"
+        else:
+            row |= {"micro_batch": str(options.micro_batch_size), "seconds_per_image": f"{1 / rate:.3g}"}
         timing.tell(row)
         rows.append(row)
     return rows
@@ -250,7 +277,10 @@ def measure_ranks(options: argparse.Namespace) -> list[dict[str, str]]:
 
 def main() -> int:
     """Measure and write."""
-    options = build_parser().parse(sys.argv[1:]).namespace()
+    parser = build_parser()
+    options = parser.parse(sys.argv[1:]).namespace()
+    if options.micro_batch_size and (options.peers or options.ranks or options.batch_size % options.micro_batch_size):
+        parser.refuse("--micro-batch-size must divide --batch-size, and goes neither with --peers nor with --ranks")
     timing.start(options.threads)
     if options.ranks:
         rows = measure_ranks(options)
@@ -259,7 +289,8 @@ def main() -> int:
         usual = [name for name, variant in VARIANTS.items() if name not in (REFERENCE, PEERS) and not variant.compiled]
         names = options.steps or usual
         compiled = [f"{name} compiled" for name in names if options.compile and f"{name} compiled" in VARIANTS]
-        rows = measure_variants([REFERENCE, *names, *compiled, *([PEERS] if peers else [])], options)
+        reference = [REFERENCE] if options.micro_batch_size is None else []
+        rows = measure_variants([*reference, *names, *compiled, *([PEERS] if peers else [])], options)
     if options.output:
         timing.write_rows(options.output, rows, runtime.pick_device(options.device))
     return 0

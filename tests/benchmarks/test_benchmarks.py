@@ -42,6 +42,18 @@ def read(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def test_micro_batches_are_timed_alone(tmp_path: Path) -> None:
+    words = ("--image-size", 8, "--batch-size", 8, "--encoder", "resnet18-w8", "--steps", "ttc fp32", "--repeats", 1)
+    done = run("benchmarks.training", *words, "--micro-batch-size", 4, "--output", "t.csv", folder=tmp_path)
+    assert done.code == 0, done.stderr
+    (row,) = read(tmp_path / "t.csv")
+    assert (row["step"], row["micro_batch"]) == ("ttc fp32", "4")
+    # Milliseconds of a step of 8 samples with two views each; both numbers are rounded.
+    assert float(row["seconds_per_image"]) == pytest.approx(float(row["milliseconds"]) / 16e3, abs=0.6 / 16e3, rel=0.01)
+    for wrong in (("--micro-batch-size", 3), ("--micro-batch-size", 4, "--peers")):
+        assert run("benchmarks.training", *words, *wrong, folder=tmp_path).code == 2
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "column", "cases"),
