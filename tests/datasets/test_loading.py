@@ -82,6 +82,7 @@ def test_a_worker_that_fails_in_any_way_is_one_line(kind: type[FileImages], reas
 
 
 _FULL_MEMORY = """
+mount --bind {folder} /mnt  # the folder of the tests may itself lie in the shared memory
 mount -t tmpfs -o size=256k tmpfs /dev/shm
 exec {python} -c '
 import torch
@@ -91,7 +92,7 @@ from ttc.datasets.images import FileImages
 from ttc.datasets.loading import batches
 from ttc.datasets.pixels.preprocessing import Decoding
 from ttc.run import runtime
-images = FileImages(sorted(map(str, Path("{folder}").glob("*.png"))), Decoding(200, 3))
+images = FileImages(sorted(map(str, Path("/mnt").glob("*.png"))), Decoding(200, 3))
 runtime.run(lambda: len(list(batches(images, torch.arange(8).reshape(2, 4), num_workers=2))))'
 """
 
