@@ -80,6 +80,21 @@ def test_a_stopped_run_continues_to_its_end(version: str, tmp_path: Path) -> Non
         assert result["train/loss"] == pytest.approx(whole["train/loss"], rel=1e-4)
 
 
+def test_a_run_on_images_of_ones_own_goes_on_with_the_values_it_began_with(tmp_path: Path) -> None:
+    """Its length, batches, views and network were fixed defaults, which are now chosen by the data."""
+    copy("own-dda2adc", tmp_path)
+    then = contents(tmp_path / "whole"), (tmp_path / "begun" / "args.json").read_bytes()
+    for folder in ("whole", "begun"):
+        done = run("pretrain", *command(tmp_path / folder), folder=tmp_path)
+        assert done.code == 0, done.stderr
+        assert ("nothing to do" in done.stderr) == (folder == "whole")
+    assert (contents(tmp_path / "whole"), (tmp_path / "begun" / "args.json").read_bytes()) == then
+    continued, whole = (read(tmp_path / folder / "result.json") for folder in ("begun", "whole"))
+    assert (continued["epochs"], continued["steps"]) == (30, 30)
+    assert continued["record"]["arguments_sha256"] == whole["record"]["arguments_sha256"]
+    assert continued["train/loss"] == pytest.approx(whole["train/loss"], rel=1e-3)
+
+
 def test_a_finished_run_and_its_results_are_left_alone(old: Path) -> None:
     before = contents(old)
     for script, folder in {"pretrain": "", **EVALUATED}.items():
