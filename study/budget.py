@@ -107,7 +107,8 @@ def summary(runs: pandas.DataFrame) -> str:
         for task in STEPS_PER_EPOCH:
             pairs = changes(runs, change, task)
             mean = pairs.mean()
-            cells.append(f"{mean[TEST]:+.1f} ({mean[VALIDATION]:+.1f}), {len(pairs)}" if len(pairs) else "not measured")
+            rising = f"{(pairs[TEST] > 0).sum()} of {len(pairs)}"
+            cells.append(f"{mean[TEST]:+.1f} ({mean[VALIDATION]:+.1f}), {rising}" if len(pairs) else "not measured")
         table.append([name, *cells])
     return markdown(["change", *STEPS_PER_EPOCH], table)
 

@@ -194,13 +194,13 @@ def test_a_run_that_is_far_too_short_is_told(files: dict[str, tuple[object, ...]
     assert rules.length_warning(enough - 1, sampler, "digits") is None
     warning = rules.length_warning(enough - 1, sampler, "csv")
     assert warning is not None
-    assert warning.startswith(f"{7 * (enough - 1)} steps ({enough - 1} epochs) are far too few")
+    assert warning.startswith(f"{7 * (enough - 1)} steps ({enough - 1} epochs) are few")
     assert warning.endswith(f"try --steps {rules.STEPS}")
 
     done = run("pretrain", *files["rgb"], "--batch-size", 20, "--steps", 8, "--output", "run", folder=tmp_path)
     assert done.code == 0, done.stderr
     low, high = (f"{100 * share:g}" for share in rules.CROPS)
-    for line in ("14 steps (2 epochs) are far too few", f"views: medical, crops of {low} to {high} % of the area"):
+    for line in ("14 steps (2 epochs) are few", f"views: medical, crops of {low} to {high} % of the area"):
         assert line in done.stderr
     entries = json.loads((tmp_path / "run" / "args.json").read_text())
     assert (entries["epochs"]["value"], entries["steps"]) == (None, {"value": 8, "source": "command line"})
@@ -210,4 +210,4 @@ def test_a_run_that_is_far_too_short_is_told(files: dict[str, tuple[object, ...]
     tuned = run("finetune", *words, "--dry-run", folder=tmp_path)
     assert tuned.code == 0, tuned.stderr
     assert "2 epochs of 7 steps = 14 steps" in tuned.stderr
-    assert "14 steps (2 epochs) are far too few" in tuned.stderr
+    assert "14 steps (2 epochs) are few" in tuned.stderr
