@@ -171,7 +171,13 @@ def make_plan(args: argparse.Namespace, typed: Collection[str], source: Source, 
     last = [experiment.PER_GROUP] if by_group else []
     shared = [choice for choice in shared if choice.words[0][2:].replace("-", "_") not in typed]
     own = words_of(args, set(typed) - flags_of(flags.add_method, flags.add_groups) - HERE)
-    write_recipe(args, out, shared, own, source.pixels is None)
+    quiet = [["--save-every-epochs", str(10**6)]]
+    if source.pixels is None and args.cache == "off":
+        quiet += [["--cache", "disk"], ["--cache-folder", str(out / "cache")]]
+    if "metrics_every_epochs" not in typed:  # an epoch of a small set is a step or two
+        steps_per_epoch = len(dataset.indices("train")) // rules.batch_size
+        quiet.append(["--metrics-every-epochs", str(experiment.patience(steps_per_epoch))])
+    write_recipe(out, shared, own, quiet)
     variants = words_of_rows(args, typed, rows, rules.batch_size)
     steps = words_of_steps(args, typed, rules, last, len(dataset.indices("train")))
     words = ["--recipes", str(out / "recipe.args"), "--variants", *variants, "--seeds", str(repeated.seeds)]
@@ -209,19 +215,17 @@ def words_of_steps(
         sampler = args.batch_sampler if "batch_sampler" in typed else "balanced"
         patience = str(experiment.patience(training // batch))
         steps["finetune"] = ["--batch-sampler", sampler, "--batch-size", str(batch), *length, "--patience", patience]
-        steps["finetune"] += ["--bootstrap", DRAWS, *groups]
+        steps["finetune"] += ["--save-every-epochs", str(10**6), "--bootstrap", DRAWS, *groups]
     steps["compute_metrics"] = ["--peu-draws", "0", "--scatter", "none"]
     return steps
 
 
-def write_recipe(args: argparse.Namespace, out: Path, choices: Sequence[Choice], own: Lines, files: bool) -> None:
+def write_recipe(out: Path, choices: Sequence[Choice], own: Lines, quiet: Lines) -> None:
     """Write what all runs share: what was chosen, then what the user typed, which wins."""
-    cache = [["--cache", "disk"], ["--cache-folder", str(out / "cache")]] if files and args.cache == "off" else []
     lines = [
         "# Written by scripts/from_table.sh: what all runs share; choices.md has the reasons.",
         *(shlex.join(choice.words) for choice in choices if choice.words),
-        *map(shlex.join, cache),
-        f"--save-every-epochs {10**6}",
+        *map(shlex.join, quiet),
         "# From the command line:",
         *map(shlex.join, own),
     ]

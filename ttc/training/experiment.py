@@ -22,7 +22,8 @@ TUNING_SHARE = 3
 
 
 PATIENT_STEPS = 150
-"""Steps without improvement after which fine-tuning ends; small sets have one or two steps an epoch."""
+"""Steps without improvement after which fine-tuning ends, and between two looks at pretraining: small sets have one or
+two steps an epoch."""
 
 
 @dataclass(frozen=True)
