@@ -144,12 +144,14 @@ class Plan:
         rows: names of the rows, the advised method first.
         repeated: seeds or folds.
         manifest: words of scripts/make_manifest.py.
+        advised: words of pretrain.py for the first row, behind the recipe.
     """
 
     choices: list[Choice]
     rows: list[str]
     repeated: Repetitions
     manifest: list[str]
+    advised: list[str]
 
 
 def make_plan(args: argparse.Namespace, typed: Collection[str], source: Source, dataset: Dataset, out: Path) -> Plan:
@@ -172,7 +174,7 @@ def make_plan(args: argparse.Namespace, typed: Collection[str], source: Source, 
     shared = [choice for choice in shared if choice.words[0][2:].replace("-", "_") not in typed]
     own = words_of(args, set(typed) - flags_of(flags.add_method, flags.add_groups) - HERE)
     quiet = [["--save-every-epochs", str(10**6)]]
-    if source.pixels is None and args.cache == "off":
+    if source.pixels is None and "cache" not in typed:
         quiet += [["--cache", "disk"], ["--cache-folder", str(out / "cache")]]
     if "metrics_every_epochs" not in typed:  # an epoch of a small set is a step or two
         steps_per_epoch = len(dataset.indices("train")) // rules.batch_size
@@ -184,7 +186,7 @@ def make_plan(args: argparse.Namespace, typed: Collection[str], source: Source, 
     words += [] if repeated.folds is None else ["--folds", str(repeated.folds)]
     words += ["--steps", *(f"{step}={shlex.join(more)}" if more else step for step, more in steps.items())]
     words += ["--output", str(out / "manifest.csv")]
-    return Plan([how, which, *shared, *last], rows, repeated, words)
+    return Plan([how, which, *shared, *last], rows, repeated, words, shlex.split(variants[0].partition("=")[2]))
 
 
 def words_of_rows(args: argparse.Namespace, typed: Collection[str], rows: Sequence[str], batch: int) -> list[str]:

@@ -226,7 +226,7 @@ def main() -> int:
     wanted = argparse.Namespace(**vars(args))
     if own_size:
         wanted.image_size = image_size(side_of(source), gpu, 1)[0]
-    if source.pixels is None and args.cache == "off":
+    if source.pixels is None and "cache" not in typed:
         wanted.cache, wanted.cache_folder = "disk", str(out / "cache")
     of_data = flags_of(flags.add_data)
     check(out, flat(words_of(wanted, typed & of_data | {"image_size", "cache", "cache_folder"})))
@@ -235,6 +235,9 @@ def main() -> int:
     plan = make_plan(args, typed, source, dataset := load_dataset(dataset_settings(wanted)), out)
     for choice in plan.choices:
         log.info("%s: %s (%s; %s)", choice.what, choice.chosen, choice.reason, choice.change)
+    recipe = f"@{out / 'recipe.args'}"
+    if not (out / "runs").is_dir():
+        must("the plan", call("pretrain.py", recipe, *plan.advised, "--dry-run", chatty=True))
     must("the manifest", call("scripts/make_manifest.py", *plan.manifest))
     if args.dry_run:
         return 0

@@ -152,7 +152,9 @@ def verdict(chosen: Candidate, candidates: Sequence[Candidate], repetitions: str
     lines.append(f"The floor, classifiers of raw pixels: {low:.1f} % on validation, {floor_test:.1f} % on test.")
     missed = [name for name, ours, its in (("validation", validation, low), ("test", test, floor_test)) if ours <= its]
     if not missed:
-        return [*lines, "The chosen model is above the floor on validation and on test."]
+        higher = sum(ours > its for ours, its in zip(chosen.test, floor.test, strict=False))
+        counted = f", on test in {higher} of {len(chosen.test)} runs" if len(chosen.test) > 1 else ""
+        return [*lines, f"The chosen model is above the floor on validation and on test{counted}."]
     return [
         *lines,
         f"The chosen model is NOT above the floor on {' and '.join(missed)}: as it is, it is not worth its effort. "
