@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from ttc.metrics.representation import COLLAPSED_COSINE
+from ttc.results.floor.rows import PREFIX, ROW, stands_for
 from ttc.run.manifest import Line
 
 _RECIPE = re.compile(r"@.*/study-[a-z]+-(?P<task>[a-z0-9]+)-(?P<majority>\d+)\.args")
@@ -89,6 +90,17 @@ def finished_runs(planned: Sequence[Line], ledger: pandas.DataFrame) -> pandas.D
     places = [(line.folder, *place_of(line)) for line in planned if line.folder in values.index]
     runs = pandas.DataFrame(places, columns=["folder", "task", "share", "row", "seed"])
     return runs.join(values, on="folder").drop(columns="folder")
+
+
+def with_floors(runs: pandas.DataFrame) -> pandas.DataFrame:
+    """Add a run "floor" for each task, share and seed whose runs tell one, with its metrics in the place of theirs."""
+    metrics = {name: stands_for(name)[0] for name in runs.columns if name.startswith(PREFIX)}
+    keys = ["task", "share", "seed"]
+    first = runs[[*keys, *metrics]].dropna(subset=list(metrics), how="all").drop_duplicates(keys)
+    if not metrics or first.empty:
+        return runs
+    runs = runs.drop(columns=list(metrics))
+    return pandas.concat([runs, first.rename(columns=metrics).assign(row=ROW)], ignore_index=True)
 
 
 def at(runs: pandas.DataFrame, row: str, share: int) -> pandas.DataFrame:

@@ -10,6 +10,7 @@ import pandas
 
 from study import paired
 from ttc.losses import METHODS
+from ttc.results.floor.rows import ROW
 from ttc.run.manifest import Line
 
 SMALL = "encoder/minority/balanced_accuracy"
@@ -101,8 +102,8 @@ def mean_and_spread(values: pandas.Series, scale: float, digits: int) -> str:
 
 
 def all_rows(runs: pandas.DataFrame, share: int) -> str:
-    """Return the table of one share: probe ii by task, then all metrics over tasks and seeds."""
-    runs = runs[runs["share"] == share]
+    """Return the table of one share: probe ii by task, then all metrics over tasks and seeds; the floor comes last."""
+    runs = paired.with_floors(runs[runs["share"] == share])
     tasks = runs["task"].unique()
     table = []
     for row, members in runs.groupby("row", sort=False):
@@ -133,8 +134,8 @@ def _share_collapsed(runs: pandas.DataFrame) -> str:
 
 def summary(runs: pandas.DataFrame) -> str:
     """Return the main rows' probe ii, minority SAA and collapsed runs at each share."""
-    table = []
-    for row in SUMMARY_ROWS:
+    runs, table = paired.with_floors(runs), []
+    for row in (ROW, *SUMMARY_ROWS):
         cells = [row]
         for share in SHARES:
             members = paired.at(runs, row, share)

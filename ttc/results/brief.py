@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import textwrap
 
 import pandas
 
+from ttc.results.floor.rows import MARK, MARK_MEANING, ROW, with_floor
+from ttc.results.floor.rows import MEANING as MEANING_OF_FLOOR
 from ttc.results.ledger_lines import of_rows
 from ttc.results.table_parts.collapse import MEANING, collapse_words
 from ttc.results.tables import WIDTH
@@ -29,8 +32,9 @@ def rows_of(lines: pandas.DataFrame) -> list[list[str]]:
     Args:
         lines: that `ledger_lines.check` accepts.
     """
-    words, rows = collapse_words(of_rows(lines).assign(group=""))[""], []
-    for run, members in of_rows(lines).groupby("run", sort=False):
+    lines = with_floor(of_rows(lines))
+    words, rows, aurocs = collapse_words(lines.assign(group=""))[""], [], dict[str, float]()
+    for run, members in lines.groupby("run", sort=False):
         values = (
             members.dropna(subset="value")
             .pivot_table("value", "seed", "metric")
@@ -39,7 +43,17 @@ def rows_of(lines: pandas.DataFrame) -> list[list[str]]:
         alignment = values[list(_ALIGNMENT)].mean(axis=1, skipna=False)
         cells = [_mean(100 * values[ACCURACY]), _mean(100 * values[AUROC]), _mean(alignment)]
         rows.append([str(run), *cells, words[run]])
+        aurocs[str(run)] = values[AUROC].mean()
+    for row in rows:
+        if row[0] != ROW and aurocs[row[0]] <= aurocs.get(ROW, -math.inf):
+            row[2] += MARK
     return rows
+
+
+def legend(lines: pandas.DataFrame) -> str:
+    """Say what the columns mean, and the floor where it was measured."""
+    measured = with_floor(lines) is not lines
+    return LEGEND.removesuffix(".") + f"; {MEANING_OF_FLOOR}; {MARK_MEANING}." if measured else LEGEND
 
 
 def _mean(values: pandas.Series) -> str:
@@ -54,7 +68,7 @@ def as_markdown(lines: pandas.DataFrame) -> str:
     """Lay the rows out in Markdown, with what the columns mean; see `rows_of` for the argument."""
     rows = [[escape.markdown(cell) for cell in row] for row in rows_of(lines)]
     table = ["| " + " | ".join(row) + " |" for row in (HEADS, ["---"] * len(HEADS), *rows)]
-    return "\n".join([*table, "", LEGEND, ""])
+    return "\n".join([*table, "", legend(lines).replace(MARK, "&lt;"), ""])
 
 
 def as_text(lines: pandas.DataFrame) -> str:
@@ -65,4 +79,4 @@ def as_text(lines: pandas.DataFrame) -> str:
     for run, *cells in rows:
         aligned = (f"{cell:>{width}}" for cell, width in zip(cells, widths[1:], strict=True))
         table.append("  ".join([f"{run:<{widths[0]}}", *aligned]))
-    return "\n".join([*table, *textwrap.wrap(LEGEND, WIDTH), ""])
+    return "\n".join([*table, *textwrap.wrap(legend(lines), WIDTH), ""])

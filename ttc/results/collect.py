@@ -15,6 +15,7 @@ from ttc.results import ledger_lines
 from ttc.results.clinic.folds import MEAN_OF_FOLDS, lines_over_folds
 from ttc.results.clinic.further_columns import is_further
 from ttc.results.clinic.rough import rests_on
+from ttc.results.floor import rows as floor
 from ttc.results.table_parts.row_names import compared_with, places_of, recipe_of
 from ttc.run import ledger, readers, roles
 from ttc.run.folder import shorten
@@ -125,7 +126,8 @@ def lines_of(
             "training": ledger.short_digest(run.training),
         }
         measured = _measured(run)
-        further = {name for name in measured if is_further(name) or any(fnmatchcase(name, pattern) for pattern in also)}
+        patterns = (*wanted, *also)
+        further = {name for name in measured if is_kept(name, patterns)}
         for metric in [*wanted, *sorted(further - set(wanted))]:
             if metric.endswith(MEAN_OF_FOLDS):  # no single run has it
                 continue
@@ -134,6 +136,18 @@ def lines_of(
     lines = ledger_lines.from_rows(entries)
     ledger_lines.check(lines)
     return lines
+
+
+def is_kept(metric: str, patterns: Sequence[str]) -> bool:
+    """Tell whether a ledger holds a metric: by pattern, always, or as the floor of one that it holds."""
+    if metric.startswith(floor.PREFIX):
+        return any(is_kept(network, patterns) for network in floor.stands_for(metric)) or is_match(metric, patterns)
+    return is_further(metric) or is_match(metric, patterns)
+
+
+def is_match(metric: str, patterns: Sequence[str]) -> bool:
+    """Tell whether one of the patterns fits."""
+    return any(fnmatchcase(metric, pattern) for pattern in patterns)
 
 
 def _relative(paths: Sequence[Path], root: Path | None) -> list[str]:

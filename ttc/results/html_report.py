@@ -91,7 +91,7 @@ def _results(table: Table) -> str:
     """Lay out the results, the best of each group in bold."""
     names = ["run", "seeds", *(f"{html(column.group)}<br>{html(column.heading)}" for column in table.columns)]
     lines = ["<div class='wide'><table><tr>" + "".join(f"<th>{name}</th>" for name in names) + "</tr>"]
-    for group, rows in table.sections(table.cells(" ± ", "<b>{}</b>".format)):
+    for group, rows in table.sections(table.cells(" ± ", "<b>{}</b>".format, below="&lt;")):
         if group is not None:
             lines.append(f"<tr class='group'><td colspan='{len(names)}'>{html(group)}</td></tr>")
         for run, *texts in rows:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas
 
 from ttc.results.clinic.rough import MARK, explanation, rough_words
+from ttc.results.floor import rows as floor
 from ttc.results.ledger_lines import of_rows
 from ttc.results.table_parts.collapse import collapse_words
 from ttc.results.table_parts.columns import COLLAPSED, COLUMNS, Column
@@ -35,7 +36,8 @@ class Table:
         low: mean of the lower ends of the 95 % intervals, scaled; NaN where one of the values has none.
         high: of the upper ends.
         count: number of seeds that have a value.
-        best: whether a mean is the best of its group, as it is printed.
+        best: whether a mean is the best of its group, as it is printed; the floor is no method.
+        below: whether a mean is not above that of the floor.
         words: title -> the cells of a column that shows a word instead of a number.
         rough: what the intervals rest on where that is few, "" elsewhere.
         name_groups: whether a single group is named too.
@@ -49,18 +51,25 @@ class Table:
     high: pandas.DataFrame
     count: pandas.DataFrame
     best: pandas.DataFrame
+    below: pandas.DataFrame
     words: Mapping[str, pandas.Series]
     rough: pandas.DataFrame
     name_groups: bool = False
 
     def cells(
-        self, plus_minus: str = "+-", mark: Callable[[str], str] = str, *, interval_digits: int | None = None
+        self,
+        plus_minus: str = "+-",
+        mark: Callable[[str], str] = str,
+        *,
+        below: str = floor.MARK,
+        interval_digits: int | None = None,
     ) -> pandas.DataFrame:
         """Return each cell as text: mean, deviation, interval, and (k) where only k of the seeds have a value.
 
         Args:
             plus_minus: between mean and deviation.
             mark: sets the best means apart.
+            below: marks means that are not above the floor.
             interval_digits: of the ends of intervals; None for as many as the mean has.
         """
         texts = {}
@@ -74,8 +83,10 @@ class Table:
             )
             digits = column.digits if interval_digits is None else min(interval_digits, column.digits)
             texts[title] = [
-                _text(column, plus_minus, mark if best else str, digits, seeds, *values)
-                for best, seeds, *values in zip(self.best[title], self.seeds, *numbers, strict=True)
+                _text(column, plus_minus, mark if best else str, digits, below if low else "", seeds, *values)
+                for best, low, seeds, *values in zip(
+                    self.best[title], self.below[title], self.seeds, *numbers, strict=True
+                )
             ]
         return pandas.DataFrame(texts, index=self.seeds.index)
 
@@ -88,7 +99,7 @@ class Table:
 
 
 def _text(
-    column: Column, plus_minus: str, mark: Callable[[str], str], interval_digits: int, seeds: int,
+    column: Column, plus_minus: str, mark: Callable[[str], str], interval_digits: int, below: str, seeds: int,
     mean: float, deviation: float, low: float, high: float, count: int, rough: str,
 ) -> str:  # fmt: skip
     if not count:
@@ -96,7 +107,7 @@ def _text(
     text = f"{mean:.{column.digits}f}"
     if count > 1 and column.deviation:
         text += f"{plus_minus}{deviation:.{column.digits}f}"
-    text = mark(text)
+    text = mark(text) + below
     if column.interval and not math.isnan(low):
         comma = "," if interval_digits < column.digits else ", "
         text += f" [{low:.{interval_digits}f}{comma}{high:.{interval_digits}f}]{MARK if rough else ''}"
@@ -113,7 +124,7 @@ def build_table(lines: pandas.DataFrame, columns: Sequence[Column] = COLUMNS, *,
             run has a value.
         name_groups: whether a single group is named too.
     """
-    lines = of_rows(lines)
+    lines = floor.with_floor(of_rows(lines))
     groups = {group: place for place, group in enumerate(lines["group"].unique())}
     seeds = lines.groupby(["group", "run"], sort=False)["seed"].nunique()
     seeds = seeds.sort_index(level="group", key=lambda names: names.map(groups), sort_remaining=False, kind="stable")
@@ -145,6 +156,7 @@ def build_table(lines: pandas.DataFrame, columns: Sequence[Column] = COLUMNS, *,
         high,
         count,
         best=_best(columns, mean),
+        below=floor.below_floor(columns, mean),
         words=words,
         rough=rough.where(rough.notna(), ""),
         name_groups=name_groups,
@@ -159,7 +171,8 @@ def _best(columns: Sequence[Column], mean: pandas.DataFrame) -> pandas.DataFrame
     """Tell which means are the best of their group; rows that look equal are equally good, a single one is no best."""
     best = {}
     for column in columns:
-        rounded = mean[column.title].map(lambda value, digits=column.digits: round(value, digits))
+        methods = mean[column.title].where(mean.index.get_level_values("run") != floor.ROW)
+        rounded = methods.map(lambda value, digits=column.digits: round(value, digits))
         by_group = rounded.groupby("group")
         best[column.title] = (rounded == by_group.transform("max")) & (by_group.transform("count") > 1) & column.best
     return pandas.DataFrame(best, index=mean.index)
@@ -195,13 +208,13 @@ def as_text(table: Table) -> str:
 
 def as_markdown(table: Table) -> str:
     """Lay the table out in Markdown, the best of each group in bold, with the meaning of the columns below."""
-    cells = table.cells(" ± ", "**{}**".format)
+    cells = table.cells(" ± ", "**{}**".format, below="&lt;")
     headings = ["run", "seeds", *cells]
     lines = ["| " + " | ".join(headings) + " |", "|---" * len(headings) + "|"]
     for group, rows in table.sections(cells):
         lines += [] if group is None else [f"| *{markdown(group)}* " + "| " * (len(headings) - 1) + "|"]
         lines += ["| " + " | ".join([markdown(run), *texts]) + " |" for run, *texts in rows]
-    return "\n".join([*lines, "", legend(table), ""])
+    return "\n".join([*lines, "", legend(table).replace(floor.MARK, "&lt;"), ""])
 
 
 def legend(table: Table) -> str:
@@ -217,12 +230,14 @@ def _statistics(table: Table, plus_minus: str) -> str:
     interval = " [95 % interval of the test set, mean over seeds]"
     shown = interval if any(column.interval for column in table.columns) else ""
     few = explanation(table.rough[column.title].max() for column in table.columns if column.interval)
-    return "; ".join([f"Mean{plus_minus}standard deviation over seeds{shown}", *few])
+    compared = [floor.MEANING] if floor.ROW in table.seeds.index.get_level_values("run") else []
+    compared += [floor.MARK_MEANING] if table.below.any(axis=None) else []
+    return "; ".join([f"Mean{plus_minus}standard deviation over seeds{shown}", *few, *compared])
 
 
 def as_latex(table: Table) -> str:
     r"""Lay the table out in LaTeX, to be included with \input; it needs the package booktabs."""
-    cells = table.cells(r" $\pm$ ", r"\textbf{{{}}}".format)
+    cells = table.cells(r" $\pm$ ", r"\textbf{{{}}}".format, below="$<$")
     lines = [
         r"% needs \usepackage{booktabs}",
         rf"\begin{{tabular}}{{lr{'r' * len(table.columns)}}}",

@@ -117,10 +117,17 @@ def measures(result: Mapping[str, object]) -> dict[str, Measure]:
                 minority = result["minority_class"]
                 assert isinstance(minority, int)
                 named |= {f"{space}/{name}": measure for name, measure in _of_embeddings(values, minority, own_split)}
-    for layer, probes in _mappings(result.get("probes")):
+    for layer, probes in classifiers(result):
         for probe, summary in _mappings(probes):
             named |= {f"{layer}/{probe}/{name}": measure for name, measure in _of_classifier(summary, split)}
     return named | sizes(result)
+
+
+def classifiers(result: Mapping[str, object]) -> list[tuple[str, Mapping[str, object]]]:
+    """Return the layers of a result with their probes, and "floor" with those of its floor, if it has one."""
+    floor = result.get("floor")
+    beside = {"floor": floor.get("probes")} if isinstance(floor, Mapping) else {}
+    return [*_mappings(result.get("probes")), *_mappings(beside)]
 
 
 def sizes(result: Mapping[str, object]) -> dict[str, Measure]:
@@ -130,7 +137,7 @@ def sizes(result: Mapping[str, object]) -> dict[str, Measure]:
     "train_samples_per_class": the same by class, where there are equally many of each.
     """
     split, named = str(result.get("split") or "test"), dict[str, Measure]()
-    for layer, probes in _mappings(result.get("probes")):
+    for layer, probes in classifiers(result):
         for probe, summary in _mappings(probes):
             counts, positive, learned = (
                 summary.get(name) for name in ("class_counts", "positive_class", "train_samples")

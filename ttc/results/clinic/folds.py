@@ -21,8 +21,9 @@ POOLED = "pooled"
 MEAN_OF_FOLDS = "auroc_mean_of_folds"
 """Metric that only pooled predictions have."""
 
-STEPS = ("linear_eval", "finetune", "from_scratch")
-"""Folders with predictions; metrics of the last two begin with their name."""
+STEPS = {"linear_eval": "", "linear_eval/floor": "floor", "finetune": "", "from_scratch": ""}
+"""Folder with predictions -> name of their section, where it is not that of the layer; metrics of the last two begin
+with their name."""
 
 Entry = dict[str, object]
 """A line of the ledger."""
@@ -77,8 +78,8 @@ def _number(entry: Entry) -> int:
 def _pooled(runs: Sequence[Run]) -> dict[str, Entry]:
     """Return metric -> its columns, of all predictions that every fold has."""
     found: dict[str, Entry] = {}
-    for step in STEPS:
-        files = [run.path / step / "predictions.csv" for run in runs]
+    for place, only_section in STEPS.items():
+        files, step = [run.path / place / "predictions.csv" for run in runs], place.partition("/")[0]
         if not all(step in run.results and file.is_file() for run, file in zip(runs, files, strict=True)):
             continue
         positive, flags = [run.results[step].get("positive_class") for run in runs], runs[0].evaluations[step]
@@ -92,12 +93,16 @@ def _pooled(runs: Sequence[Run]) -> dict[str, Entry]:
         probes: dict[str, dict[str, object]] = {}
         for name, report in reports.items():
             section, probe = _place(name, flags)
-            probes.setdefault(section, {})[probe] = report
+            probes.setdefault(only_section or section, {})[probe] = report
         result = {"kind": step, "probes": probes}
         for metric, measure in ledger.measures(result).items():
             rests = rests_on(result, metric) if measure["low"] is not None else ""
             numbers = {part: measure[part] for part in ("value", "low", "high", "n")}
-            found[metric if step == STEPS[0] else f"{step}/{metric}"] = {**numbers, "rests_on": rests, "fold": POOLED}
+            found[metric if step == "linear_eval" else f"{step}/{metric}"] = {
+                **numbers,
+                "rests_on": rests,
+                "fold": POOLED,
+            }
     return found
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from ttc.run import ledger
+
 MARK = "~"
 
 _OTHER_SAMPLES = ("accuracy", "ppv", "npv")
@@ -52,7 +54,8 @@ def rests_on(result: Mapping[str, object], metric: str) -> str:
     if parts[0] == "difference":
         both = [rests_on(result, "/".join([section, *parts[1:]])) for section in ("external", "internal")]
         return next((words for words in both if words.endswith("rough")), both[0])
-    words, entry = "", result.get("probes")
+    words = ""
+    entry: object = dict(ledger.classifiers(result))
     for part in parts:
         entry = entry.get(part) if isinstance(entry, Mapping) else None
         intervals = entry.get("intervals") if isinstance(entry, Mapping) else None

@@ -12,8 +12,9 @@ import pandas
 
 from ttc.evaluation.predictions import Predictions, read_predictions
 from ttc.results import curve_figures
-from ttc.results.figures.members import Figure, Member, Planned, existing, laid_out, rows_of
+from ttc.results.figures.members import Figure, Member, Planned, existing, laid_out, name_of, rows_of
 from ttc.results.figures.panels import MOST_CURVES, CurvePanel, save_confusion_figure, save_curve_figure
+from ttc.results.floor.rows import ROW, with_floor
 from ttc.run.escape import plain
 from ttc.run.readers import read_positive_class, read_result
 
@@ -52,7 +53,7 @@ def classifiers_of(probe: str) -> list[Classifier]:
 
 
 def _read(members: Sequence[Member], classifier: Classifier) -> dict[str, list[Predictions]]:
-    """Return the test predictions of a classifier by row, named as `rows_of` does."""
+    """Return the test predictions of a classifier by row, named as `rows_of` does; the floor beside it comes last."""
     out: dict[str, list[Predictions]] = {}
     for name, row in rows_of(members).items():
         for member in row:
@@ -63,6 +64,21 @@ def _read(members: Sequence[Member], classifier: Classifier) -> dict[str, list[P
                 predictions = read_predictions(path, classifier.predictions, positive, within=member.path)
                 if predictions is not None:
                     out.setdefault(name, []).append(predictions)
+    return out | (_read_floor(members, classifier) if out else {})
+
+
+def _read_floor(members: Sequence[Member], classifier: Classifier) -> dict[str, list[Predictions]]:
+    """Return the predictions of each group's floor, for each seed those of the first run that has it."""
+    measured = [member for member in members if (member.path / "linear_eval" / ROW / "predictions.csv").is_file()]
+    first = {(member.group, member.seed): member for member in reversed(measured)}
+    several, out = len({member.group for member in members}) > 1, dict[str, list[Predictions]]()
+    for member in reversed(first.values()):
+        path = member.path / "linear_eval" / ROW / "predictions.csv"
+        positive = read_positive_class(path.parent / "result.json", member.path)
+        probe = classifier.predictions if classifier.section == "encoder" else "all"
+        predictions = read_predictions(path, probe, positive, within=member.path)
+        if predictions is not None:
+            out.setdefault(name_of(ROW, member.group, several), []).append(predictions)
     return out
 
 
@@ -102,6 +118,7 @@ def _panels(
 
 def discrimination(members: Sequence[Member], lines: pandas.DataFrame, folder: Path, probe: str) -> Planned:
     """Plan ROC and precision-recall: a panel per group and classifier, with all rows; a panel per row if too many."""
+    lines = with_floor(lines)
     roc: list[CurvePanel] = []
     pr: list[CurvePanel] = []
     for classifier in classifiers_of(probe):

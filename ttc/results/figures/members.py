@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ttc.results.collect import Run
+from ttc.results.floor.rows import ROW
 from ttc.results.table_parts.row_names import places_of
 from ttc.run.escape import plain
 from ttc.run.log import log
@@ -69,7 +70,7 @@ def laid_out(members: Sequence[Member], by_row: Mapping[str, T]) -> tuple[dict[s
     Several groups make a grid: one row of the table below the other, or, where there are too many, beside each other.
     """
     groups, rows = (list(dict.fromkeys(getattr(member, part) for member in members)) for part in ("group", "row"))
-    rows = [row for row in rows if any(name_of(row, group, len(groups) > 1) in by_row for group in groups)]
+    rows = [row for row in [*rows, ROW] if any(name_of(row, group, len(groups) > 1) in by_row for group in groups)]
     if len(groups) == 1:
         return dict(by_row), 5
     if len(rows) <= max(_WIDE, len(groups)):

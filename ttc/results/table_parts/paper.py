@@ -11,6 +11,7 @@ from pathlib import PurePath
 
 import pandas
 
+from ttc.results.floor.rows import with_floor
 from ttc.results.table_parts.columns import COLUMNS, PAPER, Column
 from ttc.run.ledger import SIZES
 
@@ -63,6 +64,7 @@ def paper_lines(lines: pandas.DataFrame, probe: str) -> pandas.DataFrame:
     Returns:
         Lines whose metrics are named without their classifier, and "n": the test samples.
     """
+    lines = with_floor(lines)
     groups = {group: place for place, group in enumerate(lines["group"].unique())}
     hidden = {f"encoder/{other}" for other in _PROBES if other != probe}
     parts = []
