@@ -6,13 +6,13 @@ python compute_metrics.py --embeddings FILE.npz        arrays embeddings [V, N, 
 torchrun --nproc-per-node 4 compute_metrics.py ...     the ranks share the pairs of many samples; the same numbers
 
 Embeds seeded augmented views of one split, prints a table, and writes metrics.json, figures (PNG and PDF),
-embeddings.npz and, with --projector, files for TensorBoard to RUN/metrics. Standard output gets the metrics as JSON.
+embeddings.npz and, with --projector, files for TensorBoard to RUN/metrics. Standard output gets one line of JSON:
+all of it, or at a terminal, unless --json is given, what matters.
 """
 
 from __future__ import annotations
 
 import io
-import json
 import sys
 from pathlib import Path
 
@@ -32,7 +32,7 @@ from ttc.results.embedding_figures import save_embedding_figure
 from ttc.results.figure_style import drawing
 from ttc.results.metric_tables import format_table
 from ttc.run import files, ledger, runtime
-from ttc.run.folder import RunFolder
+from ttc.run.folder import RunFolder, tell
 from ttc.run.log import log, save_projector, start_logging
 
 
@@ -48,6 +48,7 @@ def build_parser() -> Parser:
     flags.add_evaluation_set(parser)
     flags.add_runtime(parser, precision=False)
     flags.add_evaluation_output(parser)
+    flags.add_json(parser)
     return parser
 
 
@@ -90,6 +91,14 @@ def described(run: Pretrained, split: str, class_balance: str) -> dict[str, obje
         "split": split,
         "class_balance": class_balance,
     }
+
+
+def log_table(layer: str, metrics: dict[str, RepresentationMetrics], class_names: list[str], minority: int) -> None:
+    """Log the table of a layer, or that it repeats another one."""
+    same = next((first for first, values in metrics.items() if first != layer and values == metrics[layer]), None)
+    lines = format_table(metrics[layer], class_names, minority)
+    for line in [f"-- {layer}", *(lines if same is None else [f"the same as {same}: there is no projection head"])]:
+        log.info("%s", line)
 
 
 def draw_figures(
@@ -150,7 +159,7 @@ def main() -> int:
         if distributed.from_first_rank(lambda: folder.claim(identity)):
             log.info("%s holds the finished result of this command; nothing to do", folder.path)
             if world.main:
-                sys.stdout.write(folder.result_text())
+                folder.tell(args.json)
             return 0
 
     # 4. embeddings
@@ -202,8 +211,7 @@ def main() -> int:
                 one_view=len(living) == 1,
                 portion=Portion(world.rank, world.size, distributed.sum_with_gradient),
             )
-        for line in [f"-- {layer}", *format_table(metrics[layer], class_names, minority)]:
-            log.info("%s", line)
+        log_table(layer, metrics, class_names, minority)
 
     # 6. result
     if world.main:
@@ -227,7 +235,7 @@ def main() -> int:
                 save_projector(folder.path / "tb", embeddings["projection"][0], names, sprites)
             folder.save_json("metrics.json", result)
             draw_figures(folder.path, args.scatter, layers, class_names, prototypes)
-        sys.stdout.write(json.dumps(result) + "\n")
+        tell(result, None if folder is None else folder.result, args.json)
     return 0
 
 

@@ -57,6 +57,7 @@ def build_parser() -> Parser:
     flags.add_evaluation_set(parser)
     flags.add_runtime(parser)
     flags.add_output(parser, "finetune, or from_scratch, in the run folder of the checkpoint")
+    flags.add_json(parser)
     return parser
 
 
@@ -175,7 +176,7 @@ def main() -> int:
     identity = {**given.values, "checkpoint_sha256": settings.file_digest(args.checkpoint)}
     if setup.claim(folder, identity, args, world):
         if world.main:
-            sys.stdout.write(folder.result_text())
+            folder.tell(args.json)
         return 0
 
     # 4. data
@@ -224,7 +225,7 @@ def main() -> int:
     # 11. result
     write_result(selection, reporter, folder, wanted, encoder_before)
     if world.main:
-        sys.stdout.write(folder.result_text())
+        folder.tell(args.json)
     return 0
 
 

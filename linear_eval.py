@@ -18,7 +18,6 @@ Writes result.json, predictions.csv and heads.pt to RUN/linear_eval, and the res
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -53,7 +52,7 @@ from ttc.results.clinic.report_card import write_evaluation
 from ttc.results.floor.words import falls_short
 from ttc.run import runtime
 from ttc.run.checkpoint import contents, write_text
-from ttc.run.folder import RunFolder
+from ttc.run.folder import RunFolder, tell
 from ttc.run.log import log, start_logging
 
 
@@ -73,6 +72,7 @@ def build_parser() -> Parser:
     flags.add_evaluation_set(parser)
     flags.add_runtime(parser, precision=False)
     flags.add_evaluation_output(parser)
+    flags.add_json(parser)
     return parser
 
 
@@ -161,7 +161,7 @@ def main() -> int:
     if distributed.from_first_rank(lambda: folder.claim(identity)):
         log.info("%s holds the finished result of this command; nothing to do", folder.path)
         if world.main:
-            sys.stdout.write(folder.result_text())
+            folder.tell(args.json)
         return 0
 
     # 4. data and model
@@ -238,7 +238,7 @@ def main() -> int:
         result = write_evaluation(folder, result, predictions, description, measured, given.values)
         for line in falls_short(results, floor and floor[0], description, run.arguments, run.step):
             log.warning("%s", line)
-        sys.stdout.write(json.dumps(result) + "\n")
+        tell(result, folder.result, args.json)
     return 0
 
 

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -41,7 +40,7 @@ from ttc.results.clinic.report_card import report_card
 from ttc.results.clinic.tables import format_external
 from ttc.run import ledger, runtime
 from ttc.run.checkpoint import write_text
-from ttc.run.folder import RunFolder
+from ttc.run.folder import RunFolder, tell
 from ttc.run.log import log, start_logging
 
 
@@ -58,6 +57,7 @@ def build_parser() -> Parser:
     flags.add_clinical(parser)
     flags.add_runtime(parser, precision=False)
     flags.add_evaluation_output(parser)
+    flags.add_json(parser)
     return parser
 
 
@@ -192,7 +192,7 @@ def main() -> int:
     identity = {**given.values, "input_sha256": digest_of_inputs(args)}
     if folder.claim(identity):
         log.info("%s holds the finished result of this command; nothing to do", folder.path)
-        sys.stdout.write(folder.result_text())
+        folder.tell(args.json)
         return 0
 
     # 3. scores
@@ -224,7 +224,7 @@ def main() -> int:
         log.info("%s", line)
     write_text(folder.path / "report_card.md", report_card(result, description))
     folder.save_json("result.json", result)
-    sys.stdout.write(json.dumps(result) + "\n")
+    tell(result, folder.result, args.json)
     return 0
 
 

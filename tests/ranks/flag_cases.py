@@ -88,6 +88,7 @@ IRRELEVANT = {
         ],
         "how a table is read: by every rank, as a whole",
     ),
+    "--json": "what standard output gets; tests/run/test_folder.py",
     **dict.fromkeys(
         ("--output", "--resume", "--save-every-epochs", "--stop-after-minutes", "--timeout-minutes"),
         "when files are written and processes end; tests/reliability: several ranks decide together",

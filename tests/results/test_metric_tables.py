@@ -74,7 +74,7 @@ def test_probes_stand_under_their_heads():
     lines = format_probes(results, "fracture") + format_clinical(results, [0.01])
     assert max(map(len, lines)) <= 100
     heads, row = lines[1].split(), lines[2]
-    assert heads == ["layer", "probe", "n", "bal.", "acc.", "AUROC", "AUPRC", "F1"]
+    assert heads == ["layer", "probe", "train", "bal.", "acc.", "AUROC", "AUPRC", "F1"]
     assert row.startswith("knn projection classifier")
     auroc = found["auroc"]
     shown = f"{100 * auroc['value']:.1f} [{100 * auroc['low']:.0f},{100 * auroc['high']:.0f}]"
@@ -164,3 +164,11 @@ def test_external_tables_mark_the_rough_side_and_its_difference():
     assert lines.count("~ external intervals rest on 3 positives: rough") == 1
     assert "~ intervals rest on f: 2 positives: rough" in lines
     assert re.findall(r"\](~?)", next(line for line in lines if line.startswith("f  "))) == ["~", "~", ""]
+
+
+def test_a_repeated_layer_is_shown_once_and_the_sizes_are_named():
+    results, _ = probe_results(validation=True)
+    summary = results["knn projection"]
+    lines = format_probes({"encoder": summary, "projection": summary}, "fracture")
+    assert not any(line.startswith("projection") for line in lines)
+    assert "train: images that a head learned from; test: 60 images, 15 positive" in lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -11,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.processes import call
-from ttc.run.folder import RunFolder, differing, shorten, truncate_jsonl
+from ttc.run import ledger
+from ttc.run.folder import RunFolder, differing, shorten, tell, truncate_jsonl
 
 VALUES: dict[str, object] = {"lr": 0.1, "classes": [["0"], ["1"]], "encoder": None, "output": "x", "num_workers": 2}
 SOURCES = dict.fromkeys(VALUES, "default")
@@ -152,3 +154,32 @@ def test_differences_are_listed_in_order() -> None:
     ]
     assert shorten(range(7)) == "0, 1, 2, 3, 4 and 2 more"
     assert shorten(["a"]) == "a"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_gets_one_short_line_and_a_pipe_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    probe = {"auroc": {"mean": 0.91234567, "low": 0.9, "high": 1.0}, "details": {"groups": ["x" * 50] * 200}, "n": 9}
+    result = ledger.complete({"kind": "linear_eval", "seed": 0, "probes": {"encoder": {"all": probe}}}, {})
+    folder = RunFolder(tmp_path)
+    file = folder.save_json("result.json", result)
+
+    def told(stream: io.StringIO, whole: bool, *, again: bool) -> str:
+        monkeypatch.setattr("sys.stdout", stream)
+        folder.tell(whole) if again else tell(result, file, whole)
+        return stream.getvalue()
+
+    for again in (True, False):
+        short = told(Terminal(), whole=False, again=again)
+        assert short.count("\n") == 1
+        assert len(short) < 300
+        assert json.loads(short) == {"kind": "linear_eval", "result": str(file), "encoder/all/auroc": 0.9123}
+        for stream, whole in ((Terminal(), True), (io.StringIO(), False)):
+            assert json.loads(told(stream, whole, again=again)) == json.loads(file.read_text())
+    stream = Terminal()
+    monkeypatch.setattr("sys.stdout", stream)
+    tell(result, None)
+    assert json.loads(stream.getvalue()) == result, "what no file holds is printed"

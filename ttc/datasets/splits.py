@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from ttc.datasets.imbalance import apportion, hash_order, spread_groups
 
-log = logging.getLogger("ttc")
+log = logging.getLogger("ttc.splits")
 
 DEFAULT_FRACTIONS = {"test": 0.2, "val": 0.1}
 SPLIT_OF = {
@@ -148,6 +149,17 @@ def _fill(units: Sequence[Sequence[int]], quota: int) -> list[int]:
 def _most_frequent(labels: Sequence[str]) -> str:
     counts = Counter(labels)
     return min(counts, key=lambda label: (-counts[label], label))
+
+
+@contextlib.contextmanager
+def untold() -> Iterator[None]:
+    """Leave out what the run's own log says about how its data were split."""
+    level = log.level
+    log.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 def missing_parts(splits: Sequence[str], fold: tuple[int, int] | None = None) -> dict[str, int | float]:

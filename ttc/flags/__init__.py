@@ -29,6 +29,7 @@ from ttc.flags.evaluation import (
     add_evaluation_output,
     add_evaluation_set,
     add_heads,
+    add_json,
     add_metrics,
     add_probe,
 )
@@ -52,6 +53,7 @@ __all__ = [
     "add_groups",
     "add_heads",
     "add_intensity",
+    "add_json",
     "add_layers",
     "add_method",
     "add_metrics",
@@ -79,6 +81,7 @@ _GROUPS: tuple[Callable[[Parser], None], ...] = (
     add_finetuning,
     add_groups,
     add_heads,
+    add_json,
     add_layers,
     add_method,
     add_metrics,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from ttc.evaluation.floor.measure import FloorResult
-from ttc.metrics.representation import RepresentationMetrics, Summary
+from ttc.metrics.representation import RepresentationMetrics, Summary, collapse_word
 from ttc.results.clinic.rough import basis_line, mark_of
 from ttc.results.clinic.tables import format_subgroups, site_rows
 from ttc.results.floor.words import explained, marked
@@ -51,7 +51,8 @@ def format_table(metrics: RepresentationMetrics, class_names: Sequence[str], min
             cells = "".join(f"{_cell(value, digits):>{_NAME_WIDTH}}" for value in values[part])
             lines.append(f"{title:<20}{direction:<8}{cells}")
     lines.append(
-        f"mean cosine within classes: {_cell(cosine['within'], 4)}; between classes: {_cell(cosine['between'], 4)}"
+        f"mean cosine within classes: {_cell(cosine['within'], 4)}; between classes: {_cell(cosine['between'], 4)}; "
+        f"collapsed: {collapse_word(cosine['all'], None) or '-'}"
     )
     return lines
 
@@ -101,6 +102,7 @@ def format_probes(results: Results, positive_name: str, floor: FloorResult | Non
         positive_name: name of the positive class.
         floor: of raw pixels, whose rows come last; what does not clear it is marked.
     """
+    results = _different(results)
     marks = {(section, probe) for section in results for probe in results[section] if marked(floor, section, probe)}
     if floor is not None:
         results = {**results, "floor": floor["probes"]}
@@ -114,6 +116,7 @@ def format_probes(results: Results, positive_name: str, floor: FloorResult | Non
     return [
         f"positive class: {_shorten(positive_name, 28)}; percent, mean over draws [95 % interval{_units(results)}]",
         *_rows(results, (), first, marks),
+        *_sizes(results),
         *(explained(floor) if floor is not None else ()),
         "sens@90: sensitivity at 90 % specificity; spec@90: the reverse",
         *_rows(results, (), second),
@@ -165,6 +168,7 @@ def format_clinical(results: Results, prevalences: Sequence[float]) -> list[str]
         results: what was measured, for two classes.
         prevalences: shares of the positive class for which predictive values were asked.
     """
+    results = _different(results)
     lines = [
         "at the threshold that validation chose for the largest sensitivity + specificity (Youden):",
         *_rows(results, ("operating_points", "youden"), _DECISIONS),
@@ -214,6 +218,24 @@ def _by_group(groups: Sequence[Mapping[str, object]] | None, title: str) -> list
     return [f"{title}by group:", *_group_lines(sites), *spread]
 
 
+def _different(results: Results) -> Results:
+    """Leave out sections that repeat an earlier one: without projection head, both layers are one."""
+    kept: dict[str, Mapping[str, Mapping[str, object]]] = {}
+    for section, probes in results.items():
+        if probes not in kept.values():
+            kept[section] = probes
+    return kept
+
+
+def _sizes(results: Results) -> list[str]:
+    """Say what the column "train" counts, and how large the test set is."""
+    summary = next((summary for probes in results.values() for summary in probes.values()), {})
+    counts, positive = summary.get("class_counts"), summary.get("positive_class")
+    known = isinstance(counts, list) and len(counts) == 2 and isinstance(positive, int)
+    positives = f", {counts[positive]} positive" if known else ""  # type: ignore[index]  # known says so
+    return [f"train: images that a head learned from; test: {summary.get('n', '-')} images{positives}"]
+
+
 def _units(results: Results) -> str:
     """Say what the intervals take as independent where it is not the single sample."""
     for summary in (summary for probes in results.values() for summary in probes.values()):
@@ -237,7 +259,7 @@ def _rows(
     results: Results, path: Sequence[str], names: Mapping[str, str], marks: Collection[tuple[str, str]] = ()
 ) -> list[str]:
     """Return the header and a line per section and probe; `path` leads to the metrics within a probe's summary."""
-    lines = [f"{'layer':<15}{'probe':<11}{'n':>6}" + "".join(f"{heading:>{_CELL}}" for heading in names.values())]
+    lines = [f"{'layer':<15}{'probe':<11}{'train':>6}" + "".join(f"{heading:>{_CELL}}" for heading in names.values())]
     for section, probes in results.items():
         for probe, summary in probes.items():
             entry: object = summary

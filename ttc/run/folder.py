@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -118,6 +119,14 @@ class RunFolder:
         readers.read_result(self.result, self.path)
         return self.result.read_text()
 
+    def tell(self, whole: bool) -> None:
+        """Write the finished result to standard output, as it stands in its file or as `tell` shortens it."""
+        text = self.result_text()
+        if whole or not sys.stdout.isatty():
+            sys.stdout.write(text)
+        else:
+            tell(json.loads(text), self.result)
+
     def save_json(self, name: str, value: object) -> Path:
         """Write a JSON file of the run atomically; NaN and infinity are refused."""
         path = self.path / name
@@ -168,3 +177,33 @@ def logged_curve(path: Path, key: str) -> list[tuple[float, float]]:
         if isinstance(value, int | float):
             points.append((step, float(value)))
     return [(step / steps_per_epoch, value) for step, value in points]
+
+
+_HEADLINES = ("auroc", "auprc", "balanced_accuracy", "SAA/minority", "CAC/minority", "mean_cosine/all")
+"""Endings of the measures that a terminal gets; the file has all of them."""
+_MOST_HEADLINES = 6
+
+
+def tell(result: Mapping[str, object], file: Path | None, whole: bool = False) -> None:
+    """Write a result to standard output as one line of JSON: programs get all of it, a terminal what matters.
+
+    Args:
+        result: with "kind", and "measures" where it has a ledger.
+        file: that holds the result; None where no file does.
+        whole: give all of it to a terminal too.
+    """
+    if whole or file is None or not sys.stdout.isatty():
+        sys.stdout.write(json.dumps(result) + "\n")
+        return
+    measures = result.get("measures")
+    values = {name: measure["value"] for name, measure in measures.items()} if isinstance(measures, Mapping) else {}
+    named = [
+        name for name in values if name.count("/") <= 3 and name.endswith(_HEADLINES) and "/validation/" not in name
+    ]
+    short = {"kind": result["kind"], "result": str(file)}
+    shown = {
+        name: value if value is None else round(value, 4)
+        for name in named[:_MOST_HEADLINES]
+        for value in [values[name]]
+    }
+    sys.stdout.write(json.dumps({**short, **shown}) + "\n")
