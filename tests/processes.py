@@ -30,6 +30,7 @@ CONTEXT.set_forkserver_preload(
         *(path.stem for path in ROOT.glob("*.py")),
         "pytest",
         "sklearn.datasets",
+        "sklearn.linear_model",
         "torchvision",
         "matplotlib.figure",
         "matplotlib.backends.backend_pdf",

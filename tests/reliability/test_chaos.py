@@ -196,7 +196,7 @@ def test_a_run_that_dies_at_some_boundaries_ends_the_same(whole: tuple[Path, int
     expected, boundaries = whole
     assert boundaries > 300
     chance = random.Random(11)
-    for boundary in sorted(chance.sample(range(1, boundaries + 1), 6)):
+    for boundary in sorted(chance.sample(range(1, boundaries + 1), 4)):
         folder = tmp_path / str(boundary)
         folder.mkdir()
         die_and_continue(expected, boundary, folder)
