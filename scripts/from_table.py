@@ -38,7 +38,7 @@ from scripts.experiment_plan import (
     words_of,
 )
 from ttc import flags
-from ttc.datasets import load_dataset
+from ttc.datasets import Dataset, load_dataset
 from ttc.datasets.prepare import side_of
 from ttc.datasets.registry import read_source
 from ttc.datasets.table import Source
@@ -181,7 +181,7 @@ def commands(args: argparse.Namespace, out: Path, checkpoint: Path, head: str) -
     return [shlex.join(predict), shlex.join([*evaluate, *columns])]
 
 
-def conclude(args: argparse.Namespace, out: Path, plan: Plan, names: Sequence[str]) -> Page:
+def conclude(args: argparse.Namespace, out: Path, plan: Plan, dataset: Dataset) -> Page:
     """Let validation choose, copy the model, write the page of choices."""
     rows = rows_of(out, plan.rows)
     firsts = [read_run(folders[0])[0] for folders in rows.values()]
@@ -193,8 +193,8 @@ def conclude(args: argparse.Namespace, out: Path, plan: Plan, names: Sequence[st
         for c in sorted(candidates, key=lambda candidate: -candidate.means[0])
     ]
     page = Page(
-        f"{Path(args.data_root).stem if args.data_root else args.dataset}: {' against '.join(names)}",
-        chosen.verdict(winner, candidates, plan.repeated.text),
+        f"{Path(args.data_root).stem if args.data_root else args.dataset}: {' against '.join(dataset.class_names)}",
+        chosen.verdict(winner, candidates, plan.repeated.text, min(dataset.class_counts("val"))),
         cells,
         [[choice.what, choice.chosen, choice.reason, choice.change] for choice in plan.choices],
         commands(args, out, *chosen.copy_model(winner, out / "model")),
@@ -257,7 +257,7 @@ def main() -> int:
         "the table",
         call("scripts/collect_results.py", "--paper", "--probe", "all", "--output", str(out / "table"), *runs),
     )
-    page = conclude(args, out, plan, dataset.class_names)
+    page = conclude(args, out, plan, dataset)
     words = ["--choices", str(out / "choices.json"), "--output", str(out / "report.html"), "--probe", "all"]
     must("the report", call("scripts/report.py", *words, *runs))
     sys.stdout.write("\n".join(["", *page.says, f"Report: {out / 'report.html'}", f"{USES}:", *page.commands, ""]))

@@ -39,18 +39,19 @@ def test_an_untrained_probe_and_the_floor_are_not_chosen() -> None:
 @pytest.mark.parametrize(
     ("floor", "says"),
     [
-        ((0.7, 0.6), "above the floor on validation and on test"),
-        ((0.8, 0.6), "NOT above the floor on validation: "),
-        ((0.7, 0.75), "NOT above the floor on test: "),
-        ((0.9, 0.9), "NOT above the floor on validation and test: "),
+        ((0.7, 0.6), "above the floor on validation and on test in 2 of 2 runs"),
+        ((0.8, 0.6), "above the floor on test in 2 of 2 runs, but NOT on validation. Why: "),
+        ((0.7, 0.75), "NOT above the floor on test (it is in 1 of 2 runs): "),
+        ((0.9, 0.9), "NOT above the floor on test (it is in 0 of 2 runs) and validation: "),
     ],
 )
-def test_a_floor_that_is_not_cleared_is_told_with_what_to_change(floor: tuple[float, float], says: str) -> None:
-    ours = candidate("a", PROBE, (0.8,), (0.7,))
-    lines = chosen.verdict(ours, [ours, candidate("", FLOOR, (floor[0],), (floor[1],))], "1 seed")
+def test_a_floor_that_is_not_cleared_is_told_with_why_and_what_to_change(floor: tuple[float, float], says: str) -> None:
+    ours = candidate("a", PROBE, (0.8, 0.8), (0.7, 0.78))
+    lines = chosen.verdict(ours, [ours, candidate("", FLOOR, (floor[0],) * 2, (floor[1],) * 2)], "2 seeds", 7)
     assert says in lines[-1]
     assert ("--crop-scale" in lines[-1]) == ("NOT" in says)
-    assert "no floor" in chosen.verdict(ours, [ours], "1 seed")[-1]
+    assert ("7 of them of the rarest class" in lines[-1]) == ("Why" in says)
+    assert "no floor" in chosen.verdict(ours, [ours], "1 seed", 7)[-1]
 
 
 def make_run(folder: Path, seed: int) -> dict[str, tuple[float, float]]:

@@ -129,13 +129,14 @@ def choose(candidates: Sequence[Candidate], baselines: Sequence[str]) -> Candida
     return max(eligible, key=lambda candidate: candidate.means[0])
 
 
-def verdict(chosen: Candidate, candidates: Sequence[Candidate], repetitions: str) -> list[str]:
+def verdict(chosen: Candidate, candidates: Sequence[Candidate], repetitions: str, rare: int) -> list[str]:
     """Say what was chosen, how good it is, and whether it clears the floor.
 
     Args:
         chosen: of `choose`.
         candidates: that it was chosen from.
         repetitions: what the numbers are means of, such as "3 seeds".
+        rare: images of the rarest class in validation.
 
     Returns:
         Sentences.
@@ -150,16 +151,20 @@ def verdict(chosen: Candidate, candidates: Sequence[Candidate], repetitions: str
         return [*lines, "There is no floor to compare it with: linear_eval.py measured no classifier of raw pixels."]
     low, floor_test = (100 * value for value in floor.means)
     lines.append(f"The floor, classifiers of raw pixels: {low:.1f} % on validation, {floor_test:.1f} % on test.")
-    missed = [name for name, ours, its in (("validation", validation, low), ("test", test, floor_test)) if ours <= its]
-    if not missed:
-        higher = sum(ours > its for ours, its in zip(chosen.test, floor.test, strict=False))
-        counted = f", on test in {higher} of {len(chosen.test)} runs" if len(chosen.test) > 1 else ""
-        return [*lines, f"The chosen model is above the floor on validation and on test{counted}."]
-    return [
-        *lines,
-        f"The chosen model is NOT above the floor on {' and '.join(missed)}: as it is, it is not worth its effort. "
-        f"Change first: {FIRST}.",
-    ]
+    higher = sum(ours > its for ours, its in zip(chosen.test, floor.test, strict=False))
+    counted = f" in {higher} of {len(chosen.test)} runs" if len(chosen.test) > 1 else ""
+    if test <= floor_test:
+        missed = f"test{f' (it is{counted})' if counted else ''}{'' if validation > low else ' and validation'}"
+        worth = f"as it is, it is not worth its effort. Change first: {FIRST}."
+        return [*lines, f"The chosen model is NOT above the floor on {missed}: {worth}"]
+    if validation <= low:
+        why = (
+            f"Why: the floor is the best of several classifiers on these validation images, {rare} of them of the "
+            "rarest class, which flatters it; the test images chose nothing. Before you rely on the model, test it on "
+            f"other data; to clear the floor on both, change first: {FIRST}."
+        )
+        return [*lines, f"The chosen model is above the floor on test{counted}, but NOT on validation. {why}"]
+    return [*lines, f"The chosen model is above the floor on validation and on test{counted}."]
 
 
 def copy_model(chosen: Candidate, folder: Path) -> tuple[Path, str]:
