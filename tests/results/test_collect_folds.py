@@ -13,6 +13,7 @@ from sklearn import metrics as sk
 
 from tests.results.test_collect import WANTED, make_run, write
 from ttc.results import brief, collect, ledger_lines
+from ttc.results.clinic.folds import lines_over_folds
 from ttc.results.tables import as_csv, as_text, build_table
 from ttc.run import ledger
 
@@ -82,6 +83,28 @@ def test_folds_are_one_row_of_pooled_predictions(tmp_path: Path) -> None:
     assert table.mean["loss end"].item() == pytest.approx(1.5)
     assert brief.rows_of(lines)[0][1].startswith(f"{100 * np.mean(accuracy):.1f} ± ")
     assert "mean of the folds' AUROCs" in " ".join(as_text(table).split())
+
+
+def test_the_floor_and_a_finetuned_network_are_pooled_too(tmp_path: Path) -> None:
+    folders = [make_fold(tmp_path, fold) for fold in (1, 2, 3)]
+    for folder in folders:
+        text = (folder / "linear_eval" / "predictions.csv").read_text()
+        for place, probe in (("linear_eval/floor", "minority"), ("finetune", "own")):
+            (folder / place).mkdir()
+            (folder / place / "predictions.csv").write_text(text.replace("minority", probe).replace("fraction", "x"))
+        for name in ("args.json", "result.json"):
+            (folder / "finetune" / name).write_text((folder / "linear_eval" / name).read_text())
+    runs = {folder.name: collect.read_run(folder)[0] for folder in folders}
+    metrics = ("encoder/minority/auroc", "floor/minority/auroc", "finetune/own/classifier/auroc")
+    entries = [
+        {"group": "g", "run": "r", "seed": 0, "fold": f"{k}/3", "folder": name, "metric": metric, "value": 0.5}
+        for k, name in enumerate(runs, 1)
+        for metric in metrics
+    ]
+    lines = {str(line["metric"]): line for line in lines_over_folds(entries, runs, complete=True)}
+    assert lines.keys() == {name for metric in metrics for name in (metric, f"{metric}_mean_of_folds")}
+    assert {line["fold"] for line in lines.values()} == {"pooled"}
+    assert len({lines[metric]["value"] for metric in metrics}) == 1, "all three have the same predictions"
 
 
 def test_ledgers_keep_folds_and_those_without_stay_as_they_were(tmp_path: Path) -> None:

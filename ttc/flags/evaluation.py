@@ -105,9 +105,9 @@ def add_heads(parser: Parser) -> None:
         role=Role.RESULT,
         type=whole(3),
         metavar="K",
-        help="number of folds to cross-validate the probe with, for small data sets; validation and test samples "
-        "(and training samples if the encoder is untrained) are divided, never within a group; each fold is "
-        "tested once, another selects, the others train",
+        help="number of folds to cross-validate the probe alone with (scripts/make_manifest.py --folds: the whole "
+        "experiment); validation and test samples (and training samples if the encoder is untrained) are divided, "
+        "never within a group; each fold is tested once, another selects, the others train",
     )
     add(
         "--floor",

@@ -56,7 +56,7 @@ def too_few_images(dataset: Dataset) -> list[str]:
     if not few:
         return []
     return [
-        f"few images: {', '.join(few)}; intervals are wide: collect more, or cross-validate (linear_eval.py --folds)"
+        f"few images: {', '.join(few)}; intervals are wide: collect more, or repeat the experiment in folds (--fold)"
     ]
 
 
