@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 
 from tests.upgrade.test_upgrade import HERE as UPGRADES
 from ttc.datasets.pixels.preprocessing import Decoding, Preprocessing
-from ttc.evaluation.elsewhere.measure import Protocol
+from ttc.evaluation.elsewhere.measure import Protocol, Scored, per_group_metrics, validation_groups
 from ttc.evaluation.evaluate import Evaluation
 from ttc.evaluation.heads import Heads, load_heads, save_heads
 from ttc.evaluation.probabilities import classifier_prior, deploy_shares, held_at
@@ -145,3 +146,25 @@ def test_heads_files_keep_calibrators_and_old_ones_have_none(tmp_path: Path) -> 
         load_heads(path)
     old: Heads = load_heads(UPGRADES / "93a57da" / "finished" / "linear_eval" / "heads.pt")
     assert (sorted(old.heads), old.calibrators) == (["all", "fraction", "minority"], {})
+
+
+@pytest.mark.parametrize("method", ["platt", "prior"])
+def test_groups_of_one_sample_have_the_probabilities_of_samples(method: str) -> None:
+    """Their calibrator starts from the shares that the head was fitted for; frozen ones ignore the new labels."""
+    labels = np.arange(200) % 10 == 0
+    scores = expit(np.random.default_rng(0).normal(labels * 1.5 - 2.0))
+    both, labels = np.stack([1 - scores, scores], axis=1), labels.astype(np.int64)
+    calibrator = fit_calibrator(labels, both, method, [0.9, 0.1])
+    names = [f"patient {number}" for number in range(200)]
+    samples, protocol = Scored(labels, both, names, names), Protocol(1, (), (0.1,), 0, 0, method, "mean")
+    validation, fitted = validation_groups(samples, protocol, calibrator)
+    assert fitted == calibrator
+    assert validation is not None
+    assert (validation.scores_NK == both).all()
+    kept = np.concatenate([np.flatnonzero(labels), np.flatnonzero(1 - labels)[:20]])
+    fewer = Scored(labels[kept], both[kept], [names[row] for row in kept], [names[row] for row in kept])
+    frozen = per_group_metrics(fewer, samples, protocol, calibrator, frozen=True)
+    assert frozen["details"]["calibrated_at"] == [0.9, 0.1]
+    moved = per_group_metrics(fewer, samples, replace(protocol, deploy_prevalence=(0.3,)), calibrator, frozen=True)
+    assert moved["details"]["calibrated_at"] == [0.7, 0.3]
+    assert per_group_metrics(fewer, samples, protocol, calibrator)["details"]["calibrated_at"] == [0.5, 0.5]

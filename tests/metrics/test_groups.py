@@ -57,7 +57,9 @@ def test_copies_of_an_image_add_no_knowledge(copies: int) -> None:
     assert found.keys() == expected.keys()
     assert len(found) > 70
     for name, values in expected.items():
-        assert found[name] == pytest.approx(values, abs=1e-9), name
+        # Newton's method ends once its next step is small, after steps that sums in another order make a little other.
+        fitted = name.endswith(("calibration/before/intercept", "calibration/before/slope"))
+        assert found[name] == pytest.approx(values, abs=1e-9 if fitted else 1e-12), name
     assert many["auroc_delong"]["variance"] == pytest.approx(single["auroc_delong"]["variance"], rel=1e-12)
     basis = {"draws": 100, "rough": False, "units": 60, "smallest": 20}
     assert single["intervals"] == {
