@@ -218,7 +218,7 @@ def describe_subgroups(table: pandas.DataFrame, columns: Sequence[str], decision
     for column in columns:
         for value, part in table[table["class"] != ""].groupby(column):
             called = int((part["class"] == positive).sum())
-            words = f"{column} = {value or '(empty)'}: {len(part)} samples, {called} called {positive}"
+            words = f"{column} = {value or '(empty)'}: {len(part)} samples, {called} of them predicted as {positive!r}"
             if "probability" in part and part["probability"].notna().any():
                 words += f", mean probability {part['probability'].mean():.3f}"
             lines.append(words)

@@ -200,7 +200,7 @@ def _per_group(results: Results) -> list[str]:
     first = next(iter(next(iter(groups.values())).values()))
     return [
         f"one score per group ({first['pool']} of its images, positive if {first['group_label']} is), {first['n']} "
-        "groups; validation's groups chose",
+        "groups (thresholds from validation):",
         *_rows(groups, (), {"balanced_accuracy": "bal. acc.", "auroc": "AUROC", "auprc": "AUPRC", "f1": "F1"}),
         *_rows(groups, ("operating_points", "youden"), _DECISIONS),
         *_basis(groups),
