@@ -117,17 +117,19 @@ def facts_of(source: Source, dataset: Dataset) -> Facts:
     )
 
 
-def rules_of(dataset: Dataset) -> tuple[Budget, list[Choice]]:
+def rules_of(dataset: Dataset, training: int) -> tuple[Budget, list[Choice]]:
     """Apply the rules to the data; a run has one core, since several run side by side.
+
+    Args:
+        dataset: the data.
+        training: images that a run trains on at least.
 
     Returns:
         What they say, and what follows where gray pictures are stored as RGB.
     """
     stored_as_rgb = dataset.channels == 3 and shows_no_colour(dataset)
     gray = dataset.channels == 1 or stored_as_rgb
-    rules = budget(
-        train=len(dataset.indices("train")), side=dataset.image_size, gray=gray, gpu=torch.cuda.is_available(), cores=1
-    )
+    rules = budget(train=training, side=dataset.image_size, gray=gray, gpu=torch.cuda.is_available(), cores=1)
     preset = Choice(
         "augmentation", "medical", "the pictures are gray, stored as RGB: no colours are changed", "--augmentation",
         ("--augmentation", "medical"),
@@ -164,8 +166,10 @@ def make_plan(args: argparse.Namespace, typed: Collection[str], source: Source, 
         dataset: the same, loaded.
         out: folder of the experiment.
     """
-    facts, (rules, preset) = facts_of(source, dataset), rules_of(dataset)
+    facts, counts = facts_of(source, dataset), [len(dataset.indices(split)) for split in ("train", "val")]
     repeated, how = experiment.repetitions(facts, args.seeds, args.folds)
+    training = experiment.training_images(counts[0], facts.images, counts[1], repeated.folds)
+    rules, preset = rules_of(dataset, training)
     rows, which = experiment.methods(facts, args.method if "method" in typed else None)
     named = {*typed, *(("image_size",) if args.data == "-" else ())}  # a named set has a size of its own
     shared = [*experiment.from_rules(rules, named), experiment.SAMPLER, *preset]
@@ -177,11 +181,11 @@ def make_plan(args: argparse.Namespace, typed: Collection[str], source: Source, 
     if source.pixels is None and "cache" not in typed:
         quiet += [["--cache", "disk"], ["--cache-folder", str(out / "cache")]]
     if "metrics_every_epochs" not in typed:  # an epoch of a small set is a step or two
-        steps_per_epoch = len(dataset.indices("train")) // rules.batch_size
+        steps_per_epoch = training // rules.batch_size
         quiet.append(["--metrics-every-epochs", str(experiment.patience(steps_per_epoch))])
     write_recipe(out, shared, own, quiet)
     variants = words_of_rows(args, typed, rows, rules.batch_size)
-    steps = words_of_steps(args, typed, rules, last, len(dataset.indices("train")))
+    steps = words_of_steps(args, typed, rules, last, training)
     words = ["--recipes", str(out / "recipe.args"), "--variants", *variants, "--seeds", str(repeated.seeds)]
     words += [] if repeated.folds is None else ["--folds", str(repeated.folds)]
     words += ["--steps", *(f"{step}={shlex.join(more)}" if more else step for step, more in steps.items())]

@@ -236,8 +236,9 @@ def main() -> int:
     for choice in plan.choices:
         log.info("%s: %s (%s; %s)", choice.what, choice.chosen, choice.reason, choice.change)
     recipe = f"@{out / 'recipe.args'}"
+    fold = [] if plan.repeated.folds is None else ["--fold", f"1/{plan.repeated.folds}"]
     if not (out / "runs").is_dir():
-        must("the plan", call("pretrain.py", recipe, *plan.advised, "--dry-run", chatty=True))
+        must("the plan", call("pretrain.py", recipe, *plan.advised, *fold, "--dry-run", chatty=True))
     must("the manifest", call("scripts/make_manifest.py", *plan.manifest))
     if args.dry_run:
         return 0

@@ -74,3 +74,10 @@ def test_rules_become_flags_with_reasons_where_the_user_says_nothing(
 def test_colour_pictures_keep_the_crops_of_their_preset() -> None:
     rules = budget(train=170, side=32, gray=False, gpu=True, cores=1)
     assert not [choice for choice in experiment.from_rules(rules, ()) if "--crop-scale" in choice.words]
+
+
+def test_a_batch_fits_into_the_smallest_fold() -> None:
+    assert experiment.training_images(36, 52, 5, None) == 36
+    assert experiment.training_images(36, 52, 5, 2) <= 20  # what one of two folds by group left for training
+    assert experiment.training_images(170, 243, 24, 5) <= 243 - 49 - 24
+    assert experiment.training_images(1, 2, 1, 2) == 1

@@ -140,6 +140,18 @@ PER_GROUP = Choice(
 )  # fmt: skip
 
 
+def training_images(training: int, images: int, validation: int, folds: int | None) -> int:
+    """Return how many images every run trains on at least.
+
+    Args:
+        training: of the data's own or drawn split.
+        images: of all splits.
+        validation: images of it.
+        folds: number of folds, or None; whole groups make them unequal, so that a fifth is left for that.
+    """
+    return training if folds is None else max(1, int(0.8 * (images - images / folds - validation)))
+
+
 def patience(steps_per_epoch: int) -> int:
     """Return the epochs without improvement after which fine-tuning ends; not below the default."""
     return max(10, -(-PATIENT_STEPS // max(1, steps_per_epoch)))

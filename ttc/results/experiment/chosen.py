@@ -25,7 +25,7 @@ HEADS = (("linear_eval", "all", PROBE), ("linear_eval/floor", "all", FLOOR), ("f
 """Step, name of the head in its predictions, and what a reader calls it; all of them learn from all training images."""
 
 FIRST = (
-    "more steps (--epochs, or --max-steps), milder crops (--crop-scale 0.5 1), a larger --image-size, and "
+    "more steps (--steps), milder crops (--crop-scale 0.6 1), a larger --image-size, and "
     "pretrained weights (--encoder resnet18 --weights default)"
 )
 """What to change where a model stays below the floor, the most likely cure first."""
