@@ -83,7 +83,8 @@ def test_finetuning_measures_patients_and_subgroups(place: Path) -> None:
 @pytest.fixture(scope="module")
 def probed(place: Path) -> Path:
     """Return the folder of a probe of the same run, measured by patient too."""
-    result = run("linear_eval", "--checkpoint", "run/checkpoints/last.pt", *PROBE, folder=place)
+    # Only images have a floor of raw pixels.
+    result = run("linear_eval", "--checkpoint", "run/checkpoints/last.pt", *PROBE, "--floor", "none", folder=place)
     assert result.code == 0, result.stderr
     return place / "run" / "linear_eval"
 
