@@ -151,7 +151,8 @@ def test_an_old_checkpoint_is_exported(old: Path, tmp_path: Path) -> None:
 
 
 def test_old_results_are_collected(old: Path, tmp_path: Path) -> None:
-    done = run("scripts.collect_results", old / "finished", "--output", tmp_path / "table", folder=tmp_path)
+    words = ("--probe", "minority", "--output", tmp_path / "table")
+    done = run("scripts.collect_results", old / "finished", *words, folder=tmp_path)
     assert done.code == 0, done.stderr
     accuracy = read(old / "finished" / "linear_eval" / "result.json")["measures"]["encoder/minority/balanced_accuracy"]
     assert f"{100 * accuracy['value']:.1f}" in done.stdout
