@@ -193,7 +193,7 @@ def conclude(args: argparse.Namespace, out: Path, plan: Plan, dataset: Dataset) 
         for c in sorted(candidates, key=lambda candidate: -candidate.means[0])
     ]
     page = Page(
-        f"{Path(args.data_root).stem if args.data_root else args.dataset}: {' against '.join(dataset.class_names)}",
+        f"{args.dataset if args.data == '-' else Path(args.data_root).stem}: {' against '.join(dataset.class_names)}",
         chosen.verdict(winner, candidates, plan.repeated.text, min(dataset.class_counts("val"))),
         cells,
         [[choice.what, choice.chosen, choice.reason, choice.change] for choice in plan.choices],
