@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,18 @@ def test_external_sets_are_in_the_ledger_and_in_columns_of_their_names(tmp_path:
     ]
     assert "hannover all AUC mean" in header
     assert "a | b all AUC mean" in header
+    shown = collected(tmp_path, *runs, "--columns", "hannover all AUC", "hannover all group AUC", "--output", "v")
+    assert shown.code == 0, shown.stderr
+    row = next(line for line in shown.stdout.splitlines() if line.startswith("supmin"))
+    assert re.findall(r"\](~?)", row) == ["", "~"], "of 60 positives, and of 9 patients"
+    assert f"intervals rest on {ROUGH}" in " ".join(shown.stdout.split())
+    long = "the-hospital-of-a-town-with-a-long-name | in 2024"
+    add_external(runs[0], long)
+    wide = collected(tmp_path, *runs, "--columns", f"{long} all", "--output", "w")
+    assert wide.code == 0, wide.stderr
+    assert max(map(len, wide.stdout.splitlines())) <= 100
+    table = [line for line in (tmp_path / "w.md").read_text().splitlines() if line.startswith("|")]
+    assert len({line.count("|") for line in table}) == 1
     again = collected(tmp_path, "--from-csv", "t-ledger.csv", "--output", "u")
     assert again.code == 0, again.stderr
     assert (tmp_path / "u.csv").read_text() == (tmp_path / "t.csv").read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 import textwrap
@@ -190,11 +191,7 @@ def as_text(table: Table) -> str:
         parts[-1].append(number)
     lines = []
     for part in parts:
-        groups = [table.columns[number].group for number in part]
-        group_headings = ["" if place and groups[place - 1] == group else group for place, group in enumerate(groups)]
-        lines.append(
-            " " * (name_width + 5) + "".join(f"{g:>{widths[n]}}" for g, n in zip(group_headings, part, strict=True))
-        )
+        lines.append(" " * (name_width + 5) + _group_headings([(table.columns[n].group, widths[n]) for n in part]))
         headings = "".join(f"{table.columns[number].heading:>{widths[number]}}" for number in part)
         lines.append(f"{'run':<{name_width}}{'seeds':>5}{headings}")
         for group, rows in table.sections(cells):
@@ -206,24 +203,35 @@ def as_text(table: Table) -> str:
     return "\n".join(line.rstrip() for line in [*lines, *meaning]) + "\n"
 
 
+def _group_headings(columns: Sequence[tuple[str, int]]) -> str:
+    """Return the headings that columns share, each over its first column, or over all of them where it is longer."""
+    line = ""
+    for group, members in itertools.groupby(columns, key=lambda column: column[0]):
+        widths = [width for _, width in members]
+        name = plain(group) if len(plain(group)) < widths[0] else plain(group, sum(widths) - 1)
+        line += f"{name:>{widths[0]}}" if len(name) < widths[0] else f" {name}"
+        line += " " * (sum(widths) - max(widths[0], len(name) + (len(name) >= widths[0])))
+    return line
+
+
 def as_markdown(table: Table) -> str:
     """Lay the table out in Markdown, the best of each group in bold, with the meaning of the columns below."""
     cells = table.cells(" ± ", "**{}**".format, below="&lt;")
-    headings = ["run", "seeds", *cells]
+    headings = ["run", "seeds", *map(markdown, cells)]
     lines = ["| " + " | ".join(headings) + " |", "|---" * len(headings) + "|"]
     for group, rows in table.sections(cells):
         lines += [] if group is None else [f"| *{markdown(group)}* " + "| " * (len(headings) - 1) + "|"]
         lines += ["| " + " | ".join([markdown(run), *texts]) + " |" for run, *texts in rows]
-    return "\n".join([*lines, "", legend(table).replace(floor.MARK, "&lt;"), ""])
+    return "\n".join([*lines, "", legend(table, markdown).replace(floor.MARK, "&lt;"), ""])
 
 
-def legend(table: Table) -> str:
-    """Say in one paragraph what the columns mean."""
-    return f"{_meanings(table)}. {_statistics(table, ' ± ')}; the best mean of a column in bold."
+def legend(table: Table, escape: Callable[[str], str] = plain) -> str:
+    """Say in one paragraph what the columns mean; `escape` is for their names."""
+    return f"{_meanings(table, escape)}. {_statistics(table, ' ± ')}; the best mean of a column in bold."
 
 
-def _meanings(table: Table) -> str:
-    return "; ".join(f"{column.title}: {column.meaning}" for column in table.columns)
+def _meanings(table: Table, escape: Callable[[str], str] = plain) -> str:
+    return "; ".join(f"{escape(column.title)}: {column.meaning}" for column in table.columns)
 
 
 def _statistics(table: Table, plus_minus: str) -> str:

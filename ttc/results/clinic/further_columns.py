@@ -34,9 +34,17 @@ def _calibration(path: str, group: str) -> tuple[Column, Column]:
 def _per_group(path: str, group: str) -> tuple[Column, Column]:
     part, words = f"{path}/per_group", "of one score per group (patient, site), %"
     return (
-        Column(f"{part}/balanced_accuracy", group, "group acc", f"balanced accuracy {words}", 100, optional=True),
-        Column(f"{part}/auroc", group, "group AUC", f"AUROC {words}", 100, optional=True),
-    )
+        Column(
+            f"{part}/balanced_accuracy",
+            group,
+            "group acc",
+            f"balanced accuracy {words}",
+            100,
+            optional=True,
+            interval=True,
+        ),
+        Column(f"{part}/auroc", group, "group AUC", f"AUROC {words}", 100, optional=True, interval=True),
+    )  # fmt: skip
 
 
 FURTHER = tuple(
@@ -58,12 +66,12 @@ def external_columns(metrics: Iterable[str]) -> list[Column]:
     for name, head in dict.fromkeys((found[1], found[3]) for found in map(_EXTERNAL.fullmatch, metrics) if found):
         path, group = f"external/{name}/{head}", f"{name} {_HEADS.get(head, head)}"
         every = (
-            Column(f"{path}/balanced_accuracy", group, "acc", "balanced accuracy on this external set, %", 100),
-            Column(f"{path}/auroc", group, "AUC", "AUROC on this external set, %", 100),
+            Column(f"{path}/balanced_accuracy", group, "acc", "balanced accuracy on this set, %", 100, interval=True),
+            Column(f"{path}/auroc", group, "AUC", "AUROC on this set, %", 100, interval=True),
             Column(
                 f"external/{name}/difference/{head}/auroc", group, "diff",
                 "AUROC here less that of the run's own test, %",
-                100, best=False,
+                100, best=False, interval=True,
             ),
             *_calibration(path, group),
             *_per_group(path, group),
