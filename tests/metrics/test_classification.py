@@ -9,6 +9,7 @@ from sklearn import metrics as sk
 
 from ttc.metrics import intervals
 from ttc.metrics.classification import classification_metrics
+from ttc.metrics.clinic import combined
 from ttc.metrics.intervals import bootstrap_counts
 
 
@@ -58,8 +59,16 @@ def test_intervals_equal_sklearn_on_each_draw(seed, decimals):
     result = classification_metrics(labels, scores, bootstrap=40, seed=seed)
     for name in ("accuracy", "auroc"):  # these have intervals without draws
         assert result[name]["low"] < np.mean(draws.pop(name)) < result[name]["high"]
+    positives = int(labels.sum())
+    numbers = {"balanced_accuracy": combined.balanced_accuracy_of, "f1": combined.f1_of(positives, 60 - positives)}
     for name, values in draws.items():
         low, high = np.percentile(values, [2.5, 97.5])
+        if name in numbers:  # joined with limits that need no draws
+            more = combined.share_limits(numbers[name], labels == 1, scores >= 0.5, None)
+            low, high = min(low, more[0]), max(high, more[1])
+        elif name == "auprc":
+            more = combined.precision_limits(result[name]["value"], labels == 1, None)
+            low, high = min(low, more[0]), max(high, more[1])
         assert result[name]["low"] == pytest.approx(low, abs=1e-10), name
         assert result[name]["high"] == pytest.approx(high, abs=1e-10), name
 

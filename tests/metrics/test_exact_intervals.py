@@ -12,8 +12,9 @@ from scipy.stats import binomtest
 
 from ttc.metrics.calibration import intercept_and_slope
 from ttc.metrics.clinic.auroc import auroc, clustered_limits, joined_limits, newcombe
+from ttc.metrics.clinic.independent import difference
 from ttc.metrics.clinic.proportions import clopper_pearson, effective_samples, proportion
-from ttc.metrics.intervals import basis
+from ttc.metrics.intervals import Estimate, basis
 
 FOLDER = Path(__file__).parent
 
@@ -118,3 +119,19 @@ def test_words_say_what_an_interval_rests_on(positives: int, groups: int | None,
     numbers = None if numbers is None else np.unique(numbers, return_inverse=True)[1]
     found = basis(labels, 2, numbers, "patients")
     assert (found["rests_on"], found["rough"]) == (words, words.endswith("rough"))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "low", "high"),
+    [((56, 70), (48, 80), 0.0524, 0.3339), ((9, 10), (3, 10), 0.1705, 0.8090), ((10, 10), (0, 20), 0.6791, 1.0)],
+)
+def test_difference_equals_the_published_table(
+    first: tuple[int, int], second: tuple[int, int], low: float, high: float
+) -> None:
+    """Newcombe, Statistics in Medicine 17 (1998), interval estimation for the difference, table II, method 10."""
+    parts: list[Estimate] = []
+    for hits, samples in (first, second):
+        ends = binomtest(hits, samples).proportion_ci(method="wilson")
+        parts.append({"value": hits / samples, "low": ends.low, "high": ends.high})
+    found = difference(*parts)
+    assert [found["low"], found["high"]] == pytest.approx([low, high], abs=5e-5)

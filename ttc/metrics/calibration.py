@@ -77,6 +77,14 @@ def reliability(labels_N: Ints, probabilities_NK: Floats) -> list[Bin]:
     return curve
 
 
+def sample_errors(labels_N: Ints, probabilities_NK: Floats) -> dict[str, Floats]:
+    """Return the errors [N] whose means are Brier score and log loss."""
+    classes = probabilities_NK.shape[1]
+    squares_N = ((probabilities_NK - np.eye(classes)[labels_N]) ** 2).sum(axis=1) / (2.0 if classes == 2 else 1.0)
+    surprise_N = -np.log(np.maximum(probabilities_NK[np.arange(len(labels_N)), labels_N], _LEAST_LIKELY))
+    return {"brier": squares_N, "log_loss": surprise_N}
+
+
 def calibration_statistics(labels_N: Ints, probabilities_NK: Floats) -> Callable[[Floats], dict[str, Floats]]:
     """Return a function from the counts of draws [R, N] to Brier score, log loss and expected calibration error [R].
 
@@ -85,16 +93,13 @@ def calibration_statistics(labels_N: Ints, probabilities_NK: Floats) -> Callable
     samples.
     """
     scores_N, events_N = scored_events(labels_N, probabilities_NK)
-    classes = probabilities_NK.shape[1]
-    errors_N = ((probabilities_NK - np.eye(classes)[labels_N]) ** 2).sum(axis=1) / (2.0 if classes == 2 else 1.0)
-    surprise_N = -np.log(np.maximum(probabilities_NK[np.arange(len(labels_N)), labels_N], _LEAST_LIKELY))
+    errors = sample_errors(labels_N, probabilities_NK)
     gaps_NE = np.eye(BINS)[_bins(scores_N)] * (scores_N - events_N)[:, None]
 
     def evaluate(counts_RN: Floats) -> dict[str, Floats]:
         n_R = counts_RN.sum(axis=1)
         return {
-            "brier": counts_RN @ errors_N / n_R,
-            "log_loss": counts_RN @ surprise_N / n_R,
+            **{name: counts_RN @ errors_N / n_R for name, errors_N in errors.items()},
             "ece": np.abs(counts_RN @ gaps_NE).sum(axis=1) / n_R,
         }
 

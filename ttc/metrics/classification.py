@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypedDict
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from ttc.metrics import curves, intervals
+from ttc.metrics.clinic import combined
 from ttc.metrics.clinic.auroc import auroc
 from ttc.metrics.clinic.proportions import proportion
 from ttc.metrics.intervals import Estimate, Floats, Ints
@@ -59,10 +60,10 @@ def classification_metrics(
 
     Returns:
         Each metric with its 95 % interval, all as fractions: exact for the accuracy, Newcombe's for the AUROC of two
-        classes (see `auroc.auroc`), percentiles of the bootstrap for the others; the number of samples, the number per
-        class and the positive class. For K > 2, AUROC is the mean of one class against the rest, and AUPRC and F1 are
-        left out. With a single class in the labels the ranking metrics and MCC
-        are None.
+        classes (see `auroc.auroc`), percentiles of the bootstrap for the others, which of two classes are joined with
+        the limits of `clinic.combined`; the number of samples, the number per class and the positive class. For K > 2,
+        AUROC is the mean of one class against the rest, and AUPRC and F1 are left out. With a single class in the
+        labels the ranking metrics and MCC are None.
 
     Raises:
         ValueError: For wrong shapes, NaN in the scores, or labels out of range.
@@ -98,6 +99,7 @@ def classification_metrics(
         estimates["accuracy"] = {**proportion(predictions_N == labels_N, groups_N), "value": points["accuracy"]}
         if classes == 2:
             estimates["auroc"] = {**auroc(labels_N == 1, scores_N[:, 1], groups_N), "value": points["auroc"]}
+            estimates |= _joined(estimates, labels_N == 1, predictions_N == 1, groups_N)
     counts = np.bincount(labels_N, minlength=classes).tolist()
     if classes == 2 and positive_class == 0:
         counts.reverse()
@@ -114,6 +116,19 @@ def classification_metrics(
         result["f1"] = estimates["f1"]
         result["positive_class"] = positive_class
     return result
+
+
+def _joined(
+    estimates: Mapping[str, Estimate], positive_N: NDArray[np.bool_], called_N: NDArray[np.bool_], groups_N: Ints | None
+) -> dict[str, Estimate]:
+    """Join bootstrap intervals of two classes with those that need no draws."""
+    positives = int(positive_N.sum())
+    area, f1 = estimates["auprc"]["value"], combined.f1_of(positives, len(positive_N) - positives)
+    numbers: dict[str, combined.Shares] = {"balanced_accuracy": combined.balanced_accuracy_of, "f1": f1}
+    limits = {"auprc": None if area is None else combined.precision_limits(area, positive_N, groups_N)}
+    if 0 < positives < len(positive_N):
+        limits |= {name: combined.share_limits(each, positive_N, called_N, groups_N) for name, each in numbers.items()}
+    return {name: combined.joined(estimates[name], ends) for name, ends in limits.items()}
 
 
 def _check(labels_N: np.ndarray, scores_N: Floats, classes: int, positive_class: int) -> None:

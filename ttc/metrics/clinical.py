@@ -13,8 +13,8 @@ from numpy.typing import ArrayLike
 
 from ttc.metrics import calibration, intervals
 from ttc.metrics.classification import classification_metrics
-from ttc.metrics.clinic import calibrators, operating_points
-from ttc.metrics.clinic.net_benefit import CURVE_THRESHOLDS, net_benefit_statistics, treat_all
+from ttc.metrics.clinic import calibrators, combined, operating_points
+from ttc.metrics.clinic.net_benefit import Benefits, treat_all
 from ttc.metrics.clinic.operating_points import Statistics, undefined
 from ttc.metrics.clinic.subgroups import group_rows
 from ttc.metrics.delong import delong
@@ -119,15 +119,15 @@ def clinical_metrics(
         result["auroc_delong"] = delong(positive_N, scores_N, groups_N)
         statistics.append(operating_points.decisions(positive_N, scores_N, thresholds, deploy_prevalence))
         statistics.append(operating_points.readings(positive_N, scores_N, deploy_prevalence))
-        statistics.append(_benefits(labels_N, calibrated_NK, shares_K, deploy_prevalence, decision_thresholds))
+        benefits = Benefits.of(positive_N, calibrated_NK, shares_K, deploy_prevalence, decision_thresholds)
+        statistics.append(benefits.statistics)
         exact |= operating_points.exact_intervals(positive_N, scores_N, thresholds, groups_N)
     details["groups"] = None if groups is None else group_rows(labels_N, probabilities_NK, groups, threshold)
 
     estimates = _estimates(statistics, exact, labels_N, groups_N, bootstrap, seed)
     if binary and bootstrap and 0 < labels_N.sum() < len(labels_N):
-        readings = {name: estimate for name, estimate in estimates.items() if "_at_s" in name}
-        estimates |= operating_points.joined_readings(positive_N, scores_N, readings, groups_N)
-    details["decision_curve"] = _curves(estimates, float(labels_N.mean()), deploy_prevalence) if binary else None
+        estimates |= _joined(estimates, labels_N, probabilities_NK, calibrated_NK, benefits, details, groups_N)
+    details["decision_curve"] = benefits.curves(estimates) if binary else None
     for name, estimate in estimates.items():
         _place(result, name, estimate)
     if binary:
@@ -182,6 +182,37 @@ def _calibration(
     return statistics, exact, details
 
 
+def _joined(
+    estimates: Mapping[str, Estimate], labels_N: Ints, probabilities_N2: Floats, calibrated_N2: Floats | None,
+    benefits: Benefits, details: Mapping[str, object], groups_N: Ints | None,
+) -> dict[str, Estimate]:  # fmt: skip
+    """Return the estimates whose bootstrap intervals are joined with limits that need no draws; for two classes."""
+    positive_N, scores_N, thresholds = labels_N == 1, probabilities_N2[:, 1], details["thresholds"]
+    assert isinstance(thresholds, Mapping)
+    readings = {name: estimate for name, estimate in estimates.items() if "_at_s" in name}
+    joined = operating_points.joined_readings(positive_N, scores_N, readings, groups_N)
+    limits = combined.decision_limits(positive_N, scores_N, thresholds, groups_N) | benefits.limits(groups_N)
+    limits |= _mean_limits(labels_N, probabilities_N2, details["temperature"], calibrated_N2, groups_N)
+    return joined | {path: combined.joined(estimates[path], ends) for path, ends in limits.items()}
+
+
+def _mean_limits(
+    labels_N: Ints, probabilities_N2: Floats, temperature: object, calibrated_N2: Floats | None, groups_N: Ints | None
+) -> dict[str, combined.Limits | None]:
+    """Return limits of Brier score and log loss that need no draws, by path."""
+    found: dict[str, combined.Limits | None] = {}
+    scaled_N2 = calibration.apply_temperature(probabilities_N2, temperature) if isinstance(temperature, float) else None
+    versions = {
+        "{}": probabilities_N2, "{}_scaled": scaled_N2, "calibration/before/{}": probabilities_N2,
+        "calibration/after/{}": calibrated_N2,
+    }  # fmt: skip
+    for path, version_N2 in versions.items():
+        for name, errors_N in {} if version_N2 is None else calibration.sample_errors(labels_N, version_N2).items():
+            if path.startswith("calibration/") or name != "log_loss":
+                found[path.format(name)] = combined.mean_limits(errors_N, labels_N == 1, groups_N)
+    return found
+
+
 def _estimates(
     statistics: Sequence[Statistics],
     exact: Mapping[str, Estimate],
@@ -210,56 +241,6 @@ def _renamed(path: str, measure: Statistics | None, counts_RN: Floats) -> dict[s
     statistics = undefined(calibration.STATISTICS, counts_RN) if measure is None else measure(counts_RN)
     inside = path.startswith("calibration/")
     return {path.format(name): values for name, values in statistics.items() if inside or name != "log_loss"}
-
-
-def _benefits(
-    labels_N: Ints,
-    calibrated_N2: Floats | None,
-    held_shares: Sequence[float],
-    prevalences: Sequence[float],
-    decision_thresholds: Sequence[float],
-) -> Statistics:
-    """Return the statistics of the net benefit at every prevalence, as numbers and along the decision curve."""
-    limits = [*decision_thresholds, *CURVE_THRESHOLDS]
-    names = [f"{limit:g}/model" for limit in decision_thresholds] + [f"curve/{limit:g}" for limit in CURVE_THRESHOLDS]
-    measures = {}
-    if calibrated_N2 is not None:
-        positive_N, sample_shares = labels_N == 1, calibrators.shares(labels_N, 2)
-        for key, share in {"own": None, **{f"{share:g}": share for share in prevalences}}.items():
-            target_shares = sample_shares if share is None else calibrators.binary(share)
-            movable = min(held_shares) > 0.0
-            moved_N2 = calibrators.shift(calibrated_N2, held_shares, target_shares) if movable else calibrated_N2
-            measures[key] = net_benefit_statistics(positive_N, moved_N2[:, 1], limits, share)
-
-    def evaluate(counts_RN: Floats) -> dict[str, Floats]:
-        benefits: dict[str, Floats] = {}
-        for key in ("own", *(f"{share:g}" for share in prevalences)):
-            paths = [f"net_benefit/{key}/{name}" for name in names]
-            if key in measures:
-                benefits |= dict(zip(paths, measures[key](counts_RN).T, strict=True))
-            else:
-                benefits |= undefined(paths, counts_RN)
-        return benefits
-
-    return evaluate
-
-
-def _curves(
-    estimates: dict[str, Estimate], prevalence: float, prevalences: Sequence[float]
-) -> dict[str, object] | None:
-    """Take the decision curves out of the estimates, and return them by prevalence; `prevalence` is the samples'."""
-    curves: dict[str, object] = {}
-    for key, share in {"own": None, **{f"{share:g}": share for share in prevalences}}.items():
-        points = [estimates.pop(f"net_benefit/{key}/curve/{limit:g}") for limit in CURVE_THRESHOLDS]
-        if any(point["value"] is not None for point in points):
-            curves[key] = {
-                "thresholds": list(CURVE_THRESHOLDS),
-                "model": [point["value"] for point in points],
-                "low": [point["low"] for point in points],
-                "high": [point["high"] for point in points],
-                "treat_all": [treat_all(prevalence if share is None else share, limit) for limit in CURVE_THRESHOLDS],
-            }
-    return curves or None
 
 
 def _place_treat_all(result: dict[str, object], labels_N: Ints, decision_thresholds: Sequence[float]) -> None:
