@@ -12,6 +12,7 @@ import torch
 import finetune
 import pretrain
 from tests.processes import run
+from ttc.batches.samplers import BatchSampler
 from ttc.flags import data_settings as open_flags
 from ttc.flags.parser import Given
 from ttc.flags.settings import batch_sampler
@@ -68,7 +69,7 @@ def test_images_of_ones_own_get_steps_crops_size_and_encoder_with_reasons(
     files: dict[str, tuple[object, ...]],
 ) -> None:
     values, lines = filled(given(*files["gray"]))
-    assert (values["epochs"], values["batch_size"]) == (rules.STEPS / 2, 64)  # 140 training images: two steps
+    assert (values["epochs"], values["batch_size"]) == (200, 64)  # 140 training images: two steps
     assert (values["image_size"], values["encoder"], values["augmentation"]) == (8, "convnet-w8", "medical")
     assert values["crop_scale"] == list(rules.CROPS)
     flags = (
@@ -76,7 +77,7 @@ def test_images_of_ones_own_get_steps_crops_size_and_encoder_with_reasons(
         "--crop-scale",
         "--encoder convnet-w8",
         "--batch-size 64",
-        f"--steps {rules.STEPS}",
+        "--steps 400",
     )
     for flag, line in zip(flags, lines, strict=True):
         assert line.startswith(flag)
@@ -102,7 +103,7 @@ def test_gray_pictures_stored_as_rgb_are_found(files: dict[str, tuple[object, ..
         (("--steps", 14, "--batch-size", 20), "epochs", 2),
         (("--steps", 15, "--batch-size", 20), "epochs", 3),
         (("--batch-size", 30), "batch_size", 30),
-        (("--batch-size", 30), "epochs", rules.STEPS // 4),
+        (("--batch-size", 30), "epochs", 200),
         (("--crop-scale", 0.2, 1), "crop_scale", [0.2, 1.0]),
         (("--augmentation", "medical"), "crop_scale", None),
         (("--augmentation", "none"), "augmentation", "none"),
@@ -172,8 +173,8 @@ def test_rules_in_numbers() -> None:
         usual: dict[str, object] = {"train": train, "side": 300, "gray": True, "gpu": False, "cores": 2}
         return rules.budget(**{**usual, **changes})  # type: ignore[arg-type]  # as named there
 
-    assert of(170).steps == of(5_000).steps == rules.STEPS
-    assert (of(100_000).steps, of(100_000).batch_size) == (-(-100_000 * rules.PASSES // 128), 128)
+    assert [of(train).steps for train in (40, 170, 546, 9_000)] == [200, 400, 1_500, 1_500]
+    assert (of(100_000).steps, of(100_000).batch_size) == (10 * (100_000 // 128), 128)
     assert [of(train).batch_size for train in (40, 64, 10_000, 10_001)] == [32, 64, 64, 128]
     assert [of(train, processes=3).batch_size for train in (64, 20)] == [63, 15]
     assert [of(500, cores=cores).image_size for cores in (1, 2, 64)] == [48, 64, 64]
@@ -185,29 +186,32 @@ def test_rules_in_numbers() -> None:
     assert (of(500).crop_scale, of(500, gray=False).crop_scale) == (rules.CROPS, None)
 
 
-def test_a_run_that_is_far_too_short_is_told(files: dict[str, tuple[object, ...]], tmp_path: Path) -> None:
-    args = given(*files["gray"], "--batch-size", 20).namespace()
-    dataset = open_flags.load_own_size(args, open_flags.dataset_settings(args), {}, CPU)
-    sampler = batch_sampler(args, dataset, 1)
-    enough = -(-rules.FEW_STEPS // 7)
-    assert rules.length_warning(enough, sampler, "csv") is rules.length_warning(0, sampler, "csv") is None
-    assert rules.length_warning(enough - 1, sampler, "digits") is None
-    warning = rules.length_warning(enough - 1, sampler, "csv")
-    assert warning is not None
-    assert warning.startswith(f"{7 * (enough - 1)} steps ({enough - 1} epochs) are few")
-    assert warning.endswith(f"try --steps {rules.STEPS}")
+def test_a_short_run_is_told(tmp_path: Path) -> None:
+    def of(images: int, epochs: int, dataset: str = "csv") -> str | None:
+        sampler = BatchSampler((torch.arange(images) % 6 == 0).long(), batch_size=64, kind="shuffle", seed=0)
+        return rules.length_warning(epochs, sampler, dataset)
 
-    done = run("pretrain", *files["rgb"], "--batch-size", 20, "--steps", 8, "--output", "run", folder=tmp_path)
+    assert of(600, 84) is of(600, 0) is of(600, 83, "digits") is of(299, 1) is None  # of 9 steps: 756 and 747
+    warning = of(600, 83)
+    assert warning is not None
+    assert warning.startswith("747 steps (83 epochs) are few")
+    assert warning.endswith("try --steps 1500")
+
+    gray, labels = np.random.default_rng(0).integers(0, 240, (400, 8, 8, 1), dtype=np.uint8), np.arange(400) % 6 == 0
+    splits = np.repeat(["train", "val", "test"], [340, 30, 30])
+    np.savez(tmp_path / "many.npz", images=gray.repeat(3, 3), label=labels.astype(int), split=splits)
+    words = ("--dataset", "arrays", "--data-root", "many.npz", "--batch-size", 20, "--steps", 30, "--output", "run")
+    done = run("pretrain", *words, folder=tmp_path)
     assert done.code == 0, done.stderr
     low, high = (f"{100 * share:g}" for share in rules.CROPS)
-    for line in ("14 steps (2 epochs) are few", f"views: medical, crops of {low} to {high} % of the area"):
+    for line in ("34 steps (2 epochs) are few", f"views: medical, crops of {low} to {high} % of the area"):
         assert line in done.stderr
     entries = json.loads((tmp_path / "run" / "args.json").read_text())
-    assert (entries["epochs"]["value"], entries["steps"]) == (None, {"value": 8, "source": "command line"})
+    assert (entries["epochs"]["value"], entries["steps"]) == (None, {"value": 30, "source": "command line"})
     assert entries["crop_scale"] == {"value": list(rules.CROPS), "source": "derived"}
-    assert json.loads((tmp_path / "run" / "result.json").read_text())["steps"] == 14
-    words = ("--checkpoint", "run/checkpoints/last.pt", "--from-scratch", "--batch-size", 20, "--steps", 8)
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["steps"] == 34
+    words = ("--checkpoint", "run/checkpoints/last.pt", "--from-scratch", "--batch-size", 20, "--steps", 30)
     tuned = run("finetune", *words, "--dry-run", folder=tmp_path)
     assert tuned.code == 0, tuned.stderr
-    assert "2 epochs of 7 steps = 14 steps" in tuned.stderr
-    assert "14 steps (2 epochs) are few" in tuned.stderr
+    assert "2 epochs of 17 steps = 34 steps" in tuned.stderr
+    assert "34 steps (2 epochs) are few" in tuned.stderr

@@ -76,9 +76,9 @@ def test_the_page_is_what_its_ledger_says(tmp_path: Path, monkeypatch: pytest.Mo
     assert study.main() == 0
     assert (tmp_path / "budget.md").read_text() == page, "stale; run python study/budget.py"
     low, high = (f"{100 * share:g}" for share in rules.CROPS)
-    for rule in (f"{rules.STEPS:,} steps", f"below {rules.FEW_STEPS} steps", f"{low} to {high} % of the area for gray"):
+    for rule in (f"{rules.STEPS:,} steps", f"{rules.MOST_EPOCHS} epochs", f"{low} to {high} % of the area"):
         assert rule in page
-    chosen = rules.budget(train=500, side=64, gray=True, gpu=False, cores=2)
+    chosen = rules.budget(train=546, side=64, gray=True, gpu=False, cores=2)
     for name, reason in chosen.reasons.items():
         assert f"--{name.replace('_', '-')} " in page
         assert f": {reason}\n" in page
@@ -88,7 +88,10 @@ def test_what_warnings_and_reasons_say_was_measured() -> None:
     measured = study.read(LEDGER)
     for gain, (few, many) in zip(rules.GAINS, (("100", "400"), ("400", str(rules.STEPS))), strict=True):
         assert round(study.changes(measured, ("steps", few, many), "breast").mean()[study.TEST]) == gain
-    assert pytest.approx(400 * rules.STEPS, rel=0.1) == rules.FEW_STEPS**2
+    lost = study.changes(measured, ("steps", "400", str(rules.STEPS)), "xray").mean()
+    assert round(-lost[study.TEST]) == rules.LOSS
+    for task in ("breast", "xray"):  # on which milder crops do not win on validation images, nor clearly on test
+        assert study.changes(measured, ("crop", "0.2", "0.6"), task).mean()[study.VALIDATION] < 0
 
 
 def test_every_line_of_the_ledger_is_planned() -> None:

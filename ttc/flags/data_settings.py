@@ -275,6 +275,7 @@ def _follow_rules(args: Namespace, dataset: Dataset, given: Given, device: torch
         gpu=device.type != "cpu",
         cores=_cores(),
         processes=distributed.world_size(),
+        batch=args.batch_size,
     )
     lines = []
     if given.values["image_size"] is None and args.weights is None:
