@@ -35,7 +35,7 @@ def predictions(folder: Path, encoding: str) -> dict[str, float]:
     checkpoint = ("--checkpoint", "run/checkpoints/last.pt", "--num-workers", 0)
     for script, more in (
         ("pretrain", words),
-        ("linear_eval", (*checkpoint, "--probes", "all", "--layers", "encoder", "--bootstrap", 0)),
+        ("linear_eval", (*checkpoint, "--probes", "all", "--layers", "encoder", "--bootstrap", 0, "--floor", "none")),
         ("scripts.predict", (*checkpoint, "--images", table, "--output", "p.csv")),
     ):
         result = run(script, *more, folder=folder)

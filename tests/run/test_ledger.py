@@ -51,7 +51,7 @@ def test_record_of_pretraining_and_of_its_evaluations(pretrained_run: Path, tmp_
         assert trained["record"]["versions"][name]
 
     checkpoint = pretrained_run / "checkpoints" / "last.pt"
-    words = ("--probe-fraction", 0.1, "--probe-seeds", 2, "--bootstrap", 20, "--probes", "minority")
+    words = ("--probe-fraction", 0.1, "--probe-seeds", 2, "--bootstrap", 20, "--probes", "minority", "--floor", "none")
     probed = run("linear_eval", "--checkpoint", checkpoint, *words, "--output", tmp_path / "p", folder=tmp_path)
     result = json.loads(probed.stdout)
     auroc = result["probes"]["encoder"]["minority"]["auroc"]

@@ -23,7 +23,7 @@ from ttc.run import manifest
 
 STEPS = ("pretrain", "linear_eval", "compute_metrics")
 RUN = ["pretrain.py", "--epochs", "2", "--log-every-steps", "1", "--seed", "4"]
-PROBE = ["linear_eval.py", "--probes", "minority", "--probe-seeds", "2", "--bootstrap", "20"]
+PROBE = ["linear_eval.py", "--probes", "minority", "--probe-seeds", "2", "--bootstrap", "20", "--floor", "none"]
 MEASURE = ["compute_metrics.py", "--max-samples", "60", "--peu-draws", "2"]
 # What a step may load that was not loaded before: by scripts that are loaded under another name, and files of theirs.
 LIGHT = ("ttc", "PIL", "encodings", "tensorboard", "torch", "pandas", "matplotlib", "sklearn", "scipy", "google")

@@ -15,7 +15,7 @@ from ttc.run import checkpoint
 
 WORDS = ("--dataset", "csv", "--image-size", 8, "--batch-size", 16, "--method", "supmin", "--encoder", "convnet-w8")
 NEW = ("split_rule", "path_column", "group_column", "split_column", "id_column")
-QUICK = ("--num-workers", 0, "--bootstrap", 0, "--layers", "encoder")
+QUICK = ("--num-workers", 0, "--bootstrap", 0, "--layers", "encoder", "--floor", "none")
 
 
 @pytest.fixture

@@ -75,7 +75,7 @@ def test_tensorboard_finds_plan_views_charts_and_the_row_of_the_table(watched: P
 def test_linear_eval_writes_its_pr_curves(pretrained_run: Path, tmp_path: Path) -> None:
     reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     words = ("--checkpoint", pretrained_run / "checkpoints" / "last.pt", "--probes", "minority", "--probe-seeds", 1)
-    done = run("linear_eval", *words, "--bootstrap", 0, "--output", "out", folder=tmp_path)
+    done = run("linear_eval", *words, "--bootstrap", 0, "--floor", "none", "--output", "out", folder=tmp_path)
     assert done.code == 0, done.stderr
     tags = reader.EventAccumulator(str(tmp_path / "out" / "tb")).Reload().Tags()
     assert tags["tensors"] == ["test/minority"]

@@ -27,6 +27,7 @@ def place(pretrained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     folder = tmp_path_factory.mktemp("elsewhere")
     shutil.copytree(pretrained_run, folder / "run")
     words = ("--checkpoint", "run/checkpoints/last.pt", "--probes", "all", "--layers", "encoder", "--bootstrap", 20)
+    words += ("--floor", "none")
     assert run("linear_eval", *words, folder=folder).code == 0
     dataset = load_pretrained(str(folder / "run" / "checkpoints" / "last.pt"), None, 0, CPU).dataset
     test = dataset.indices("test").numpy()

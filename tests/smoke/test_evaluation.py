@@ -16,7 +16,7 @@ from ttc.metrics.representation import representation_metrics
 from ttc.models.pretrained import embed_shared, load_pretrained
 
 sys.path.insert(0, str(ROOT))
-FAST = ("--probe-fraction", 0.1, "--probe-seeds", 2, "--bootstrap", 50)
+FAST = ("--probe-fraction", 0.1, "--probe-seeds", 2, "--bootstrap", 50, "--floor", "none")
 
 
 def probe(checkpoint: Path, folder: Path, *words: object) -> Result:

@@ -17,7 +17,7 @@ from ttc.evaluation.heads import train_paper_probe
 from ttc.evaluation.probe import module_digest
 from ttc.models.pretrained import embed_shared, load_pretrained
 
-FAST = ("--probe-fraction", 0.1, "--probe-seeds", 1, "--bootstrap", 20)
+FAST = ("--probe-fraction", 0.1, "--probe-seeds", 1, "--bootstrap", 20, "--floor", "none")
 
 
 def probe(checkpoint: Path, folder: Path, *words: object) -> Result:

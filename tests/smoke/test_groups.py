@@ -19,7 +19,7 @@ from ttc.models.pretrained import load_network
 
 GROUPS = ("--per-group", "mean", "--subgroup-columns", "sex")
 FAST = ("--bootstrap", 20)
-PROBE = ("--probes", "all", "--layers", "encoder", *GROUPS, *FAST)
+PROBE = ("--probes", "all", "--layers", "encoder", "--floor", "none", *GROUPS, *FAST)
 
 
 def write_images(path: Path, seed: int, groups: int, **arrays: object) -> None:

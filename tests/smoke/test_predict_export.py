@@ -26,6 +26,7 @@ def probed(pretrained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     folder = tmp_path_factory.mktemp("probed")
     shutil.copytree(pretrained_run, folder / "run")
     words = ("--checkpoint", "run/checkpoints/last.pt", "--probes", "all", "--layers", "encoder", "--bootstrap", 20)
+    words += ("--floor", "none")
     result = run("linear_eval", *words, folder=folder)
     assert result.code == 0, result.stderr
     return folder / "run"
@@ -118,7 +119,7 @@ def test_the_classifier_in_the_checkpoint(probed: Path, tmp_path: Path) -> None:
     """Of a method that trains one; a checkpoint of finetune.py has the same form and another kind."""
     assert run("pretrain", "--method", "ce", "--epochs", 1, "--output", "ce", folder=tmp_path).code == 0
     path = tmp_path / "ce" / "checkpoints" / "last.pt"
-    words = ("--head", "own", "--bootstrap", 0, "--output", "own")
+    words = ("--head", "own", "--bootstrap", 0, "--floor", "none", "--output", "own")
     assert run("linear_eval", "--checkpoint", path, *words, folder=tmp_path).code == 0
     state = checkpoint.load(path, "pretrain")
     checkpoint.save(tmp_path / "tuned.pt", "finetune", {k: v for k, v in state.items() if k not in ("format", "kind")})

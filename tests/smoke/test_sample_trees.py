@@ -19,7 +19,7 @@ from tests.smoke.runs import assert_same_weights, metrics
 from ttc.datasets import DATASETS
 
 SHORT = ("--epochs", 1, "--batch-size", 16, "--projection-dim", 16, "--encoder", "convnet-w8", "--num-workers", 0)
-PROBE = ("--probes", "all", "--bootstrap", 0, "--layers", "encoder", "--num-workers", 0)
+PROBE = ("--probes", "all", "--bootstrap", 0, "--layers", "encoder", "--floor", "none", "--num-workers", 0)
 METRICS = ("--views", 2, "--peu-draws", 0, "--num-workers", 0)
 # One of each reader in every test run, the others in the slow ones.
 USUAL = ("inat21-insects", "fracatlas", "ukbb-cardiac", "octmnist", "chestmnist", "csv")
