@@ -27,6 +27,7 @@ free=$(df --output=avail -k /dev/shm 2> /dev/null | tail -n 1 || echo 0)
 free_memory=$(sed -n 's/^MemAvailable: *\([0-9]*\) kB/\1/p' /proc/meminfo 2> /dev/null || echo 0)
 if [ -z "${TMPDIR:-}" ] && [ "${free:-0}" -gt 6000000 ] && [ "${free_memory:-0}" -gt 8000000 ]; then
     folder=$(mktemp -d /dev/shm/ttc-tests.XXXXXX)
+    chmod 711 "$folder" # tests that act as another user have to reach what is theirs
     trap 'rm -rf "$folder"' EXIT
     printf '#!/bin/sh\n' > "$folder/program" && chmod +x "$folder/program"
     if "$folder/program" 2> /dev/null; then export TMPDIR=$folder; fi

@@ -51,11 +51,12 @@ def read(ledger: Path) -> pandas.DataFrame:
     lines = ledger_lines.from_csv(ledger)
     lines = lines[lines["value"].notna()]
     values = lines.pivot_table(index="folder", columns="metric", values="value")[[TEST, VALIDATION]].mul(100)
-    named = values.index.to_series().str.extract(_FOLDER)
+    matches = [match for folder in values.index if (match := _FOLDER.search(folder))]
+    named = pandas.DataFrame([match.groupdict() for match in matches], values.index)
     steps = named["epochs"].astype(int) * named["task"].map(STEPS_PER_EPOCH)
     named["steps"] = [min(LENGTHS, key=lambda length: abs(length - own)) for own in steps]
     test = lines[lines["metric"] == TEST].set_index("folder")
-    positives = test["rests_on"].str.extract(r"(\d+ positives(?: of \d+ \w+)?)")[0]
+    positives = test["rests_on"].str.replace(r".*?(\d+ positives(?: of \d+ \w+)?).*", r"\1", regex=True)
     runs = named.join(values).assign(positives=positives, images=test["n"])
     return runs.sort_values(["task", "steps", "sampler", "crop", "method"]).reset_index(drop=True)
 

@@ -12,6 +12,7 @@ import torch
 from tests.processes import ROOT, run
 from ttc.results import brief
 from ttc.results.ledger_lines import from_csv
+from ttc.results.table_parts.paper import columns_for, page_probe
 from ttc.results.tables import as_markdown, build_table
 
 README = (ROOT / "README.md").read_text()
@@ -108,7 +109,9 @@ def test_tables_are_those_of_their_ledgers() -> None:
         remedy = (
             f"python scripts/collect_results.py --from-csv {path.relative_to(ROOT)} --output {page.with_suffix('')}"
         )
-        assert page.read_text() == as_markdown(build_table(from_csv(path))), f"{page} is stale; run {remedy}"
+        lines = from_csv(path)
+        table = build_table(lines, columns_for(page_probe(lines), lines))
+        assert page.read_text() == as_markdown(table), f"{page} is stale; run {remedy}"
 
 
 def test_the_quickstarts_table_is_that_of_its_ledger() -> None:

@@ -21,7 +21,7 @@ import pytest
 import torch
 from hypothesis import strategies as st
 
-from scripts import compare, report
+from scripts import report
 from tests.processes import ROOT
 from tests.reliability.fuzzing import try_inputs
 from tests.reliability.test_fuzz_checkpoints import changed_parts, packed
@@ -30,6 +30,7 @@ from ttc.evaluation.heads import load_heads
 from ttc.evaluation.predictions import DecisionRule, read_predictions
 from ttc.models.description import Description
 from ttc.results import collect, ledger_lines
+from ttc.results.clinic.matched import load_predictions
 from ttc.results.clinic.model_card import model_card
 from ttc.results.table_parts.columns import WANTED
 from ttc.run import checkpoint, ledger, manifest
@@ -157,7 +158,7 @@ def status(results: Path) -> None:
 
 
 def predictions_of(run: Path, threshold: str) -> object:
-    return compare.load(str(run / "linear_eval"), "all", DecisionRule(threshold, None, "any"), None)
+    return load_predictions(str(run / "linear_eval"), "all", DecisionRule(threshold, None, "any"), None)
 
 
 KINDS: dict[str, Callable[[Path], object]] = {

@@ -11,8 +11,8 @@ import pandas
 from ttc.results.floor.rows import MARK, MARK_MEANING, ROW, with_floor
 from ttc.results.floor.rows import MEANING as MEANING_OF_FLOOR
 from ttc.results.ledger_lines import of_rows
+from ttc.results.table_parts import WIDTH
 from ttc.results.table_parts.collapse import MEANING, collapse_words
-from ttc.results.tables import WIDTH
 from ttc.run import escape
 
 ACCURACY, AUROC = "encoder/minority/balanced_accuracy", "encoder/minority/auroc"

@@ -15,14 +15,12 @@ import pandas
 from ttc.results.clinic.rough import MARK, explanation, rough_words
 from ttc.results.floor import rows as floor
 from ttc.results.ledger_lines import of_rows
+from ttc.results.table_parts import WIDTH
 from ttc.results.table_parts.collapse import collapse_words
 from ttc.results.table_parts.columns import COLLAPSED, COLUMNS, Column
 from ttc.run import files
 from ttc.run.checkpoint import write_text
 from ttc.run.escape import latex, markdown, plain
-
-WIDTH = 100
-"""Columns of a terminal."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from ttc.evaluation.floor.measure import FloorResult, auroc_of
 from ttc.models.description import Description
-from ttc.results.tables import WIDTH
+from ttc.results.table_parts import WIDTH
 
 FEW_STEPS, SMALL_CROP, SMALL_IMAGE = 3000, 0.5, 128
 """Below these a run has room for more steps, milder crops and larger images."""

@@ -2,3 +2,6 @@
 
 A new column is one line in `columns`; a classifier of another script one line in `paper`.
 """
+
+WIDTH = 100
+"""Characters of a line of a table in a terminal."""
