@@ -57,6 +57,7 @@ def build_parser() -> Parser:
     flags.add_evaluation_set(parser)
     flags.add_runtime(parser)
     flags.add_output(parser, "finetune, or from_scratch, in the run folder of the checkpoint")
+    flags.add_figures(parser)
     flags.add_json(parser)
     return parser
 

@@ -72,6 +72,7 @@ def build_parser() -> Parser:
     flags.add_evaluation_set(parser)
     flags.add_runtime(parser, precision=False)
     flags.add_evaluation_output(parser)
+    flags.add_figures(parser)
     flags.add_json(parser)
     return parser
 

@@ -57,6 +57,7 @@ def build_parser() -> Parser:
     flags.add_clinical(parser)
     flags.add_runtime(parser, precision=False)
     flags.add_evaluation_output(parser)
+    flags.add_figures(parser)
     flags.add_json(parser)
     return parser
 
@@ -172,7 +173,8 @@ def measure(
             "prevalence_of": stated,
         }
         tables.append(predictions(head.name, samples, probabilities, positive))
-        draw_clinical(folder, head.name if len(pairs) > 1 else "", samples, head.kept.get("test"), parts, positive)
+        if args.figures != "none":
+            draw_clinical(folder, head.name if len(pairs) > 1 else "", samples, head.kept.get("test"), parts, positive)
     return {"heads": facts, "probes": {name: entry for name, entry in probes.items() if entry}}, tables
 
 

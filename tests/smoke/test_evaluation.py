@@ -99,7 +99,7 @@ def test_own_head_of_a_method_without_one(pretrained_run: Path, tmp_path: Path) 
 
 def test_metrics_of_a_checkpoint(pretrained_run: Path, tmp_path: Path) -> None:
     words = ("--checkpoint", pretrained_run / "checkpoints" / "last.pt", "--output", tmp_path / "out", "--projector")
-    result = run("compute_metrics", *words, "--max-samples", 100, "--peu-draws", 1, folder=tmp_path)
+    result = run("compute_metrics", *words, "--max-samples", 100, "--peu-draws", 1, "--scatter", "pca", folder=tmp_path)
     assert result.code == 0, result.stderr
     found = json.loads(result.stdout)
     with np.load(tmp_path / "out" / "embeddings.npz", allow_pickle=False) as file:

@@ -42,7 +42,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     result = run("pretrain", *words, "--epochs", 0, "--output", "run", folder=folder)
     assert result.code == 0, result.stderr
     words = ("--checkpoint", "run/checkpoints/last.pt", "--epochs", 2, "--freeze-encoder", *GROUPS, *FAST)
-    result = run("finetune", *words, folder=folder)
+    result = run("finetune", *words, "--figures", "all", folder=folder)
     assert result.code == 0, result.stderr
     (folder / "told").write_text(result.stderr)
     return folder
@@ -84,7 +84,8 @@ def test_finetuning_measures_patients_and_subgroups(place: Path) -> None:
 def probed(place: Path) -> Path:
     """Return the folder of a probe of the same run, measured by patient too."""
     # Only images have a floor of raw pixels.
-    result = run("linear_eval", "--checkpoint", "run/checkpoints/last.pt", *PROBE, "--floor", "none", folder=place)
+    words = ("--checkpoint", "run/checkpoints/last.pt", *PROBE, "--floor", "none", "--figures", "all")
+    result = run("linear_eval", *words, folder=place)
     assert result.code == 0, result.stderr
     return place / "run" / "linear_eval"
 
@@ -95,8 +96,8 @@ def test_finetuning_leaves_what_a_probe_leaves(place: Path, probed: Path) -> Non
     entry = json.loads((tuned / "result.json").read_text())["probes"]["own"]["classifier"]
     assert paths(entry) == paths(json.loads((probed / "result.json").read_text())["probes"]["encoder"]["all"])
     names = [{path.name for path in folder.iterdir()} for folder in (tuned, probed)]
-    figures = {name.removeprefix("all-") for name in names[1] if name.endswith((".png", ".pdf"))}
-    assert {name.removeprefix("classifier-") for name in names[0] if name.endswith((".png", ".pdf"))} == figures
+    tuned_figures, figures = ({name for name in inside if name.endswith((".png", ".pdf"))} for inside in names)
+    assert tuned_figures == figures
     assert {name.split(".")[0] for name in figures} == {"reliability", "decision_curve", "subgroups"}
     assert "| 23a | per group (patient) |" in (tuned / "report_card.md").read_text()
     told = EventAccumulator(str(tuned / "tb"))

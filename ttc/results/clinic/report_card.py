@@ -106,14 +106,15 @@ def write_evaluation(
     lines = format_probes(probes, names[positive], floor) + format_clinical(probes, protocol.deploy_prevalence)
     for line in lines:
         log.info("%s", line)
-    save_pages(folder.path, complete, description)
+    write_text(folder.path / "report_card.md", report_card(complete, description))
+    if arguments.get("figures") != "none":
+        draw_result(folder.path, complete)
     folder.save_json("result.json", complete)
     return complete
 
 
-def save_pages(folder: Path, result: Mapping[str, object], description: Description | None) -> None:
-    """Write report_card.md, and the figures of the classifier that the card describes, the result's first."""
-    write_text(folder / "report_card.md", report_card(result, description))
+def draw_result(folder: Path, result: Mapping[str, object]) -> None:
+    """Draw the figures of the classifier that the report card describes, the result's first."""
     for _, _, metrics in _classifiers(result):
         draw_summary(folder, "", metrics)
         break
