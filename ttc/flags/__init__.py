@@ -28,16 +28,14 @@ from ttc.flags.evaluation import (
     add_embeddings,
     add_evaluation_output,
     add_evaluation_set,
-    add_figures,
     add_heads,
-    add_json,
     add_metrics,
     add_probe,
 )
 from ttc.flags.finetuning import add_finetuning, check_classes, complete_finetuning
 from ttc.flags.heads import add_groups, add_tested
 from ttc.flags.parser import Parser
-from ttc.flags.running import add_monitoring, add_output, add_runtime
+from ttc.flags.running import add_figures, add_json, add_monitoring, add_output, add_runtime
 from ttc.flags.training import add_method, add_model, add_optimisation
 from ttc.run.roles import Declared, declare
 
@@ -81,9 +79,9 @@ _GROUPS: tuple[Callable[[Parser], None], ...] = (
     add_evaluation_output,
     add_evaluation_set,
     add_finetuning,
+    add_figures,
     add_groups,
     add_heads,
-    add_figures,
     add_json,
     add_layers,
     add_method,

@@ -62,29 +62,6 @@ def add_evaluation_output(parser: Parser) -> None:
     )
 
 
-def add_json(parser: Parser) -> None:
-    """Add what standard output gets."""
-    parser.add_argument_group("output").add_argument(
-        "--json",
-        role=Role.WHERE,
-        action="store_true",
-        help="print the whole result at a terminal too; set it to read it there, since files and pipes get it anyway",
-    )
-
-
-def add_figures(parser: Parser) -> None:
-    """Add whether a result is drawn."""
-    parser.add_argument(
-        "--figures",
-        role=Role.WHERE,
-        before="all",
-        choices=("all", "none"),
-        default="all",
-        help="none leaves the figures out, for sweeps: they take longer than the numbers of a small test set, and "
-        "scripts/report.py draws what is compared",
-    )
-
-
 def add_heads(parser: Parser) -> None:
     """Add what linear_eval.py puts on the encoder."""
     add = parser.add_argument_group("head").add_argument

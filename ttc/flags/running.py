@@ -1,4 +1,4 @@
-"""How a script runs: device, precision, workers, seed, and what pretraining writes when."""
+"""How a script runs: device, precision, workers, seed, what pretraining writes when, and what a result is shown as."""
 
 from __future__ import annotations
 
@@ -130,4 +130,27 @@ def add_output(parser: Parser, default: str = "runs/DATASET-METHOD-seedS") -> No
         role=Role.WHERE,
         action="store_true",
         help="load everything, print the plan, check the command and stop; use it before a long run; writes nothing",
+    )
+
+
+def add_json(parser: Parser) -> None:
+    """Add what standard output gets."""
+    parser.add_argument_group("output").add_argument(
+        "--json",
+        role=Role.WHERE,
+        action="store_true",
+        help="print the whole result at a terminal too; set it to read it there, since files and pipes get it anyway",
+    )
+
+
+def add_figures(parser: Parser) -> None:
+    """Add whether a result is drawn."""
+    parser.add_argument(
+        "--figures",
+        role=Role.WHERE,
+        before="all",
+        choices=("all", "none"),
+        default="all",
+        help="none leaves the figures out, for sweeps: they take longer than the numbers of a small test set, and "
+        "scripts/report.py draws what is compared",
     )
