@@ -186,6 +186,7 @@ def main() -> int:
     val_labels = run.dataset.labels[run.dataset.indices("val")].numpy()
     check_calibration(args.calibration, val_labels, len(run.dataset.class_names))
     wanted = Wanted(args.class_balance, protocol_of(args, args.positive_class), subgroup_cells(args, run.dataset))
+    derived |= flags.fit_batch(args, given, len(run.dataset.indices("train")))
     sampler = settings.batch_sampler(args, run.dataset, world.size)
     data_settings.whole_epochs(args, sampler)
 

@@ -14,6 +14,7 @@ import pretrain
 from tests.processes import run
 from ttc.batches.samplers import BatchSampler
 from ttc.flags import data_settings as open_flags
+from ttc.flags import fit_batch
 from ttc.flags.parser import Given
 from ttc.flags.settings import batch_sampler
 from ttc.flags.training import choose_length
@@ -215,3 +216,15 @@ def test_a_short_run_is_told(tmp_path: Path) -> None:
     assert tuned.code == 0, tuned.stderr
     assert "2 epochs of 17 steps = 34 steps" in tuned.stderr
     assert "34 steps (2 epochs) are few" in tuned.stderr
+
+
+def test_the_default_batch_of_finetuning_fits_a_small_set() -> None:
+    made = given("--checkpoint", "a.pt", script=finetune)
+    for train, batch in ((200, 128), (127, 64), (63, 32), (36, 32)):
+        args = made.namespace()
+        lowered = fit_batch(args, made, train)
+        assert (args.batch_size, lowered) == (batch, {} if batch == 128 else {"batch_size": batch})
+    named = given("--checkpoint", "a.pt", "--batch-size", 128, script=finetune)
+    args = named.namespace()
+    assert fit_batch(args, named, 36) == {}
+    assert args.batch_size == 128  # refused later, by name

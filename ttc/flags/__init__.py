@@ -32,7 +32,7 @@ from ttc.flags.evaluation import (
     add_metrics,
     add_probe,
 )
-from ttc.flags.finetuning import add_finetuning, check_classes, complete_finetuning
+from ttc.flags.finetuning import add_finetuning, check_classes, complete_finetuning, fit_batch
 from ttc.flags.heads import add_groups, add_tested
 from ttc.flags.parser import Parser
 from ttc.flags.running import add_figures, add_json, add_monitoring, add_output, add_runtime
@@ -67,6 +67,7 @@ __all__ = [
     "add_tested",
     "check_classes",
     "complete_finetuning",
+    "fit_batch",
     "roles",
 ]
 

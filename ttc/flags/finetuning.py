@@ -5,12 +5,15 @@ Flags, defaults that follow from other flags, contradictions.
 
 from __future__ import annotations
 
+from ttc import distributed
 from ttc.flags.encoder import add_layers, refuse_idle_layers
 from ttc.flags.evaluation import add_clinical
-from ttc.flags.parser import Namespace, Parser, real, whole
+from ttc.flags.parser import Given, Namespace, Parser, real, whole
 from ttc.flags.training import add_batches, add_optimizer, add_steps
 from ttc.models.description import Description
+from ttc.run.log import log
 from ttc.run.roles import Role
+from ttc.training.budget import batch_size
 from ttc.training.early_stopping import SELECTORS
 from ttc.training.finetuning import LOSSES
 
@@ -117,6 +120,24 @@ def complete_finetuning(parser: Parser, args: Namespace) -> dict[str, object]:
     if args.class_weights and args.loss not in ("weighted-ce", "focal"):
         parser.refuse(f"--class-weights has no effect with --loss {args.loss}; use weighted-ce or focal")
     return filled_in
+
+
+def fit_batch(args: Namespace, given: Given, train: int) -> dict[str, object]:
+    """Lower the default batch size where the training set does not fill it.
+
+    Args:
+        args: changed in place.
+        given: tells whether the user named one.
+        train: training images.
+
+    Returns:
+        What was lowered, for args.json.
+    """
+    if given.sources["batch_size"] != "default" or args.batch_size <= train:
+        return {}
+    args.batch_size, why = batch_size(train, distributed.world_size())
+    log.info("--batch-size %d: %s", args.batch_size, why)
+    return {"batch_size": args.batch_size}
 
 
 def check_classes(args: Namespace, description: Description) -> None:

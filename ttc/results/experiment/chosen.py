@@ -25,10 +25,10 @@ HEADS = (("linear_eval", "all", PROBE), ("linear_eval/floor", "all", FLOOR), ("f
 """Step, name of the head in its predictions, and what a reader calls it; all of them learn from all training images."""
 
 FIRST = (
-    "pretrained weights (--encoder resnet18 --weights default), a larger --image-size, more steps (--steps) where a flag "
-    "made them fewer than the rule's, and milder crops (--crop-scale 0.6 1)"
+    "pretrained weights (--encoder resnet18 --weights default), a larger --image-size, more steps (--steps) where a "
+    "flag made them fewer than the rule's, and milder crops (--crop-scale 0.6 1)"
 )
-"""What to change where a model stays below the floor; steps and crops last, since docs/budget.md saw them gain little."""
+"""What to change where a model stays below the floor; steps and crops last: docs/budget.md saw them gain little."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from ttc.models.description import Description
 from ttc.results.table_parts import WIDTH
 
 FEW_STEPS, SMALL_CROP, SMALL_IMAGE = 1500, 0.5, 128
-"""Below these a run has room for more steps (docs/budget.md measures what they gain), milder crops and larger images."""
+"""Below these a run has room for more steps (docs/budget.md has what they gain), milder crops and larger images."""
 
 _MODELS = {"linear": "linear model", "svm": "SVM"}
 
