@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas
 import pytest
 
 import pretrain
@@ -92,3 +93,20 @@ def test_ones_own_images_become_a_table_and_a_model(tmp_path: Path) -> None:
     table = (tmp_path / "runs" / "mine" / "table.md").read_text()
     assert "| joint-balanced |" in table
     assert "supmin balanced" in (tmp_path / "runs" / "more" / "table.md").read_text()
+
+
+def test_what_choosing_says_of_other_images_is_in_the_ledger() -> None:
+    """The table of its section, in the order of the ledger's groups: ultrasound, X-rays, blood cells."""
+    page = (ROOT / "docs" / "choosing.md").read_text()
+    lines = pandas.read_csv(ROOT / "docs" / "results" / "own-sets-ledger.csv")
+    for words, group, metric in (
+        ("breast ultrasound", "breastmnist", "auroc"),
+        ("chest X-rays, by patient", "hannover/table.csv, 5 folds", "auroc_mean_of_folds"),
+        ("blood cells, by picture", "data/bccd_cells32.npz, 5 folds", "auroc_mean_of_folds"),
+    ):
+        (row,) = re.findall(rf"^\| {words}.*\|$", page, re.MULTILINE)
+        of_group = lines[lines["group"] == group]
+        means = of_group.groupby(["run", "metric"])["value"].mean().mul(100).round(1)
+        rows = ("joint-balanced", "weighted-ce balanced", "untrained")
+        expected = [*(means[name, f"encoder/all/{metric}"] for name in rows), means["untrained", f"floor/all/{metric}"]]
+        assert [float(cell) for cell in row.split("|")[2:6]] == expected

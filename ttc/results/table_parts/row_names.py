@@ -55,8 +55,10 @@ def places_of(runs: Sequence[Run], compared: frozenset[str] | None = None) -> li
 def _group_name(training: Mapping[str, object]) -> str:
     """Name the data of a run: the set, and the ratio and the number of images where they were asked for."""
     name = str(training["dataset"])
-    if name in ("imagefolder", "csv"):
+    if name == "imagefolder":
         name = Path(str(training["data_root"])).name
+    elif name in ("csv", "arrays"):  # many a table is called table.csv; its folder says whose
+        name = "/".join(Path(str(training["data_root"])).parts[-2:])
     if isinstance(ratios := training["class_ratios"], list):
         name += f" {':'.join(f'{100 * ratio:g}' for ratio in ratios)}"
     if training["train_samples"] is not None:
