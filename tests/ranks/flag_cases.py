@@ -88,6 +88,7 @@ IRRELEVANT = {
         ],
         "how a table is read: by every rank, as a whole",
     ),
+    "--figures": "whether a finished result is drawn; tests/smoke/test_groups.py",
     "--json": "what standard output gets; tests/run/test_folder.py",
     **dict.fromkeys(
         ("--output", "--resume", "--save-every-epochs", "--stop-after-minutes", "--timeout-minutes"),
