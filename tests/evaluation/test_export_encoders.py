@@ -14,7 +14,7 @@ from ttc.models.encoders import EncoderSpec
 
 ENCODERS = [
     pytest.param("timm/test_vit", 1, marks=needs_timm),
-    pytest.param("timm/test_convnext", 3, marks=needs_timm),
+    pytest.param("timm/test_convnext", 3, marks=[needs_timm, pytest.mark.long]),
     pytest.param("convnext_tiny", 1, marks=pytest.mark.slow),
     pytest.param("vit_b_32", 3, marks=pytest.mark.slow),
 ]

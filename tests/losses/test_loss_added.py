@@ -50,6 +50,7 @@ def python(*words: object, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.long
 def test_the_folder_works_under_another_name(tmp_path: Path) -> None:
     shutil.copytree(LOSSES, tmp_path / "borrowed", ignore=shutil.ignore_patterns("__pycache__"))
     done = python("-c", BORROWED, folder=tmp_path)

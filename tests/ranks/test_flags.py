@@ -41,6 +41,7 @@ def _prepare(_: object, folder: Path) -> None:
     prepare(folder)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("case", ALL)
 def test_two_ranks_compute_what_one_does(case: str, runs: dict[int, list[dict[str, Ran]]]) -> None:
     expected, *others = (rank[case] for size in (1, 2) for rank in runs[size])

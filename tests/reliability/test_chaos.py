@@ -164,7 +164,7 @@ def die_at_every(how: str, folder: Path) -> None:
     (folder / "deaths").write_text(str(deaths))
 
 
-@pytest.mark.parametrize("how", ["boundary", "torn"])
+@pytest.mark.parametrize("how", [pytest.param("boundary", marks=pytest.mark.long), "torn"])
 def test_a_save_that_dies_leaves_the_old_or_the_new_checkpoint(how: str, tmp_path: Path) -> None:
     """Every boundary, in ONE folder, so that the leftovers of a death meet the next one."""
     assert in_child(die_at_every, how, tmp_path) == 0

@@ -93,7 +93,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return image_folder(tmp_path_factory.mktemp("digits") / "images")
 
 
-@pytest.mark.parametrize("place", FEW, ids=str)
+@pytest.mark.parametrize("place", [FEW[0], pytest.param(FEW[1], marks=pytest.mark.long)], ids=str)
 def test_an_interrupted_run_is_the_uninterrupted_one(place: Place, root: Path, tmp_path: Path) -> None:
     compare(place, root, tmp_path, times=2)
 

@@ -40,7 +40,7 @@ def advance(size: int, words: tuple[object, ...], folder: Path) -> int:
     ("size", "workers", "every"),
     [
         pytest.param(1, 0, 1000, id="1 process"),
-        pytest.param(2, 2, 3, id="2 processes, 2 workers each"),
+        pytest.param(2, 2, 3, id="2 processes, 2 workers each", marks=pytest.mark.long),
         pytest.param(1, 0, 3, id="1 process, many lines", marks=pytest.mark.slow),
         pytest.param(2, 2, 1000, id="2 processes, few lines", marks=pytest.mark.slow),
     ],

@@ -109,6 +109,7 @@ def test_a_killed_sweep_finishes_when_it_is_started_again(tmp_path: Path) -> Non
     assert left.stdout.split() == ["0", "1"]
 
 
+@pytest.mark.long
 def test_a_request_to_stop_reaches_the_step(tmp_path: Path) -> None:
     path, results = tmp_path / "sweep.csv", tmp_path / "results"
     path.write_text(SWEEP.replace(f"--epochs {EPOCHS}", "--epochs 2000"))
@@ -181,6 +182,7 @@ def plan(table: str, samples: Path, tmp_path: Path, *only: str) -> None:
         assert planned.code == 0, f"{cell.name}: {planned.stderr}"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("table", TABLES)
 def test_a_line_of_every_recipe_plans(table: str, samples: Path, tmp_path: Path) -> None:
     plan(table, samples, tmp_path, *(f"{recipe}-supproto-seed0" for recipe in TABLES[table]))

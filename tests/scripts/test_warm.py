@@ -126,6 +126,7 @@ def stop_and_kill(folder: Path) -> None:
     os.kill(script, signal.SIGKILL)
 
 
+@pytest.mark.long
 def test_signals_and_locks_are_the_scripts(tmp_path: Path) -> None:
     call("stop_and_kill", tmp_path)
 
@@ -136,6 +137,7 @@ def start_and_leave(folder: Path) -> None:
     (folder / "server").write_text(str(forkserver._forkserver._forkserver_pid))
 
 
+@pytest.mark.long
 def test_the_server_ends_with_the_one_that_started_it(tmp_path: Path) -> None:
     call("start_and_leave", tmp_path)
     place = Path("/proc") / (tmp_path / "server").read_text()

@@ -192,6 +192,7 @@ def on_ranks(size: int, checkpoint: Path, folder: Path) -> tuple[bytes, str]:
     return (folder / "out" / "predictions.csv").read_bytes(), ended[0].stdout
 
 
+@pytest.mark.long
 def test_one_two_and_three_processes_give_the_same_files(pretrained_run: Path, tmp_path: Path) -> None:
     path = pretrained_run / "checkpoints" / "last.pt"
     alone = on_ranks(1, path, tmp_path / "1")

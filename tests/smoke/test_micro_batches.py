@@ -19,6 +19,7 @@ WORDS = ("--batch-size", 64, "--micro-batch-size", 16, "--metrics-every-epochs",
 LONG = (*WORDS, "--epochs", 6, "--log-every-steps", 1, "--method", "supmin", "--ce-weight", 0.5)
 
 
+@pytest.mark.long
 def test_a_stopped_run_continues_bit_by_bit(tmp_path: Path) -> None:
     whole = run("pretrain", *LONG, "--output", "whole", folder=tmp_path)
     assert whole.code == 0, whole.stderr

@@ -149,6 +149,7 @@ VIT = (
 )  # fmt: skip
 
 
+@pytest.mark.long
 @needs_timm
 def test_a_stopped_vit_continues_bit_by_bit(tmp_path: Path) -> None:
     """With skipped blocks, recomputed blocks and micro-batches; random states of skipped blocks are continued too."""
@@ -165,6 +166,7 @@ def test_a_stopped_vit_continues_bit_by_bit(tmp_path: Path) -> None:
     assert_same_weights(tmp_path / "whole", tmp_path / "run")
 
 
+@pytest.mark.long
 @needs_timm
 def test_all_that_saves_memory_goes_together(tmp_path: Path) -> None:
     run_ranks(2, "pretrain", *VIT, *SHORT, "--precision", "bf16", "--output", "run", folder=tmp_path)
