@@ -31,6 +31,7 @@ def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
     assert not loaded & set(HEAVY)
 
 
+@pytest.mark.long
 def test_a_run_on_digits_imports_only_what_writes_its_log(tmp_path: Path) -> None:
     words = ["pretrain.py", "--epochs", "1", "--metrics-every-epochs", "0", "--output", "run"]
     loaded = imported(f"sys.argv = {words}; import pretrain; pretrain.main()", tmp_path)

@@ -79,6 +79,7 @@ def test_a_killed_rank(guilty: int, tmp_path: Path) -> None:
     assert "another process of the run has gone or does not answer" in message(ended)
 
 
+@pytest.mark.long
 def test_a_rank_that_hangs(tmp_path: Path) -> None:
     with ranks(2, *WORDS, "--timeout-minutes", 0.1, folder=tmp_path) as running:
         wait_for(tmp_path / LOG, 5, running[0])

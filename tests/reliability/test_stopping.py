@@ -87,6 +87,7 @@ def test_one_rank_with_a_signal_stops_all(tmp_path: Path) -> None:
     assert saved(tmp_path) == metrics(tmp_path / "run")[-1]["step"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "name", ["SIGTERM", *(pytest.param(name, marks=pytest.mark.slow) for name in ("SIGINT", "SIGUSR1"))]
 )

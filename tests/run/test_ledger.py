@@ -86,6 +86,7 @@ def test_outside_of_a_checkout_the_commit_is_unknown(tmp_path: Path) -> None:
     assert record_there(copy_of_the_package(tmp_path))["git"] == {"commit": None, "dirty": None}
 
 
+@pytest.mark.long
 def test_commit_and_dirty_flag(tmp_path: Path) -> None:
     def git(*words: str) -> str:
         named = ("-c", "user.name=A", "-c", "user.email=a@example.org")
