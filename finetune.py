@@ -186,7 +186,7 @@ def main() -> int:
     val_labels = run.dataset.labels[run.dataset.indices("val")].numpy()
     check_calibration(args.calibration, val_labels, len(run.dataset.class_names))
     wanted = Wanted(args.class_balance, protocol_of(args, args.positive_class), subgroup_cells(args, run.dataset))
-    derived |= flags.fit_batch(args, given, len(run.dataset.indices("train")))
+    fitted = flags.fit_batch(args, given, len(run.dataset.indices("train")))
     sampler = settings.batch_sampler(args, run.dataset, world.size)
     data_settings.whole_epochs(args, sampler)
 
@@ -197,7 +197,7 @@ def main() -> int:
     encoder_before = module_digest(state.network.encoder) if args.freeze_encoder else None
 
     # 8. resume, 9. plan
-    more = phases(args, state.network)
+    more = [*phases(args, state.network), *fitted]
     plan_lines = setup.resume_and_plan(args, state, folder, run.dataset, sampler, world, *more)
     recipe = setup.step_recipe(args, state, sampler, world, linear_epochs)
     setup.warn(length_warning(args.epochs, sampler, run.dataset.name) if args.from_scratch else None, world)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import shlex
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
@@ -95,11 +94,6 @@ def digest_of(source: Source) -> str:
     if source.pixels is not None:
         digest.update(source.pixels.tobytes())
     return f"{len(source.ids)} images with sha256 {digest.hexdigest()[:12]}"
-
-
-def cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def facts_of(source: Source, dataset: Dataset) -> Facts:

@@ -16,7 +16,6 @@ import argparse
 import json
 import re
 import shlex
-import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -29,7 +28,6 @@ import torch
 
 from scripts.experiment_plan import (
     Plan,
-    cores,
     digest_of,
     flags_of,
     flat,
@@ -103,16 +101,7 @@ def call(script: str, *words: str, chatty: bool = False, stop: runtime.StopReque
     log.info("$ %s", shlex.join(["python", script, *words]))
     stdout = sys.stderr.fileno() if chatty else None
     process = subprocess.Popen([sys.executable, script, *words], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=stdout)
-    handed_on = False
-    while True:
-        try:
-            return process.wait(0.2)
-        except subprocess.TimeoutExpired:
-            name = None if stop is None else stop.signal_name
-            if name is not None and not handed_on:
-                handed_on = True
-                if name != "SIGINT":  # the terminal has sent Ctrl-C to the child as well
-                    process.send_signal(signal.Signals[name])
+    return process.wait() if stop is None else stop.wait_for(process)
 
 
 def must(what: str, code: int) -> None:
@@ -145,11 +134,10 @@ def rows_of(out: Path, rows: Sequence[str]) -> dict[str, list[Path]]:
     return folders
 
 
-def example_images(args: argparse.Namespace, folder: Path) -> Path:
+def example_images(dataset: Dataset, folder: Path) -> Path:
     """Write eight test images of a named data set as files, for predict.py to read."""
     from PIL import Image
 
-    dataset = load_dataset(dataset_settings(args))
     folder.mkdir(exist_ok=True)
     for number, pixels in enumerate(dataset.images[dataset.indices("test")[:8]]):
         array = pixels.permute(1, 2, 0).contiguous().numpy()
@@ -157,14 +145,14 @@ def example_images(args: argparse.Namespace, folder: Path) -> Path:
     return folder
 
 
-def commands(args: argparse.Namespace, out: Path, checkpoint: Path, head: str) -> list[str]:
+def commands(args: argparse.Namespace, dataset: Dataset, out: Path, checkpoint: Path, head: str) -> list[str]:
     """Return two commands that use the model, with the data of this experiment in the place of others."""
     python, words = "python", [] if not head else ["--head", head]
     at = str(checkpoint)
     columns = flat(
         words_of(args, {"label_column", "path_column", "group_column", "id_column", "classes", "positive_classes"})
     )
-    images = args.data_root if args.data != "-" else str(example_images(args, out / "example-images"))
+    images = args.data_root if args.data != "-" else str(example_images(dataset, out / "example-images"))
     predict = [
         python,
         "scripts/predict.py",
@@ -197,7 +185,7 @@ def conclude(args: argparse.Namespace, out: Path, plan: Plan, dataset: Dataset) 
         chosen.verdict(winner, candidates, plan.repeated.text, min(dataset.class_counts("val"))),
         cells,
         [[choice.what, choice.chosen, choice.reason, choice.change] for choice in plan.choices],
-        commands(args, out, *chosen.copy_model(winner, out / "model")),
+        commands(args, dataset, out, *chosen.copy_model(winner, out / "model")),
     )
     page.save(out / "choices.json")
     write_text(out / "choices.md", as_markdown(page))
@@ -244,7 +232,7 @@ def main() -> int:
         return 0
 
     # 5. run
-    jobs = args.jobs or (1 if gpu else cores())
+    jobs = args.jobs or (1 if gpu else runtime.usable_cores())
     code = call(
         "scripts/run_cells.py", str(out / "manifest.csv"), "--jobs", str(jobs), "--output", str(out / "runs"), stop=stop
     )

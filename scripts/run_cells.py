@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import signal
 import statistics
 import subprocess
 import sys
@@ -89,18 +88,7 @@ class Runner:
 
     def call(self, command: Sequence[str], file: IO[str]) -> int:
         """Run a script, handing on a request to stop; return its exit code."""
-        process = self.start(command, file)
-        handed_on = False
-        while True:
-            try:
-                return process.wait(timeout=0.2)
-            except subprocess.TimeoutExpired:
-                name = self.stop.signal_name
-                if name is not None and not handed_on:
-                    handed_on = True
-                    # The terminal has sent Ctrl-C to the whole group; a second signal would end the step at once.
-                    if name != "SIGINT":
-                        process.send_signal(signal.Signals[name])
+        return self.stop.wait_for(self.start(command, file))
 
     def plan(self, line: Line) -> Status:
         """Check the command of the first step without running it."""

@@ -222,9 +222,10 @@ def test_the_default_batch_of_finetuning_fits_a_small_set() -> None:
     made = given("--checkpoint", "a.pt", script=finetune)
     for train, batch in ((200, 128), (127, 64), (63, 32), (36, 32)):
         args = made.namespace()
-        lowered = fit_batch(args, made, train)
-        assert (args.batch_size, lowered) == (batch, {} if batch == 128 else {"batch_size": batch})
+        lines = fit_batch(args, made, train)
+        assert args.batch_size == batch
+        assert lines == ([] if batch == 128 else [f"--batch-size {batch}: {rules.batch_size(train)[1]}"])
     named = given("--checkpoint", "a.pt", "--batch-size", 128, script=finetune)
     args = named.namespace()
-    assert fit_batch(args, named, 36) == {}
+    assert fit_batch(args, named, 36) == []
     assert args.batch_size == 128  # refused later, by name

@@ -6,7 +6,6 @@ Shape legend: B batch, N samples, C channels, H height, W width, S side of the s
 from __future__ import annotations
 
 import logging
-import os
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from ttc.datasets.pixels.decoding import decode_file, reason_of
 from ttc.datasets.pixels.preprocessing import Decoding
+from ttc.run.runtime import usable_cores
 
 log = logging.getLogger("ttc")
 T = TypeVar("T")
@@ -142,7 +142,7 @@ def in_threads(work: Callable[[str], T], paths: Sequence[str], what: str) -> Ite
         paths: Arguments.
         what: Names what happened to an image, for the log.
     """
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    processors = usable_cores()
     report_every, ahead = max(1000, len(paths) // 10), 8 * processors
     with ThreadPoolExecutor(processors) as threads:
         waiting: deque[Future[T]] = deque()

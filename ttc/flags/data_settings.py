@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from ttc.flags.parser import Given, Namespace, part_of, whole
 from ttc.flags.settings import run_of
 from ttc.run import readers
 from ttc.run.roles import Role
+from ttc.run.runtime import usable_cores
 from ttc.training.budget import budget, epochs_of, image_size
 
 OWN = ("csv", "imagefolder", "arrays")
@@ -235,8 +235,7 @@ def load_own_size(args: Namespace, settings: DatasetSettings, stored: Stored, de
 
 def _cores() -> int:
     """Return the cores of this host that each of its processes may use."""
-    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(there // distributed.world_size(), 1)
+    return max(usable_cores() // distributed.world_size(), 1)
 
 
 def fill_in(args: Namespace, dataset: Dataset, stored: Stored, given: Given, device: torch.device) -> list[str]:

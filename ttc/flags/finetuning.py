@@ -11,7 +11,6 @@ from ttc.flags.evaluation import add_clinical
 from ttc.flags.parser import Given, Namespace, Parser, real, whole
 from ttc.flags.training import add_batches, add_optimizer, add_steps
 from ttc.models.description import Description
-from ttc.run.log import log
 from ttc.run.roles import Role
 from ttc.training.budget import batch_size
 from ttc.training.early_stopping import SELECTORS
@@ -122,7 +121,7 @@ def complete_finetuning(parser: Parser, args: Namespace) -> dict[str, object]:
     return filled_in
 
 
-def fit_batch(args: Namespace, given: Given, train: int) -> dict[str, object]:
+def fit_batch(args: Namespace, given: Given, train: int) -> list[str]:
     """Lower the default batch size where the training set does not fill it.
 
     Args:
@@ -131,13 +130,12 @@ def fit_batch(args: Namespace, given: Given, train: int) -> dict[str, object]:
         train: training images.
 
     Returns:
-        What was lowered, for args.json.
+        A line for the plan, where it was lowered; args.json holds the flags as they were given.
     """
     if given.sources["batch_size"] != "default" or args.batch_size <= train:
-        return {}
+        return []
     args.batch_size, why = batch_size(train, distributed.world_size())
-    log.info("--batch-size %d: %s", args.batch_size, why)
-    return {"batch_size": args.batch_size}
+    return [f"--batch-size {args.batch_size}: {why}"]
 
 
 def check_classes(args: Namespace, description: Description) -> None:

@@ -19,7 +19,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 import torch
 
@@ -81,6 +81,21 @@ def seed_everything(seed: int, rank: int) -> None:
     torch.manual_seed(seed * 1_000_003 + rank)
 
 
+def usable_cores() -> int:
+    """Return the number of processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Child(Protocol):
+    """A process that was started, as subprocess.Popen has it."""
+
+    def wait(self, timeout: float) -> int:
+        """Return the exit code; raise subprocess.TimeoutExpired while it runs."""
+
+    def send_signal(self, number: int, /) -> None:
+        """Send a signal."""
+
+
 class StopRequest:
     """Knows why the loop should end after the current step: a signal, a file named STOP, or the time that was given.
 
@@ -131,6 +146,19 @@ class StopRequest:
         if (folder / "STOP").exists():
             return f"the file {folder / 'STOP'} (delete it first)"
         return None
+
+    def wait_for(self, process: Child) -> int:
+        """Return the exit code of a process that this one has started; a signal that arrives is handed on, once."""
+        handed_on = False
+        while True:
+            try:
+                return process.wait(timeout=0.2)
+            except subprocess.TimeoutExpired:
+                if self.signal_name is not None and not handed_on:
+                    handed_on = True
+                    # The terminal has sent Ctrl-C to the whole group; a second signal would end the child at once.
+                    if self.signal_name != "SIGINT":
+                        process.send_signal(signal.Signals[self.signal_name])
 
 
 def _age() -> float:
