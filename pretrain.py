@@ -118,7 +118,7 @@ def build_state(
     encoder = build_encoder(spec, args.drop_path)
     loaded = start_encoder(args, encoder, spec)
     feature_dim = int(encoder.feature_dim)  # type: ignore[arg-type]  # an int
-    arguments = settings.objective_arguments(args, dataset, sampler.presented_counts(), feature_dim)
+    arguments = settings.objective_arguments(args, dataset, sampler, feature_dim)
     objective = build_objective(args.method, **arguments).to(device)  # type: ignore[arg-type]  # plain values
     # The objective's own check would wait for the device in every step, and raise before LossMonitor saves the batch.
     objective.validate = False

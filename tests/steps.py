@@ -21,16 +21,17 @@ from ttc.training.training_state import TrainingState
 class Silent:
     """Stands for the reporter between two log steps; ends the run after some."""
 
-    epochs = 1
-
-    def __init__(self, folder: Path, steps: int, world: distributed.World) -> None:
-        self.monitor, self.left, self.world = LossMonitor(folder, None), steps, world
+    def __init__(self, folder: Path, epochs: int, steps: int, world: distributed.World) -> None:
+        self.monitor, self.epochs, self.left, self.world = LossMonitor(folder, None), epochs, steps, world
 
     def logs_at(self, step: int) -> bool:
         return False
 
     def log_step(self, loss: torch.Tensor, ids: torch.Tensor, features: torch.Tensor) -> None:
         self.left -= 1
+
+    def log_epoch(self) -> None:
+        pass
 
     def stop_requested(self) -> bool:
         return self.left == 0
@@ -61,7 +62,7 @@ def trainer(
             batches=TrainingBatches(dataset, sampler, world, num_workers=0),
             recipe=recipe,
             embed_all=partial(embed_training, state.network, dataset, recipe.views, 0),
-            reporter=Silent(folder, steps, world),  # type: ignore[arg-type]  # what the loop needs of it
+            reporter=Silent(folder, args.epochs, steps, world),  # type: ignore[arg-type]  # what the loop needs of it
         )
 
     return state, train

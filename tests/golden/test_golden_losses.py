@@ -41,8 +41,10 @@ def test_the_reference_agrees_with_all_recorded_cases() -> None:
     results = {name: difference(name, arrays, evaluate) for name, arrays in cases.items()}
     assert {name for name, (worst, tolerance) in results.items() if not worst <= tolerance} == set()
     assert len(evaluated) == 160
-    # Cross-entropy alone is torch's own, with which test_loss_methods compares the reference.
-    assert set(evaluated) == {method.objective for name, method in METHODS.items() if name != "ce"}
+    # Cross-entropy alone is torch's own, with which test_loss_methods compares the reference; of the others no
+    # published code was recorded, and their own tests compare them with closed forms.
+    without = ("ce", "ldam-drw")
+    assert set(evaluated) == {method.objective for name, method in METHODS.items() if name not in without}
 
 
 def test_single_case_file_and_a_wrong_figure(tmp_path: Path) -> None:

@@ -112,6 +112,17 @@ def sbc(o: Objective, z: Tensor, y: Tensor, _: object, sample_ids: Tensor) -> Te
     )
 
 
+def ldam(o: Objective, z: Tensor, y: Tensor, *_: object) -> Tensor:
+    late = o.first_weighted_step is not None and o.step >= o.first_weighted_step
+    return reference.ldam_drw(
+        cosines(z.flatten(0, 1), o.class_weights_KF),
+        y.repeat_interleave(z.shape[1]),
+        margins=o.margins_K,
+        weights=o.class_weights_K if late else torch.ones_like(o.class_weights_K),
+        scale=o.scale,
+    )
+
+
 def classified(function: Call, settings: Callable[[Objective], dict[str, object]]) -> Call:
     return lambda o, z, y, *_: function(o.classifier(z).flatten(0, 1), y.repeat_interleave(z.shape[1]), **settings(o))
 
@@ -132,4 +143,5 @@ CALLS: dict[str, Call] = {
     "logit-adjusted-ce": classified(
         reference.logit_adjusted_ce, lambda o: {"log_prior": o.log_prior_K, "tau_la": o.tau_la}
     ),
+    "ldam-drw": ldam,
 }

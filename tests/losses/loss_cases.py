@@ -73,6 +73,7 @@ def ready(method: str, num_classes: int = 2, seed: int = 0, **settings: object) 
         num_classes=num_classes,
         minority_class=1,
         class_counts=[900, 60, 40][:num_classes],
+        schedule_steps=8,  # so that step 7 lies in the last fifth
         feature_dim=FEATURES,
         projection_dim=DIM,
         seed=seed,

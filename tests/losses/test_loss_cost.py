@@ -89,6 +89,7 @@ MOST_OPERATORS = {
     "weighted-ce": 42,
     "focal": 68,
     "logit-adjusted-ce": 34,
+    "ldam-drw": 90,
 }
 
 

@@ -14,6 +14,9 @@ from ttc.losses.contrastive import Contrastive
 
 LABELS = torch.tensor([0, 0, 1, 0, 1, 0, 0])
 SEEDS = (0, 1, 2)
+CONTEXT = {
+    "minority_class": 1, "class_counts": [9, 1], "schedule_steps": 8, "feature_dim": FEATURES, "projection_dim": DIM
+}  # fmt: skip
 
 
 def value(name: str, labels: Tensor = LABELS, seed: int = 0, **settings: object) -> Tensor:
@@ -94,6 +97,7 @@ def test_swapping_the_class_names_changes_nothing(method: str) -> None:
         method,
         minority_class=0,
         class_counts=[60, 900],
+        schedule_steps=8,
         feature_dim=FEATURES,
         projection_dim=DIM,
         **swapped_margin,
@@ -114,9 +118,7 @@ def test_swapping_the_class_names_changes_nothing(method: str) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_collapse_value(method: str) -> None:
-    objective = build_objective(
-        method, minority_class=1, class_counts=[9, 1], feature_dim=FEATURES, projection_dim=DIM
-    ).double()
+    objective = build_objective(method, **CONTEXT).double()
     expected = objective.collapse_value(7)
     if expected is None:
         return
@@ -132,10 +134,7 @@ def test_methods_with_a_known_collapse_value() -> None:
     def has_value(objective: Objective) -> bool:
         return objective.collapse_value(4) is not None
 
-    built = {
-        m: build_objective(m, minority_class=1, class_counts=[9, 1], feature_dim=FEATURES, projection_dim=DIM)
-        for m in METHODS
-    }
+    built = {m: build_objective(m, **CONTEXT) for m in METHODS}
     contrastive = {m for m, o in built.items() if has_value(o) and isinstance(o, Contrastive)}
     assert contrastive == {"simclr", "supcon", "supmin", "kcl", "sbc"}
     assert has_value(build_objective("supcon", instance_weight=0.5))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ttc.losses import METHODS, Batch, Objective, build_objective, logsumexp
 
-CROSS_ENTROPIES = ("ce", "weighted-ce", "focal", "logit-adjusted-ce")
+CROSS_ENTROPIES = ("ce", "weighted-ce", "focal", "logit-adjusted-ce", "ldam-drw")
 # BCL and PaCo keep view 0 apart.
 CASES = [
     (method, views)
@@ -122,6 +122,8 @@ def test_three_classes_and_single_samples(method: str, views: int, samples: int)
         ("supmin", {"ratio_supervised_majority": 0.5}),
         ("focal", {"gamma": 0.5}),
         ("logit-adjusted-ce", {"tau_la": 0.3}),
+        ("ldam-drw", {"max_margin": 0.2, "scale": 10.0, "effective_beta": 0.99}),
+        ("ldam-drw", {"drw_start": 1.0}),
     ],
     ids=str,
 )

@@ -12,7 +12,9 @@ from loss_cases import DIM, FEATURES
 from ttc.losses import METHODS, build_objective, settings_of
 from ttc.losses.contrastive import Contrastive
 
-CONTEXT = {"minority_class": 1, "class_counts": [9, 1], "feature_dim": FEATURES, "projection_dim": DIM}
+CONTEXT = {
+    "minority_class": 1, "class_counts": [9, 1], "schedule_steps": 8, "feature_dim": FEATURES, "projection_dim": DIM
+}  # fmt: skip
 SETTINGS = [(method, name) for method in METHODS for name in settings_of(method)]
 SHARED = [
     ("supmin", name)
@@ -81,6 +83,11 @@ def test_kinds_and_ranges(method: str, settings: dict[str, object], message: str
         ("paco", {"class_counts": [3, 1], "momentum": 2.0}, "momentum 2.0"),
         ("sbc", {"tau2": "both"}, "'both' does not exist"),
         ("focal", {"gamma": -1.0, "class_counts": [3, 1]}, "gamma -1.0"),
+        ("ldam-drw", {"class_counts": [3, 1]}, "give feature_dim"),
+        ("ldam-drw", {"class_counts": [3, 1], "feature_dim": 4}, "after 0.8 of the schedule; give schedule_steps"),
+        ("ldam-drw", {"class_counts": [3, 1], "drw_start": 1.2}, "drw_start 1.2 a share"),
+        ("ldam-drw", {"class_counts": [3, 1], "effective_beta": 1.0}, "effective_beta 1.0"),
+        ("ldam-drw", {"class_counts": [3, 1], "max_margin": -0.1}, "max_margin -0.1"),
         ("simclr", {"num_classes": 1}, "num_classes 1"),
         ("supcon", {"instance_weight": 1.2}, "instance_weight 1.2 is not a share"),
         ("supcon", {"ce_weight": -1.0}, "ce_weight -1.0 is negative"),

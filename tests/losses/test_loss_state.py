@@ -31,7 +31,13 @@ def test_state_goes_through_a_safe_checkpoint(method: str) -> None:
     torch.save(trained.state_dict(), file)
     file.seek(0)
     fresh = build_objective(
-        method, minority_class=1, class_counts=[5, 5], feature_dim=FEATURES, projection_dim=DIM, seed=77
+        method,
+        minority_class=1,
+        class_counts=[5, 5],
+        schedule_steps=8,
+        feature_dim=FEATURES,
+        projection_dim=DIM,
+        seed=77,
     ).double()
     if "class_weights_K" in trained.state_dict() or "log_prior_K" in trained.state_dict():
         assert fresh.state_dict().keys() == trained.state_dict().keys()
@@ -164,7 +170,7 @@ def test_added_terms_and_their_values() -> None:
     assert objective.values == {}
 
 
-@pytest.mark.parametrize("method", ["bcl", "paco", "ce", "weighted-ce", "focal", "logit-adjusted-ce"])
+@pytest.mark.parametrize("method", ["bcl", "paco", "ce", "weighted-ce", "focal", "logit-adjusted-ce", "ldam-drw"])
 def test_own_classifier(method: str) -> None:
     logits = ready(method).classifier(torch.randn(3, FEATURES, dtype=torch.float64))
     assert logits is not None

@@ -107,6 +107,7 @@ def step_on(batch: tuple[Tensor, ...], case: str, world: distributed.World, how:
         name,
         minority_class=1,
         class_counts=[80, 40],
+        schedule_steps=1,
         feature_dim=feature_dim,
         projection_dim=projection_dim,
         seed=5,

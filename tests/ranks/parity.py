@@ -59,6 +59,7 @@ def train(case: str, world: distributed.World) -> Trace:
         name,
         minority_class=1,
         class_counts=[80, 40],
+        schedule_steps=1,
         feature_dim=encoder.feature_dim,
         projection_dim=6,
         seed=5,

@@ -83,9 +83,9 @@ def _changed(base: Augmentation, args: argparse.Namespace) -> Augmentation:
 
 
 def objective_arguments(
-    args: argparse.Namespace, dataset: Dataset, class_counts: list[int], feature_dim: int
+    args: argparse.Namespace, dataset: Dataset, sampler: BatchSampler, feature_dim: int
 ) -> dict[str, object]:
-    """Return the keyword arguments of `build_objective`, plain values; the counts are those that the batches present.
+    """Return the keyword arguments of `build_objective`, plain values.
 
     Raises:
         ValueError: a setting that the method does not know, or a minority that it needs and cannot be counted.
@@ -104,7 +104,9 @@ def objective_arguments(
     return {
         "num_classes": len(dataset.class_names),
         "minority_class": minority,
-        "class_counts": class_counts,
+        "class_counts": sampler.presented_counts(),
+        "train_counts": dataset.class_counts("train"),
+        "schedule_steps": args.epochs * sampler.steps_per_epoch,
         "feature_dim": feature_dim,
         "projection_dim": args.projection_dim,
         "temperature": args.temperature,

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .batch import Batch, as_float, at_class
-from .classifier import checked_counts, seeded_linear
+from .batch import Batch, at_class
+from .classifier import checked_counts, cosine_logits, seeded_linear
 from .contrastive import Contrastive, same_class_products
 from .logsumexp import log_sum_exp
 from .prototypes import add_columns
@@ -104,9 +104,7 @@ class BCL(Contrastive):
         """Return 30 * cosine of features and class weights [..., K]."""
         if not self.needs_features or self.class_weights_KF is None:
             return super().classifier(features)
-        features = as_float(features)
-        weights_KF = nn.functional.normalize(self.class_weights_KF.to(features.dtype), dim=1)
-        return _COSINE_SCALE * (nn.functional.normalize(features, dim=-1) @ weights_KF.T)
+        return cosine_logits(self.class_weights_KF, features, _COSINE_SCALE)
 
     def centres_KD(self, dtype: torch.dtype) -> Tensor:
         """Return the unit class centres."""

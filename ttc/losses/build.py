@@ -17,7 +17,10 @@ from .registry import METHODS
 from .supervised import SimCLR
 
 # What `build_objective` offers to every method; a method takes those that its constructor names.
-_CONTEXT = ("num_classes", "minority_class", "class_counts", "feature_dim", "projection_dim", "seed")
+_CONTEXT = (
+    "num_classes", "minority_class", "class_counts", "train_counts", "schedule_steps", "feature_dim", "projection_dim",
+    "seed",
+)  # fmt: skip
 
 
 def settings_of(name: str) -> dict[str, object]:
@@ -38,6 +41,8 @@ def build_objective(
     num_classes: int = 2,
     minority_class: int | Iterable[int] | None = None,
     class_counts: Sequence[int] | None = None,
+    train_counts: Sequence[int] | None = None,
+    schedule_steps: int | None = None,
     feature_dim: int | None = None,
     projection_dim: int = 128,
     temperature: float | None = None,
@@ -54,7 +59,9 @@ def build_objective(
         name: one of `METHODS`.
         num_classes: number of classes.
         minority_class: class or classes that count as the minority.
-        class_counts: training samples per class.
+        class_counts: training samples per class, as the batches present them.
+        train_counts: training samples per class, each counted once; None for `class_counts`.
+        schedule_steps: steps of the whole run, for methods that change on the way.
         feature_dim: size of the encoder's features, for methods with a classifier.
         projection_dim: dimension of the embeddings.
         temperature: None for the method's own default.
@@ -76,7 +83,8 @@ def build_objective(
             settings[key] = value
     if isinstance(minority_class, Iterable):  # once, should it be an iterator
         minority_class = tuple(minority_class)
-    values = (num_classes, minority_class, class_counts, feature_dim, projection_dim, seed)
+    sizes = (feature_dim, projection_dim, seed)
+    values = (num_classes, minority_class, class_counts, train_counts, schedule_steps, *sizes)
     context = dict(zip(_CONTEXT, values, strict=True))
     weights = {"ce_weight": ce_weight, "instance_weight": instance_weight, "prototype_weight": prototype_weight}
     _check_settings(name, settings, {**context, **weights})

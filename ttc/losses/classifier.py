@@ -1,6 +1,6 @@
 """Linear classifiers over the encoder's features, and the class counts that several methods need.
 
-Shape suffixes: K classes.
+Shape suffixes: F features, K classes.
 """
 
 from __future__ import annotations
@@ -20,6 +20,13 @@ def logits_of(head: nn.Linear | None, features: Tensor) -> Tensor:
         return features
     features = as_float(features)
     return nn.functional.linear(features, head.weight.to(features.dtype), head.bias.to(features.dtype))
+
+
+def cosine_logits(weights_KF: Tensor, features: Tensor, scale: float) -> Tensor:
+    """Return scale * cosine of features [..., F] and class weights, [..., K], in at least float32."""
+    features = as_float(features)
+    weights_KF = nn.functional.normalize(weights_KF.to(features.dtype), dim=1)
+    return scale * (nn.functional.normalize(features, dim=-1) @ weights_KF.T)
 
 
 def seeded_linear(inputs: int, outputs: int, seed: int) -> nn.Linear:

@@ -94,10 +94,15 @@ class WeightedCrossEntropy(CrossEntropy):
 
     def reduce_logits(self, logits_AK: Tensor, batch: Batch) -> Tensor:
         """Return the weighted mean, with the weights of all ranks in the denominator."""
-        weights_K = self.class_weights_K.to(logits_AK.dtype)
-        losses_A = nn.functional.cross_entropy(logits_AK, batch.anchor_labels_A, weight=weights_K, reduction="none")
-        world_size = len(batch.pool_labels_P) / len(batch.labels_B)
-        return losses_A.sum() * world_size / (weights_K[batch.pool_labels_P].sum() * batch.views)
+        return weighted_mean(logits_AK, batch, self.class_weights_K)
+
+
+def weighted_mean(logits_AK: Tensor, batch: Batch, class_weights_K: Tensor) -> Tensor:
+    """Return the cross-entropy weighted by class and divided by the weights of all ranks, a scalar."""
+    weights_K = class_weights_K.to(logits_AK.dtype)
+    losses_A = nn.functional.cross_entropy(logits_AK, batch.anchor_labels_A, weight=weights_K, reduction="none")
+    world_size = len(batch.pool_labels_P) / len(batch.labels_B)
+    return losses_A.sum() * world_size / (weights_K[batch.pool_labels_P].sum() * batch.views)
 
 
 @method("focal", "weighted cross-entropy that fades out for easy images")

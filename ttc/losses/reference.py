@@ -200,3 +200,12 @@ def focal(g: Tensor, y: Tensor, *, weights: Tensor, gamma: float = 2.0) -> Tenso
 def logit_adjusted_ce(g: Tensor, y: Tensor, *, log_prior: Tensor, tau_la: float = 1.0) -> Tensor:
     """Logit adjustment, Menon et al. 2021, equation 10: cross-entropy of g + tau_la log prior."""
     return ce(g + tau_la * log_prior, y)
+
+
+def ldam_drw(cosines: Tensor, y: Tensor, *, margins: Tensor, weights: Tensor, scale: float = 30.0) -> Tensor:
+    """LDAM, Cao et al. 2019: cross-entropy after the class's margin is taken from its cosine, weighted by class.
+
+    `margins` [K] are C / n_c^(1/4). `weights` [K] are equal, or later in the schedule (DRW) (1 - b) / (1 - b^n_c).
+    """
+    reduced = cosines - margins * one_hot(y, len(margins)).to(cosines.dtype)
+    return weighted_ce(scale * reduced, y, weights=weights)
