@@ -6,9 +6,9 @@ python linear_eval.py --embeddings FILE.npz      arrays features [N, F], labels 
 The checkpoint names its data, splits, normalisation and architecture, so no other flag is needed. Features are
 extracted once, in eval mode, and a logistic regression learns from (a) all training samples, (b) a balanced subset with
 as many samples of each class as the minority has, (c) a balanced share of the pool. `--protocol paper` trains a linear
-layer with Adam on augmented views instead; `--head` also takes nearest neighbours, nearest prototypes and the method's
-own classifier. Only validation selects, thresholds and temperature too; the test split is used once, at the end.
-`--folds` cross-validates small sets.
+layer with Adam on augmented views instead; `--head` also takes heads that are balanced after training, nearest
+neighbours, nearest prototypes and the method's own classifier. Only validation selects, thresholds and temperature too;
+the test split is used once, at the end. `--folds` cross-validates small sets.
 
 `--floor` measures plain classifiers of raw pixels on the same rows, which the encoder should clear.
 
@@ -43,7 +43,7 @@ from ttc.evaluation.probe import (
     usual_probes,
 )
 from ttc.flags import settings
-from ttc.flags.heads import FITTED, protocol_of, refuse_idle_heads, subgroup_cells
+from ttc.flags.heads import FITTED, check_natural_heads, protocol_of, refuse_idle_heads, subgroup_cells
 from ttc.flags.parser import Parser
 from ttc.metrics.clinic.calibrators import check_calibration
 from ttc.models.layers import OUTPUTS, WithStages
@@ -179,6 +179,7 @@ def main() -> int:
     if not args.probes and args.folds is None:
         usual = paper_probes(run.dataset) if args.protocol == "paper" else PROBES
         args.probes = usual_probes(run.dataset, usual, fraction=args.probe_fraction)
+    check_natural_heads(args, len(run.description.class_names))
 
     # 5. features
     learned = {} if args.folds is not None else draw_rows(run.dataset, args)

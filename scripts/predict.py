@@ -40,7 +40,6 @@ from ttc.evaluation.new_predictions import (
     read_groups,
 )
 from ttc.evaluation.probabilities import check_prevalences
-from ttc.evaluation.probe import PROBES
 from ttc.flags import data_settings
 from ttc.flags.parser import Parser, real
 from ttc.metrics.thresholds import RULES
@@ -85,7 +84,12 @@ def build_parser() -> Parser:
         help="heads of linear_eval.py, if not RUN/linear_eval/heads.pt; own is the classifier in the checkpoint "
         "itself: of finetune.py, or of a method that trains one",
     )
-    add("--probe", choices=PROBES, help="which of its heads; the default is the first of all, fraction and minority")
+    add(
+        "--probe",
+        metavar="NAME",
+        help="which of its heads, such as all or 'logit-adjusted all'; the default is the first of all, fraction and "
+        "minority, or the only one",
+    )
     add(
         "--threshold",
         type=threshold,

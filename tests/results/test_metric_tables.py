@@ -10,6 +10,7 @@ from ttc.evaluation.probe import summarise
 from ttc.metrics.clinical import clinical_metrics
 from ttc.metrics.representation import representation_metrics
 from ttc.results.clinic.tables import format_external, site_rows
+from ttc.results.floor.words import row_title
 from ttc.results.metric_tables import format_clinical, format_probes, format_table
 
 
@@ -172,3 +173,13 @@ def test_a_repeated_layer_is_shown_once_and_the_sizes_are_named():
     lines = format_probes({"encoder": summary, "projection": summary}, "fracture")
     assert not any(line.startswith("projection") for line in lines)
     assert "train: images that a head learned from; test: 60 images, 15 positive" in lines
+
+
+def test_titles_of_any_head_are_of_one_width():
+    titles = {
+        ("encoder", "minority", True): "encoder        minority <",
+        ("logit-adjusted encoder", "all", False): "logit-adjusted encoder all",
+        ("logit-adjusted projection", "all", True): "logit-adjusted pro.. all <",
+    }
+    for (section, probe, marked), text in titles.items():
+        assert row_title(section, probe, marked=marked) == f"{text:<26}"

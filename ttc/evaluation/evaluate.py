@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ttc.evaluation.decoupled import NATURAL_HEADS, choose_tau, logit_adjusted
 from ttc.evaluation.elsewhere.measure import Protocol
 from ttc.evaluation.folds import stratified_folds
 from ttc.evaluation.heads import Predict, knn_classifier, train_paper_probe
@@ -80,7 +81,7 @@ class Evaluation:
         """Fit a head on some rows.
 
         Args:
-            head: "linear", "knn" or "floor".
+            head: "linear", "knn", "floor" or one of NATURAL_HEADS.
             layer: whose features.
             train_rows: rows to learn from.
             val: rows to select with; may be empty.
@@ -95,23 +96,31 @@ class Evaluation:
             return knn_classifier(features, labels[train_rows], classes, neighbours=self.neighbours, votes=self.votes)
         validation = (self.take(layer, val), labels[val]) if len(val) else None
         if self.protocol == "paper":
-            return train_paper_probe(
+            fitted = train_paper_probe(
                 self.run, train_rows, validation, layer=layer, seed=seed, num_workers=self.num_workers
             )
-        return fit_logistic(features, labels[train_rows], validation)
+        else:
+            fitted = fit_logistic(features, labels[train_rows], validation, balanced=head not in NATURAL_HEADS)
+        if head == "tau-norm":
+            return choose_tau(fitted, validation)
+        return logit_adjusted(fitted, self.class_shares(train_rows)) if head == "logit-adjusted" else fitted
+
+    def class_shares(self, rows: Tensor) -> list[float]:
+        """Return the share of each class among some rows of the dataset."""
+        return list(shares(self.labels(rows), len(self.run.description.class_names)))
 
     def prior(self, head: str, train_rows: Tensor | None = None) -> list[float] | None:
         """Return the share of each class for which a head is fitted; None for equal shares.
 
         Args:
-            head: "linear", "knn", "floor", "prototype" or "own".
-            train_rows: rows that a linear or knn head learned from.
+            head: "linear", "knn", "floor", "prototype", "own" or one of NATURAL_HEADS.
+            train_rows: rows that the head learned from; None for those of the checkpoint.
         """
         if head == "own":
             return classifier_prior(self.run.description, self.run.objective_state, self.run.arguments)
-        if head == "knn" or (head == "linear" and self.protocol == "paper"):
+        if head in ("knn", "tau-norm") or (head == "linear" and self.protocol == "paper"):
             assert train_rows is not None
-            return list(shares(self.run.dataset.labels[train_rows].numpy(), len(self.run.description.class_names)))
+            return self.class_shares(train_rows)
         return None
 
     def measure(
@@ -135,8 +144,8 @@ class Evaluation:
             prior: see `prior`.
 
         Returns:
-            Result of `clinical_metrics`, and under "validation" what the same predictor reaches on "val", if it is not
-            empty: what a choice between methods or settings may look at.
+            Result of `clinical_metrics`, under "validation" what the same predictor reaches on "val", if it is not
+            empty: what a choice between methods or settings may look at; and the "tau" of a decoupled head.
         """
         scores = {split: predict(self.take(layer, rows)) for split, rows in splits.items() if len(rows)}
         if name is not None and layer == "encoder" and isinstance(predict, FittedProbe):
@@ -158,7 +167,9 @@ class Evaluation:
             test, scores["test"], val, scores.get("val"), bootstrap=bootstrap, made=made["test"], calibrator=calibrator
         )
         validation = scored_rows(self.run.dataset, val, scores["val"]) if "val" in scores else None
-        return report | of_validation(validation, calibrator, self.measured.positive_class)
+        tau = predict.tau if isinstance(predict, FittedProbe) else None
+        chosen = {} if tau is None else {"tau": tau}
+        return chosen | report | of_validation(validation, calibrator, self.measured.positive_class)
 
     def labels(self, rows: Tensor) -> NDArray[np.int64]:
         """Return the labels [N] of some rows of the dataset."""
@@ -222,7 +233,7 @@ def fit_and_test(
         heads: see `Evaluation.fit`.
         layers: whose features.
         splits: rows of "val" (may be empty) and "test".
-        learned: rows to learn from.
+        learned: rows to learn from; heads that need the natural shares take those of "all" alone.
         seed: of the first draw.
         bootstrap: draws of the intervals.
     """
@@ -231,6 +242,8 @@ def fit_and_test(
         name, prefix = section(head, layer)
         results[name] = {}
         for probe, drawn in learned.items():
+            if head in NATURAL_HEADS and probe != "all":
+                continue
             draws = []
             for draw, chosen in drawn:
                 predict = evaluation.fit(head, layer, chosen, splits["val"], draw)

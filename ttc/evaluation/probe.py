@@ -147,6 +147,7 @@ class FittedProbe:
         weight: [K, F], or [1, F] for two classes.
         bias: [K] or [1].
         strength: inverse strength of the penalty.
+        tau: what a decoupled head was corrected with; None for other heads, and for all that are read from a file.
     """
 
     mean: NDArray[np.float64]
@@ -154,6 +155,7 @@ class FittedProbe:
     weight: NDArray[np.float64]
     bias: NDArray[np.float64]
     strength: float
+    tau: float | None = None
 
     def __call__(self, features: Tensor) -> NDArray[np.float64]:
         """Return [N, K] class probabilities of features [N, F]."""
@@ -172,15 +174,21 @@ def linear_probe(weight: Tensor, bias: Tensor) -> FittedProbe:
 
 
 def fit_logistic(
-    features: Tensor, labels: Tensor, validation: tuple[Tensor, Tensor] | None, strengths: Sequence[float] = _STRENGTHS
+    features: Tensor,
+    labels: Tensor,
+    validation: tuple[Tensor, Tensor] | None,
+    strengths: Sequence[float] = _STRENGTHS,
+    *,
+    balanced: bool = True,
 ) -> FittedProbe:
-    """Fit an L2 logistic regression, each class with the same total weight; validation AUROC chooses the penalty.
+    """Fit an L2 logistic regression; validation AUROC chooses the penalty.
 
     Args:
         features: [N, F] float.
         labels: [N] int64, every class 0 .. K - 1 present.
         validation: features and labels to choose with; None takes strength 1.
         strengths: inverse penalties to choose from.
+        balanced: whether each class has the same total weight, or each sample.
 
     Returns:
         The best fit; the first of equals.
@@ -193,7 +201,7 @@ def fit_logistic(
     scale[scale == 0] = 1.0
     best: tuple[float, FittedProbe] | None = None
     for strength in strengths if validation is not None else (1.0,):
-        model = LogisticRegression(C=strength, class_weight="balanced", max_iter=1000)
+        model = LogisticRegression(C=strength, class_weight="balanced" if balanced else None, max_iter=1000)
         with warnings.catch_warnings():
             # Weak penalties may fail to converge; validation judges them all the same.
             warnings.simplefilter("ignore", ConvergenceWarning)

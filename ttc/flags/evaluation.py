@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ttc.evaluation.decoupled import NATURAL_HEADS
 from ttc.evaluation.probe import PROBES
 from ttc.flags.parser import Parser, real, whole
 from ttc.metrics.clinic.calibrators import METHODS
@@ -69,10 +70,12 @@ def add_heads(parser: Parser) -> None:
         "--head",
         role=Role.RESULT,
         nargs="+",
-        choices=("linear", "knn", "prototype", "own"),
+        choices=("linear", "knn", *NATURAL_HEADS, "prototype", "own"),
         default=["linear"],
-        help="what is evaluated: a linear probe, the nearest neighbours, the nearest prototype (supproto's own "
-        "prediction), or the classifier that the method itself trained (own: ce family, bcl, paco)",
+        help="what is evaluated: a linear probe with balanced classes, the nearest neighbours, a linear probe that "
+        "learns the natural class shares and is balanced afterwards (tau-norm, of use for three classes or more; "
+        "logit-adjusted), the nearest prototype (supproto's own prediction), or the classifier that the method itself "
+        "trained (own: ce family, bcl, paco)",
     )
     add(
         "--neighbours",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 
 from ttc.datasets import Dataset
 from ttc.datasets.other import columns_by_row
+from ttc.evaluation.decoupled import NATURAL_HEADS
 from ttc.evaluation.elsewhere.measure import Protocol, check_subgroups
 from ttc.evaluation.embeddings import read_features
 from ttc.evaluation.split_report import scored_rows
@@ -18,7 +20,9 @@ from ttc.metrics.clinic.per_group import LABELS, POOLS
 from ttc.models.layers import OUTPUTS
 from ttc.run.roles import Role
 
-FITTED = ("linear", "knn")
+log = logging.getLogger("ttc")
+
+FITTED = ("linear", "knn", *NATURAL_HEADS)
 """Heads that learn from samples; the others come with the checkpoint."""
 
 
@@ -116,13 +120,30 @@ def _refuse_on_folds(parser: Parser, args: Namespace) -> None:
 
 def _refuse_on_features(parser: Parser, args: Namespace, sources: Mapping[str, str]) -> None:
     if idle := [head for head in args.head if head not in FITTED]:
-        parser.refuse(f"--head {idle[0]} comes with a checkpoint; --embeddings takes {' and '.join(FITTED)}")
+        parser.refuse(f"--head {idle[0]} comes with a checkpoint; --embeddings takes {', '.join(FITTED)}")
     if args.protocol == "paper":
         parser.refuse("--protocol paper trains on augmented views, which features do not have; leave it out")
     if sources["data_root"] != "default":
         parser.refuse("--data-root names images, which --embeddings does not use; leave it out")
     if layers := sorted(set(args.layers) - set(OUTPUTS)):
         parser.refuse(f"--layers {layers[0]} needs the network of a checkpoint; --embeddings has {', '.join(OUTPUTS)}")
+
+
+def check_natural_heads(args: Namespace, classes: int) -> None:
+    """Refuse heads of the natural class shares without the probe that has them; say of one that it changes nothing.
+
+    Args:
+        args: with the probes that are fitted; none for folds, which keep the shares.
+        classes: number of classes.
+
+    Raises:
+        ValueError: the probe is missing.
+    """
+    for head in args.head:
+        if head in NATURAL_HEADS and args.folds is None and "all" not in args.probes:
+            raise ValueError(f"--head {head} learns from all training images; add all to --probes")
+    if "tau-norm" in args.head and classes == 2:
+        log.info("--head tau-norm changes no rank or decision of two classes: their weight vectors have one norm")
 
 
 def protocol_of(args: Namespace, positive_class: int) -> Protocol:

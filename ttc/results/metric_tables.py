@@ -8,7 +8,7 @@ from ttc.evaluation.floor.measure import FloorResult
 from ttc.metrics.representation import RepresentationMetrics, Summary, collapse_word
 from ttc.results.clinic.rough import basis_line, mark_of
 from ttc.results.clinic.tables import format_subgroups, site_rows
-from ttc.results.floor.words import explained, marked
+from ttc.results.floor.words import explained, marked, row_title
 
 _COLUMNS_PER_PART = 5
 _NAME_WIDTH = 13
@@ -267,8 +267,8 @@ def _rows(
                 entry = entry.get(step) if isinstance(entry, Mapping) else None
             metrics = entry if isinstance(entry, Mapping) else {}
             cells = "".join(f"{_percent(metrics.get(name), mark_of(summary, name)):>{_CELL}}" for name in names)
-            title = f"{probe:<9}<" if (section, probe) in marks else probe
-            lines.append(f"{section:<15}{title:<11}{summary['train_samples']:>6}{cells}")
+            title = row_title(section, probe, marked=(section, probe) in marks)
+            lines.append(f"{title}{summary['train_samples']:>6}{cells}")
     return lines
 
 

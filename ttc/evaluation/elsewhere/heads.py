@@ -47,7 +47,7 @@ def frozen_heads(
     Args:
         checkpoints: of the networks that read the images; None for features.
         heads: files of heads, or "own"; None for RUN/linear_eval/heads.pt.
-        probes: names of the heads; None for the first that there is of all, fraction and minority.
+        probes: names of the heads; None for the first that there is of all, fraction and minority, or the only one.
         embeddings: file of features, or None.
         device: of the networks.
 
@@ -170,8 +170,10 @@ def heads_of_checkpoint(
 
 def _choose(stored: Heads, probes: Sequence[str] | None, path: Path, within: Path | None = None) -> list[FrozenHead]:
     """Return the heads of a file that are asked for, with the calibrators and predictions beside it."""
-    usual = next((name for name in ("all", "fraction", "minority") if name in stored.heads), None)
-    names = list(probes) if probes else [usual] if usual else []
+    usual: list[str] = [name for name in ("all", "fraction", "minority") if name in stored.heads]
+    if not usual and len(stored.heads) == 1:
+        usual = list(stored.heads)
+    names = list(probes or usual[:1])
     if missing := [name for name in names if name not in stored.heads]:
         raise ValueError(f"--probe {missing[0]}: --head {path} has {', '.join(stored.heads) or 'none'}")
     if not names:

@@ -11,6 +11,8 @@ _CLASSIFIERS = {
     "encoder/all": "probe all",
     "encoder/minority": "probe i",
     "encoder/fraction": "probe ii",
+    "tau-norm encoder/all": "tau-norm",
+    "logit-adjusted encoder/all": "logit-adjusted",
     "finetune/own/classifier": "fine-tuned",
     "from_scratch/own/classifier": "from scratch",
 }

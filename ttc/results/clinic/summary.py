@@ -7,13 +7,14 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+from ttc.evaluation.decoupled import NATURAL_HEADS
 from ttc.evaluation.elsewhere.measure import at_path
 from ttc.results.clinic.rough import basis_line, rough_words
 from ttc.results.clinic.tables import PER_GROUP, cell, side_by_side
 from ttc.run import readers
 
 EVALUATIONS = ("linear_eval", "finetune", "from_scratch")
-_SECTIONS = ("encoder", "own")
+_SECTIONS = ("encoder", *(f"{head} encoder" for head in NATURAL_HEADS), "own")
 _CALIBRATION = (("Brier", "brier"), ("log loss", "log_loss"), ("ECE", "ece"), ("intercept", "intercept"),
                 ("slope", "slope"))  # fmt: skip
 _MOST_PARTS = 12
@@ -124,7 +125,8 @@ def _of(run: str, step: str, result: Mapping[str, object]) -> Iterator[Classifie
         words = {"finetune": "fine-tuned", "from_scratch": "from scratch"}
         for section in _SECTIONS:
             for probe, metrics in probes.get(section, {}).items():
-                yield Classifier(run, words.get(step, f"probe {probe}" if section == "encoder" else "own"), metrics)
+                head = "own" if section == "own" else f"{section.removesuffix('encoder') or 'probe '}{probe}"
+                yield Classifier(run, words.get(step, head), metrics)
 
 
 def _basis(classifier: Classifier, metrics: object, whose: str = "") -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pandas
 
+from ttc.evaluation.decoupled import NATURAL_HEADS
 from ttc.results.table_parts.columns import Column
 
 ROW, PREFIX = "floor", "floor/"
@@ -20,13 +21,15 @@ MARK_MEANING = f"{MARK} AUROC not above that of the floor; linear_eval.py says f
 
 _TRAINED = ("own/classifier", "finetune/own/classifier", "from_scratch/own/classifier")
 """Classifiers that learned from all training images, beside the floor that did."""
+_FITTED = ("", *(f"{head} " for head in NATURAL_HEADS))
+"""What goes before "encoder" in the names of linear heads on the encoder."""
 
 
 def stands_for(metric: str) -> list[str]:
     """Return the metrics of networks beside which a metric of the floor is put."""
     probe, _, name = metric.removeprefix(PREFIX).partition("/")
     whole = [f"{place}/{name}" for place in _TRAINED] if probe in ("all", "folds", "pooled") else []
-    return [f"encoder/{probe}/{name}", *whole]
+    return [*(f"{head}encoder/{probe}/{name}" for head in _FITTED), *whole]
 
 
 def with_floor(lines: pandas.DataFrame) -> pandas.DataFrame:

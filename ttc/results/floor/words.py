@@ -30,6 +30,16 @@ def explained(floor: FloorResult) -> list[str]:
     return lines
 
 
+def row_title(section: str, probe: str, *, marked: bool) -> str:
+    """Return 26 columns: the section in 15, then probe and mark; a longer section is cut where all do not fit."""
+    end = f"{probe:<9}<" if marked else probe
+    if len(section) < 15:
+        return f"{section:<15}{end:<11}"
+    end = f" {probe} <" if marked else f" {probe}"
+    left = 26 - len(end)
+    return f"{(section if len(section) <= left else f'{section[: left - 2]}..') + end:<26}"
+
+
 def marked(floor: FloorResult | None, section: str, probe: str) -> bool:
     """Tell whether a result does not clear the floor, on test or on validation."""
     return floor is not None and False in floor["clears"].get(section, {}).get(probe, {}).values()
