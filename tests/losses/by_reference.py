@@ -98,6 +98,24 @@ def paco(o: Objective, z: Tensor, y: Tensor, features: Tensor, _: object) -> Ten
     )
 
 
+def proco(o: Objective, z: Tensor, y: Tensor, features: Tensor, _: object) -> Tensor:
+    means = torch.zeros(o.num_classes, z.shape[2], dtype=z.dtype)
+    for label in range(o.num_classes):
+        rows = z.detach()[y == label, 1:].flatten(0, 1)
+        count = len(rows) + float(o.earlier_rows_K[label] + o.rows_K[label])
+        if count:
+            means[label] = (rows.sum(0) + o.earlier_sums_KD[label] + o.sums_KD[label]) / count
+    return reference.proco(
+        z,
+        y,
+        g=o.classifier(features[:, 0]),
+        log_prior=o.log_prior_K,
+        means=means,
+        alpha=o.alpha,
+        tau=o.temperature,
+    )
+
+
 def sbc(o: Objective, z: Tensor, y: Tensor, _: object, sample_ids: Tensor) -> Tensor:
     lookup = dict(zip(o.known_ids_N.tolist(), o.sub_classes_N.tolist(), strict=True))
     return reference.sbc(
@@ -137,6 +155,7 @@ CALLS: dict[str, Call] = {
     "bcl": bcl,
     "paco": paco,
     "sbc": sbc,
+    "proco": proco,
     "ce": classified(reference.ce, lambda _: {}),
     "weighted-ce": classified(reference.weighted_ce, lambda o: {"weights": o.class_weights_K}),
     "focal": classified(reference.focal, lambda o: {"weights": o.class_weights_K, "gamma": o.gamma}),

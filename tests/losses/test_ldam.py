@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ttc.losses import build_objective
-from ttc.losses.margin import LDAM
+from ttc.losses.cross_entropy import LDAM
 
 
 def built(**settings: object) -> LDAM:

@@ -85,6 +85,7 @@ MOST_OPERATORS = {
     "bcl": 286,
     "paco": 250,
     "sbc": 315,
+    "proco": 395,
     "ce": 32,
     "weighted-ce": 42,
     "focal": 68,

@@ -43,7 +43,7 @@ def test_refused_batches(z: Tensor, labels: Tensor, message: str) -> None:
         build_objective("supcon")(z, labels)
 
 
-@pytest.mark.parametrize("name", ["bcl", "paco", "sbc"])
+@pytest.mark.parametrize("name", ["bcl", "paco", "proco", "sbc"])
 def test_missing_inputs_and_views(name: str) -> None:
     objective = ready(name)
     with pytest.raises(ValueError, match="pass "):

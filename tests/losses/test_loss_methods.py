@@ -14,11 +14,11 @@ from torch import Tensor
 from ttc.losses import METHODS, Batch, Objective, build_objective, logsumexp
 
 CROSS_ENTROPIES = ("ce", "weighted-ce", "focal", "logit-adjusted-ce", "ldam-drw")
-# BCL and PaCo keep view 0 apart.
+# BCL, PaCo and ProCo keep view 0 apart.
 CASES = [
     (method, views)
     for method in CALLS
-    for views in ((1,) if method in CROSS_ENTROPIES else (2, 3) if method in ("bcl", "paco") else (1, 2, 3))
+    for views in ((1,) if method in CROSS_ENTROPIES else (2, 3) if method in ("bcl", "paco", "proco") else (1, 2, 3))
 ]
 
 
@@ -119,6 +119,7 @@ def test_three_classes_and_single_samples(method: str, views: int, samples: int)
         ("paco", {"rescale_alpha": True, "alpha": 0.5}),
         ("sbc", {"tau2": "code", "weight": 1.0}),
         ("sbc", {"second_term": "ccl"}),
+        ("proco", {"temperature": 0.5, "alpha": 0.3}),
         ("supmin", {"ratio_supervised_majority": 0.5}),
         ("focal", {"gamma": 0.5}),
         ("logit-adjusted-ce", {"tau_la": 0.3}),

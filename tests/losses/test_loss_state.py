@@ -170,7 +170,9 @@ def test_added_terms_and_their_values() -> None:
     assert objective.values == {}
 
 
-@pytest.mark.parametrize("method", ["bcl", "paco", "ce", "weighted-ce", "focal", "logit-adjusted-ce", "ldam-drw"])
+@pytest.mark.parametrize(
+    "method", ["bcl", "paco", "proco", "ce", "weighted-ce", "focal", "logit-adjusted-ce", "ldam-drw"]
+)
 def test_own_classifier(method: str) -> None:
     logits = ready(method).classifier(torch.randn(3, FEATURES, dtype=torch.float64))
     assert logits is not None

@@ -81,7 +81,7 @@ def test_paper_protocol(pretrained_run: Path, tmp_path: Path) -> None:
     assert found["test_samples"] == 2 * 249
 
 
-@pytest.mark.parametrize("method", ["weighted-ce", "bcl", "paco", "ldam-drw"])
+@pytest.mark.parametrize("method", ["weighted-ce", "bcl", "paco", "ldam-drw", "proco"])
 def test_own_head(method: str, tmp_path: Path) -> None:
     words = ("--method", method, "--epochs", 1, "--output", tmp_path / "run")
     assert run("pretrain", *words, folder=tmp_path).code == 0

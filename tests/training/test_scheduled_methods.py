@@ -13,7 +13,7 @@ from tests.steps import trainer
 CPU = torch.device("cpu")
 # Several epochs, and the change of ldam-drw in the middle of one.
 WORDS = ("--epochs", "4", "--train-samples", "160", "--class-ratios", "0.8", "0.2")
-SETTINGS = {"ldam-drw": ("--method-settings", "drw_start=0.6")}
+SETTINGS = {"ldam-drw": ("--method-settings", "drw_start=0.6"), "proco": ()}
 STEPS, CHANGE = 20, 12
 
 

@@ -5,7 +5,7 @@ one, write a file with a class below `@method` and import it here.
 """
 
 # ruff: noqa: I001  (the order of the imports is the order of the methods in help texts and tables)
-from . import supervised, prototypes, targeted, balanced, parametric, subclass, cross_entropy, margin  # noqa: F401
+from . import supervised, prototypes, targeted, balanced, parametric, subclass, probabilistic, cross_entropy  # noqa: F401
 from .batch import Batch, Pool
 from .build import build_objective, settings_of
 from .objective import Objective

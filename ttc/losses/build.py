@@ -10,7 +10,10 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from .cross_entropy import HeadCrossEntropy
+from torch import Tensor, nn
+
+from .batch import Batch
+from .classifier import logits_of, seeded_linear
 from .objective import Objective
 from .prototypes import PrototypePull
 from .registry import METHODS
@@ -187,3 +190,29 @@ def add_terms(
 def _add(objective: Objective, name: str, weight: float, term: Objective) -> None:
     objective.extra_terms[name] = term
     objective.extra_weights[name] = weight
+
+
+class HeadCrossEntropy(Objective):
+    """Cross-entropy of a linear head over the encoder's features, all views as samples."""
+
+    def __init__(self, *, num_classes: int, feature_dim: int, seed: int = 0) -> None:
+        """Create the term.
+
+        Args:
+            num_classes: number of classes.
+            feature_dim: size F of the features.
+            seed: seed of the head's weights.
+        """
+        super().__init__(num_classes=num_classes)
+        self.head = seeded_linear(feature_dim, num_classes, seed)
+
+    def classifier(self, features: Tensor) -> Tensor:
+        """Return logits [..., K] for features [..., F]."""
+        return logits_of(self.head, features)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Return the mean over all views that come with features."""
+        assert batch.features_BVF is not None
+        labels_BV = batch.labels_B[:, None].expand(batch.features_BVF.shape[:2])
+        logits_AK = self.classifier(batch.features_BVF.flatten(0, 1))
+        return nn.functional.cross_entropy(logits_AK, labels_BV.flatten())

@@ -180,6 +180,32 @@ def sbc(
     return inside + weight * between
 
 
+def proco(
+    z: Tensor, y: Tensor, *, g: Tensor, log_prior: Tensor, means: Tensor, alpha: float = 1.0, tau: float = 0.1
+) -> Tensor:
+    """ProCo, Du et al. 2024: infinitely many contrasts with a von Mises-Fisher distribution per class.
+
+    View 0 is that of the classifier. `means` [K, D] are the means of each class's rows over the epoch before and this
+    one so far, without gradient.
+    """
+    rows, classes = z[:, 1:].flatten(0, 1), y.repeat_interleave(z.shape[1] - 1)
+    R = means.norm(dim=1, keepdim=True)
+    natural = means * (z.shape[2] - R**2) / (1 - R**2)  # kappa mu
+    kappa, moved = natural.norm(dim=1), (natural + rows[:, None] / tau).norm(dim=2)
+    log_expectation = log_inverse_normaliser(moved, z.shape[2]) - log_inverse_normaliser(kappa, z.shape[2])
+    return logit_adjusted_ce(g, y, log_prior=log_prior) + alpha * ce(log_expectation + log_prior, classes)
+
+
+def log_inverse_normaliser(kappa: Tensor, p: int, terms: int = 1000) -> Tensor:
+    """Return log( I_v(kappa) / kappa^v ) for v = p / 2 - 1, without a constant, by the power series of I.
+
+    The terms are enough up to kappa = 1000.
+    """
+    m = torch.arange(terms, dtype=kappa.dtype, device=kappa.device)
+    log_terms = 2 * m * (kappa[..., None] / 2).log().clamp(min=-99) - (m + 1).lgamma() - (m + p / 2).lgamma()
+    return log_terms.logsumexp(-1)
+
+
 def ce(g: Tensor, y: Tensor) -> Tensor:
     """Cross-entropy, Bishop 2006, equation 4.108: the mean of -log p(y) for p = softmax(g)."""
     return -g.log_softmax(1).gather(1, y[:, None]).mean()
