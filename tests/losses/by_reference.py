@@ -124,7 +124,7 @@ def sbc(o: Objective, z: Tensor, y: Tensor, _: object, sample_ids: Tensor) -> Te
         sub_class=torch.tensor([lookup[i] for i in sample_ids.tolist()]),
         class_tau=o.class_temperatures_K,
         tau=o.temperature,
-        factor=o.factor,
+        factor=o.inside_factor,
         weight=o.weight,
         second_term=o.second_term,
     )

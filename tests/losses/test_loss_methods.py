@@ -93,7 +93,7 @@ def test_three_classes_against_a_double_loop(method: str, views: int) -> None:
             [other_views[i] | (same_class[i] - inside[i]) for i in rows],
             [other_views[i] | (columns[i] - inside[i]) for i in rows],
         )
-        expected = objective.factor * double_loop(logits, inside, columns) + objective.weight * between
+        expected = objective.inside_factor * double_loop(logits, inside, columns) + objective.weight * between
     assert float(inputs.call(objective).detach()) == pytest.approx(expected, abs=1e-12)
 
 

@@ -85,6 +85,7 @@ def test_kinds_and_ranges(method: str, settings: dict[str, object], message: str
         ("proco", {"class_counts": [3, 1], "alpha": -1.0}, "alpha -1.0 is negative"),
         ("proco", {"class_counts": [3, 1], "temperature": 0.0}, "temperature 0.0 is not a positive number"),
         ("proco", {"class_counts": [3, 1], "projection_dim": 1}, "projection_dim 1 leaves no directions"),
+        ("sbc", {"rule": 3}, "rule 3 does not exist; choose 1 or 2"),
         ("focal", {"gamma": -1.0, "class_counts": [3, 1]}, "gamma -1.0"),
         ("ldam-drw", {"class_counts": [3, 1]}, "give feature_dim"),
         ("ldam-drw", {"class_counts": [3, 1], "feature_dim": 4}, "after 0.8 of the schedule; give schedule_steps"),

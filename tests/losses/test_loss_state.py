@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import io
+import math
+import warnings
 
+import numpy as np
 import pytest
 import torch
 from loss_cases import DIM, EPOCH, FEATURES, inputs_for, ready, unit
 from torch import Tensor, nn
 
-from ttc.losses import METHODS, build_objective
+from ttc.losses import METHODS, build_objective, reference
 
 
 class Model(nn.Module):
@@ -134,6 +137,48 @@ def test_sbc_clusters_by_sample_id() -> None:
     shuffled.on_epoch(5, lambda: (z, labels, ids), broadcast=lambda t: received.append(t) or torch.zeros_like(t))
     assert len(received) == 2
     assert shuffled.num_sub_classes == 1
+
+
+@pytest.mark.parametrize("spreads", [[0.6, 0.2], [0.7, 0.5, 0.4, 0.3, 0.1]])
+def test_the_published_code_clips_the_spread_of_a_class(spreads: list[float]) -> None:
+    """Class c lies at distance r_c around the origin: phi = r / ln(n + 10), between the percentiles 20 and 80."""
+    sizes = [40, 16, 20, 20, 44][: len(spreads)]
+    z = torch.cat([r * torch.eye(DIM, dtype=torch.float64)[:1] * (-1.0) ** torch.arange(n)[:, None]
+                   for r, n in zip(spreads, sizes, strict=True)])  # fmt: skip
+    labels = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+    phi = [r / math.log(n + 10) for r, n in zip(spreads, sizes, strict=True)]
+    expected = {}
+    for rule, kept in ((1, phi), (2, np.clip(phi, np.percentile(phi, 20), np.percentile(phi, 80)).tolist())):
+        settings = {"num_classes": len(sizes), "min_cluster_size": 5, "warmup_epochs": 0, "tau2": "code", "rule": rule}
+        objective = build_objective("sbc", **settings).double()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # k-means: two distinct points, and more clusters
+            objective.on_epoch(0, lambda: (z, labels, torch.arange(len(labels))))
+        single = [n // max(min(sizes), 5) == 1 for n in sizes]
+        expected[rule] = [
+            0.1 if one else 0.1 * k / (sum(kept) / len(kept)) for one, k in zip(single, kept, strict=True)
+        ]
+        assert objective.class_temperatures_K.tolist() == pytest.approx(expected[rule], rel=1e-7)
+    assert expected[1] != pytest.approx(expected[2], abs=1e-3)
+
+
+def test_sbc_warms_up_with_plain_supcon_unless_its_state_is_older() -> None:
+    """The published code divides by its base temperature after the first clustering alone: 0.1 / 0.07 = 1.43."""
+    objective, inputs = build_objective("sbc").double(), inputs_for(build_objective("supcon").double(), 6, "mixed", 4)
+    ids = torch.arange(6)
+    inputs.z = inputs.z.detach()
+    plain = reference.supcon(inputs.z, inputs.labels, tau=0.1)
+    assert float(objective(inputs.z, inputs.labels, sample_ids=ids)) == pytest.approx(float(plain), abs=1e-12)
+    assert objective.collapse_value(6) == pytest.approx(math.log(11))
+    state = objective.state_dict()
+    assert state["_extra_state"].pop("rule") == 2
+    for older in (build_objective("sbc").double(), build_objective("sbc", rule=1).double()):
+        if older.rule == 2:
+            older.load_state_dict(state)
+        found = float(older(inputs.z, inputs.labels, sample_ids=ids))
+        assert found == pytest.approx(0.1 / 0.07 * float(plain), abs=1e-12)
+        assert older.collapse_value(6) == pytest.approx(0.1 / 0.07 * math.log(11))
+        assert older.state_dict()["_extra_state"]["rule"] == 1
 
 
 def test_added_terms_and_their_values() -> None:

@@ -95,6 +95,19 @@ def test_a_run_on_images_of_ones_own_goes_on_with_the_values_it_began_with(tmp_p
     assert continued["train/loss"] == pytest.approx(whole["train/loss"], rel=1e-3)
 
 
+def test_a_run_of_sbc_goes_on_by_the_rule_that_it_began_with(tmp_path: Path) -> None:
+    """Its warm-up was multiplied by 0.1 / 0.07, and its second temperature not clipped."""
+    copy("sbc-d7bae2d", tmp_path)
+    done = run("pretrain", *command(tmp_path / "begun"), folder=tmp_path)
+    assert done.code == 0, done.stderr
+    continued, whole = (
+        [json.loads(line) for line in (tmp_path / folder / "metrics.jsonl").read_text().splitlines()]
+        for folder in ("begun", "whole")
+    )
+    for found, then in zip(continued, whole, strict=True):
+        assert {name: found[name] for name in then} == pytest.approx(then, rel=1e-3)
+
+
 def test_a_finished_run_and_its_results_are_left_alone(old: Path) -> None:
     before = contents(old)
     for script, folder in {"pretrain": "", **EVALUATED}.items():

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from .batch import Batch
-from .contrastive import anchor_losses, same_class_products
+from .contrastive import anchor_losses, same_class_products, temperature_factor
 from .logsumexp import log_sum_exp
 from .objective import Broadcast, Embed
 from .registry import method
 from .supervised import SupCon
 
 _STATE = ("known_ids_N", "sub_classes_N", "class_temperatures_K")
+_NEWEST_RULE = 2
 
 
 @method("sbc", "SupCon inside sub-classes of equal size, and a weaker one between them")
@@ -31,7 +32,9 @@ class SBC(SupCon):
 
     Source: Hou et al., "Subclass-balancing Contrastive Learning for Long-tailed Recognition", ICCV 2023.
     Note: the second term's temperature of a class is tau * exp(phi / mean phi) as in the paper. The published code
-    takes tau * phi / mean phi (tau2="code"), which for two classes puts the majority's temperature below tau.
+    takes tau * phi / mean phi (tau2="code"), with phi clipped to its 20th and 80th percentile over the classes, which
+    for two classes puts the majority's temperature below tau. As there, `base_temperature` concerns the first term
+    alone, not the epochs before the first clustering.
     """
 
     needs_sample_ids = True
@@ -48,6 +51,7 @@ class SBC(SupCon):
         min_cluster_size: int = 10,
         tau2: str = "paper",
         second_term: str = "rank",
+        rule: int = _NEWEST_RULE,
         seed: int = 0,
     ) -> None:
         """Create the objective.
@@ -63,16 +67,21 @@ class SBC(SupCon):
             tau2: "paper" or "code", the form of the second term's temperature.
             second_term: "rank" contrasts rows of the class outside the sub-class with other sub-classes, at the
                 class's own temperature; "ccl" is SupCon at the first term's temperature.
+            rule: 1 is what earlier versions did: the epochs before the first clustering are multiplied by temperature /
+                base_temperature too, and tau2="code" does not clip. A state of theirs brings its rule along.
             seed: seed of k-means.
 
         Raises:
             ValueError: for values outside their range.
         """
-        super().__init__(num_classes=num_classes, temperature=temperature, base_temperature=base_temperature)
+        super().__init__(num_classes=num_classes, temperature=temperature)
+        self.inside_factor = temperature_factor(temperature, base_temperature)
         if tau2 not in ("paper", "code"):
             raise ValueError(f"tau2 {tau2!r} does not exist; choose paper or code")
         if second_term not in ("rank", "ccl"):
             raise ValueError(f"second_term {second_term!r} does not exist; choose rank or ccl")
+        if not 1 <= rule <= _NEWEST_RULE:
+            raise ValueError(f"rule {rule} does not exist; choose 1 or {_NEWEST_RULE}")
         if every < 1 or warmup_epochs < 0 or min_cluster_size < 1 or not weight >= 0:
             raise ValueError(
                 f"every {every} and min_cluster_size {min_cluster_size} must be at least 1, "
@@ -80,6 +89,7 @@ class SBC(SupCon):
             )
         self.weight, self.every, self.warmup_epochs = weight, every, warmup_epochs
         self.min_cluster_size, self.tau2, self.second_term, self.seed = min_cluster_size, tau2, second_term, seed
+        self.rule = rule
         self.clustered_epoch = -1
         self.known_ids_N: Tensor
         self.sub_classes_N: Tensor
@@ -92,7 +102,8 @@ class SBC(SupCon):
     def loss(self, batch: Batch) -> Tensor:
         """Return SupCon before the first clustering, then the two terms."""
         if self.num_sub_classes == 0:
-            return super().loss(batch)
+            loss = super().loss(batch)
+            return loss if self.rule > 1 else self.inside_factor * loss
         assert batch.sample_ids_B is not None
         assert batch.pool_sample_ids_P is not None
         dtype, views = batch.z_BVD.dtype, batch.views
@@ -106,7 +117,7 @@ class SBC(SupCon):
         inside_A = inside_A - torch.linalg.vecdot(batch.anchors_AD, batch.anchors_AD)
         inside_rows_A = rows_U[sub_A] - 1
         lse_A = batch.log_sum_exp(self.temperature)
-        term1 = self.mean_loss(batch, lse_A, inside_A / self.temperature, inside_rows_A)
+        term1 = self.inside_factor * self.mean_loss(batch, lse_A, inside_A / self.temperature, inside_rows_A)
 
         class_BV, class_rows_B1 = same_class_products(batch, batch.codes(self.num_classes))
         class_A, class_rows_A = class_BV.flatten(), class_rows_B1.expand_as(class_BV).flatten()
@@ -199,6 +210,9 @@ class SBC(SupCon):
             rows_ND = z_ND[labels_N == c]
             spread = torch.linalg.vector_norm(rows_ND - rows_ND.mean(0), dim=1).mean()
             phi_K[c] = spread / torch.tensor(len(rows_ND) + 10.0).log()
+        if self.tau2 == "code" and self.rule > 1:
+            low, high = (torch.quantile(phi_K[present], share) for share in (0.2, 0.8))
+            phi_K = phi_K.clamp(low, high)
         ratio_K = phi_K / phi_K[present].mean().clamp(min=torch.finfo(phi_K.dtype).tiny)
         factor_K = ratio_K.exp() if self.tau2 == "paper" else ratio_K
         split_K = torch.tensor([s > 1 for s in sizes], device=phi_K.device)
@@ -206,15 +220,18 @@ class SBC(SupCon):
 
     def collapse_value(self, samples: int) -> float | None:
         """Return SupCon's value before the first clustering, then None: it depends on the sub-classes of the batch."""
-        return super().collapse_value(samples) if self.num_sub_classes == 0 else None
+        value = super().collapse_value(samples) if self.num_sub_classes == 0 else None
+        return value if value is None or self.rule > 1 else self.inside_factor * value
 
     def get_extra_state(self) -> dict[str, int]:
-        """Return the epoch of the last clustering and the number of its sub-classes."""
-        return {"clustered_epoch": self.clustered_epoch, "num_sub_classes": self.num_sub_classes}
+        """Return the epoch of the last clustering, the number of its sub-classes, and the rule."""
+        numbers = {"clustered_epoch": self.clustered_epoch, "num_sub_classes": self.num_sub_classes}
+        return {**numbers, "rule": self.rule}
 
     def set_extra_state(self, state: dict[str, int]) -> None:
         """Restore what `get_extra_state` returned."""
         self.clustered_epoch, self.num_sub_classes = int(state["clustered_epoch"]), int(state["num_sub_classes"])
+        self.rule = int(state.get("rule", 1))  # the first rule did not say so
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         """Give the buffers the sizes of the loaded state, which depend on the training set."""
