@@ -94,7 +94,7 @@ def write_inat21(root: Path, artist: Artist, per_class: int) -> Iterator[dict[st
                     key = hashlib.sha256(f"{part}{folder}{image}".encode()).hexdigest()
                     artist.save(root / part / folder / f"{key[:8]}-{image:04d}.jpg", position, int(key[:12], 16))
     for name in ("plants", "insects", "mammals"):
-        yield {"--dataset": f"inat21-{name}", "--data-root": str(root), "--class-ratios": [0.8, 0.2]}
+        yield {"--dataset": f"inat21-{name}", "--data-root": str(root), "--class-ratios": [0.2, 0.8]}
 
 
 def write_fracatlas(root: Path, artist: Artist, per_class: int) -> Iterator[dict[str, object]]:

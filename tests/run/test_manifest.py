@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 import subprocess
@@ -207,13 +208,16 @@ def test_manifests_that_cannot_be_made_are_refused(words: list[str], part: str, 
 def test_the_manifests_of_the_papers_tables_probe_as_their_recipes_say(tmp_path: Path) -> None:
     page = (ROOT / "docs" / "cluster.md").read_text()
     commands = re.findall(r"^python (scripts/make_manifest.py --output table\d.csv (?:.*\\\n)*.*)", page, re.MULTILINE)
-    # 9 recipes x (untrained + 5 methods x 2 samplers) x 3 seeds without supmin where no class is rare; 4 x 11 x 3.
-    for command, count in zip(commands, (9 * 11 * 3 - 3 * 2 * 3, 4 * 11 * 3), strict=True):
+    compared = {"weighted-ce", "supcon", "supmin", "supproto", "simclr", "paco", "kcl", "tsc", "sbc", "bcl"}
+    # 9 recipes x (untrained + 10 methods x 2 samplers) x 3 seeds without supmin where no class is rare; 4 x 11 x 3.
+    for command, count in zip(commands, (9 * 21 * 3 - 3 * 2 * 3, 4 * 11 * 3), strict=True):
         words = shlex.split(command.replace("\\\n", " "))
         made = run("scripts.make_manifest", *words[1:], folder=tmp_path)
         assert made.code == 0, made.stderr
         cells = manifest.read_manifest(tmp_path / words[2])
         assert len(cells) == count
+        parsed = [dict(itertools.pairwise(cell.steps["pretrain"])) for cell in cells]
+        assert {flags["--method"] for flags in parsed if flags.get("--epochs") != "0"} == compared
         for cell in cells:
             recipe = (ROOT / cell.steps["pretrain"][0].removeprefix("@")).read_text()
             (said,) = re.findall(r"linear_eval.py --checkpoint RUN/checkpoints/last.pt (.*)", recipe)

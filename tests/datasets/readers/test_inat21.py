@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import time
@@ -9,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import ROOT
 from ttc.datasets import Dataset, DatasetSettings, load_dataset
 from ttc.datasets.readers import inat21
 from ttc.datasets.table import Source
+from ttc.flags.parser import Parser
 
 OAK = "Plantae_Tracheophyta_Magnoliopsida_Fagales_Fagaceae_Quercus"
 SAXIFRAGE = "Plantae_Tracheophyta_Magnoliopsida_Saxifragales"
@@ -69,15 +72,25 @@ def test_the_seed_draws_validation_but_not_the_test_set(tree: Path) -> None:
 def test_sample_trees_load_with_a_constant_total(samples: Samples, name: str) -> None:
     def load(rare: float) -> Dataset:
         return load_dataset(
-            DatasetSettings(name, str(samples("inat21")), image_size=16, class_ratios=(1 - rare, rare), seed=3)
+            DatasetSettings(name, str(samples("inat21")), image_size=16, class_ratios=(rare, 1 - rare), seed=3)
         )
 
     half, fifth = load(0.5), load(0.2)
-    assert (half.class_counts("train"), fifth.class_counts("train")) == ([19, 19], [30, 7])  # floors of shares of 38
+    assert (half.class_counts("train"), fifth.class_counts("train")) == ([19, 19], [7, 30])  # floors of shares of 38
     assert (half.class_counts("val"), half.class_counts("test")) == ([2, 2], [16, 16])
     assert half.ids == fifth.ids
     assert (half.indices("test") == fifth.indices("test")).all()
-    assert (half.channels, fifth.minority_class) == (3, 1)
+    assert (half.channels, fifth.minority_class) == (3, 0)
+
+
+@pytest.mark.parametrize("name", ["plants", "insects", "mammals"])
+@pytest.mark.parametrize(("share", "ratios"), [(95, [0.05, 0.95]), (99, [0.01, 0.99])])
+def test_recipes_make_the_first_class_rare_as_the_published_configurations_do(
+    name: str, share: int, ratios: list[float]
+) -> None:
+    parser: Parser = importlib.import_module("pretrain").build_parser()
+    given = parser.parse([f"@{ROOT / 'scripts' / 'recipes' / f'{name}-{share}.args'}"])
+    assert (given.values["dataset"], given.values["class_ratios"]) == (f"inat21-{name}", ratios)
 
 
 def test_train_mini_and_partial_downloads(tree: Path, samples: Samples) -> None:
