@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Run the fair study (study/protocol.md) on this machine: every task's rates, then lengths, then the reported runs.
+#
+#   bash scripts/run_study.sh [N] [TASK ...]
+#   bash scripts/run_study.sh 2 breast pneumonia-99
+#
+# N runs at a time, by default as many as there are cores. What docs/results/fair.csv holds is not run again, and each
+# stage is added to it when it has ended: the same command goes on where it was interrupted.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source scripts/environment.sh requirements.txt
+jobs=()
+if [[ ${1:-} =~ ^[0-9]+$ ]]; then
+    jobs=("$1")
+    shift
+fi
+tasks=("$@")
+if [ ${#tasks[@]} -eq 0 ]; then
+    readarray -t tasks < <("$PYTHON" -c 'from study.fair.grid import TASKS; print(*TASKS, sep="\n")')
+fi
+results=runs/fair
+for task in "${tasks[@]}"; do
+    for stage in rates lengths reported; do
+        "$PYTHON" study/fair/plan.py collect --results "$results"
+        rm -f "$results/left.csv"
+        "$PYTHON" study/fair/plan.py lines --stage "$stage" --tasks "$task" --output "$results/left.csv"
+        if [ -f "$results/left.csv" ]; then
+            bash scripts/run_manifest.sh "$results/left.csv" "${jobs[@]}" --output "$results"
+        fi
+    done
+done
+"$PYTHON" study/fair/plan.py collect --results "$results"
