@@ -19,6 +19,7 @@ if [ ${#tasks[@]} -eq 0 ]; then
     readarray -t tasks < <("$PYTHON" -c 'from study.fair.grid import TASKS; print(*TASKS, sep="\n")')
 fi
 results=runs/fair
+mkdir -p "$results"
 for task in "${tasks[@]}"; do
     for stage in rates lengths reported; do
         "$PYTHON" study/fair/plan.py collect --results "$results"

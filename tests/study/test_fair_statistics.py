@@ -1,0 +1,110 @@
+"""The statistics of the fair study against enumeration, scipy and thirty lines of pandas."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pandas
+import pytest
+from scipy import stats
+
+from study.fair import statistics
+from study.fair.grid import TASKS
+from study.fair.statistics import FAMILIES, SETS
+
+
+def enumerated(units: list[float]) -> float:
+    sums = [
+        abs(sum(s * u for s, u in zip(signs, units, strict=True)))
+        for signs in itertools.product((-1, 1), repeat=len(units))
+    ]
+    return float(np.mean([value >= abs(sum(units)) - 1e-9 for value in sums]))
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 9, 12])
+def test_the_sign_flip_test_counts_all_patterns(size: int) -> None:
+    units = np.random.default_rng(size).normal(0.004, 0.01, size).round(6).tolist()
+    assert statistics.sign_flip(units) == pytest.approx(enumerated(units), rel=1e-12)
+
+
+def test_ties_zeros_and_many_units() -> None:
+    assert statistics.sign_flip([0.0, 0.0]) == 1.0
+    assert statistics.sign_flip([0.01, -0.01]) == 1.0
+    assert statistics.sign_flip([0.01] * 5) == pytest.approx(2 / 2**5)
+    assert statistics.sign_flip([0.01, 0.01, 0.0]) == pytest.approx(0.5)
+    # 30 equal units: a binomial.
+    assert statistics.sign_flip([0.02] * 22 + [-0.02] * 8) == pytest.approx(stats.binomtest(22, 30).pvalue, rel=1e-9)
+
+
+def test_holm_by_hand() -> None:
+    assert statistics.holm([0.04, 0.01, 0.03, 0.005]) == pytest.approx([0.06, 0.03, 0.06, 0.02])
+    assert statistics.holm([0.9, 0.8]) == pytest.approx([1, 1])
+    assert len(statistics.holm([])) == 0
+
+
+def ledger_of(seed: int, rows: list[str], tasks: tuple[str, ...]) -> pandas.DataFrame:
+    random = np.random.default_rng(seed)
+    lines = [
+        {"task": task, "row": row, "seed": s, "reported": True, "test/i/auroc": 0.8 + 0.03 * random.normal()}
+        for task, row, s in itertools.product(tasks, rows, range(5))
+    ]
+    return pandas.DataFrame(lines)
+
+
+def test_one_task_is_a_paired_t_interval_without_a_test() -> None:
+    ledger = ledger_of(0, ["a", "b"], ("breast",))
+    effect = statistics.effect(statistics.differences(ledger, "a", "b", "test/i/auroc", ["breast"]))
+    assert effect is not None
+    a, b = (ledger[ledger["row"] == row]["test/i/auroc"].to_numpy() for row in "ab")
+    low, high = stats.ttest_rel(a, b).confidence_interval(0.95)
+    assert (effect.mean, effect.low, effect.high) == pytest.approx(((a - b).mean(), low, high))
+    assert np.isnan(effect.p)
+    assert effect.positive == (a > b).sum()
+
+
+def test_level_needs_the_whole_interval_within_the_margin() -> None:
+    def level(values: list[float]) -> bool:
+        index = pandas.MultiIndex.from_product([["breast"], range(5)], names=["task", "seed"])
+        effect = statistics.effect(pandas.Series(values, index))
+        assert effect is not None
+        return effect.level
+
+    assert level([0.001, -0.001, 0.002, 0.0, 0.001])
+    assert not level([0.011, 0.011, 0.012, 0.011, 0.01])
+    assert not level([0.03, -0.03, 0.02, -0.02, 0.001])
+
+
+def test_answers_are_those_of_a_plain_recomputation() -> None:
+    rows = sorted({row for pairs in FAMILIES.values() for pair in pairs for row in pair})
+    ledger = ledger_of(1, rows, SETS["rare"])
+    ledger.loc[ledger["row"] == "supmin", "test/i/auroc"] += 0.02
+    answers = statistics.answers(ledger, "test/i/auroc", SETS["rare"])
+    wide = ledger.pivot(index=["task", "seed"], columns="row", values="test/i/auroc")
+    for family, members in answers.groupby("family"):
+        p_values = []
+        for a, b in FAMILIES[family]:
+            gap = (wide[a] - wide[b]).unstack("seed")
+            units = [
+                gap.loc[[task for task in gap.index if TASKS[task].dataset == name], seed].sum() / 30
+                for name in ("fashion-mix5", "fashion-shirt", "pneumonia")
+                for seed in range(5)
+            ]
+            variance = sum(5 * np.var(units[i : i + 5], ddof=1) for i in (0, 5, 10))
+            freedom = variance**2 / sum((5 * np.var(units[i : i + 5], ddof=1)) ** 2 / 4 for i in (0, 5, 10))
+            low, high = stats.t.interval(0.95, freedom, gap.to_numpy().mean(), np.sqrt(variance))
+            line = members[(members["a"] == a) & (members["b"] == b)].iloc[0]
+            assert (line["mean"], line["low"], line["high"]) == pytest.approx((gap.to_numpy().mean(), low, high))
+            p_values.append(enumerated_by_bits(units))
+            assert line["p"] == pytest.approx(p_values[-1], abs=2e-4)
+        order, worst = np.argsort(p_values), 0.0
+        for place, index in enumerate(order):
+            worst = max(worst, min(1.0, (len(p_values) - place) * p_values[index]))
+            line = members[(members["a"] == FAMILIES[family][index][0]) & (members["b"] == FAMILIES[family][index][1])]
+            assert line["p_holm"].item() == pytest.approx(worst, abs=2e-3)
+
+
+def enumerated_by_bits(units: list[float]) -> float:
+    patterns = np.arange(2 ** len(units))[:, None] >> np.arange(len(units)) & 1
+    sums = np.abs((2 * patterns - 1) @ np.array(units))
+    return float((sums >= abs(sum(units)) - 1e-9).mean())
