@@ -9,9 +9,9 @@ import pandas
 import pytest
 from scipy import stats
 
-from study.fair import statistics
+from study.fair import effects
+from study.fair.effects import FAMILIES, SETS
 from study.fair.grid import TASKS
-from study.fair.statistics import FAMILIES, SETS
 
 
 def enumerated(units: list[float]) -> float:
@@ -25,22 +25,22 @@ def enumerated(units: list[float]) -> float:
 @pytest.mark.parametrize("size", [1, 2, 5, 9, 12])
 def test_the_sign_flip_test_counts_all_patterns(size: int) -> None:
     units = np.random.default_rng(size).normal(0.004, 0.01, size).round(6).tolist()
-    assert statistics.sign_flip(units) == pytest.approx(enumerated(units), rel=1e-12)
+    assert effects.sign_flip(units) == pytest.approx(enumerated(units), rel=1e-12)
 
 
 def test_ties_zeros_and_many_units() -> None:
-    assert statistics.sign_flip([0.0, 0.0]) == 1.0
-    assert statistics.sign_flip([0.01, -0.01]) == 1.0
-    assert statistics.sign_flip([0.01] * 5) == pytest.approx(2 / 2**5)
-    assert statistics.sign_flip([0.01, 0.01, 0.0]) == pytest.approx(0.5)
+    assert effects.sign_flip([0.0, 0.0]) == 1.0
+    assert effects.sign_flip([0.01, -0.01]) == 1.0
+    assert effects.sign_flip([0.01] * 5) == pytest.approx(2 / 2**5)
+    assert effects.sign_flip([0.01, 0.01, 0.0]) == pytest.approx(0.5)
     # 30 equal units: a binomial.
-    assert statistics.sign_flip([0.02] * 22 + [-0.02] * 8) == pytest.approx(stats.binomtest(22, 30).pvalue, rel=1e-9)
+    assert effects.sign_flip([0.02] * 22 + [-0.02] * 8) == pytest.approx(stats.binomtest(22, 30).pvalue, rel=1e-9)
 
 
 def test_holm_by_hand() -> None:
-    assert statistics.holm([0.04, 0.01, 0.03, 0.005]) == pytest.approx([0.06, 0.03, 0.06, 0.02])
-    assert statistics.holm([0.9, 0.8]) == pytest.approx([1, 1])
-    assert len(statistics.holm([])) == 0
+    assert effects.holm([0.04, 0.01, 0.03, 0.005]) == pytest.approx([0.06, 0.03, 0.06, 0.02])
+    assert effects.holm([0.9, 0.8]) == pytest.approx([1, 1])
+    assert len(effects.holm([])) == 0
 
 
 def ledger_of(seed: int, rows: list[str], tasks: tuple[str, ...]) -> pandas.DataFrame:
@@ -54,7 +54,7 @@ def ledger_of(seed: int, rows: list[str], tasks: tuple[str, ...]) -> pandas.Data
 
 def test_one_task_is_a_paired_t_interval_without_a_test() -> None:
     ledger = ledger_of(0, ["a", "b"], ("breast",))
-    effect = statistics.effect(statistics.differences(ledger, "a", "b", "test/i/auroc", ["breast"]))
+    effect = effects.effect(effects.differences(ledger, "a", "b", "test/i/auroc", ["breast"]))
     assert effect is not None
     a, b = (ledger[ledger["row"] == row]["test/i/auroc"].to_numpy() for row in "ab")
     low, high = stats.ttest_rel(a, b).confidence_interval(0.95)
@@ -66,7 +66,7 @@ def test_one_task_is_a_paired_t_interval_without_a_test() -> None:
 def test_level_needs_the_whole_interval_within_the_margin() -> None:
     def level(values: list[float]) -> bool:
         index = pandas.MultiIndex.from_product([["breast"], range(5)], names=["task", "seed"])
-        effect = statistics.effect(pandas.Series(values, index))
+        effect = effects.effect(pandas.Series(values, index))
         assert effect is not None
         return effect.level
 
@@ -79,7 +79,7 @@ def test_answers_are_those_of_a_plain_recomputation() -> None:
     rows = sorted({row for pairs in FAMILIES.values() for pair in pairs for row in pair})
     ledger = ledger_of(1, rows, SETS["rare"])
     ledger.loc[ledger["row"] == "supmin", "test/i/auroc"] += 0.02
-    answers = statistics.answers(ledger, "test/i/auroc", SETS["rare"])
+    answers = effects.answers(ledger, "test/i/auroc", SETS["rare"])
     wide = ledger.pivot(index=["task", "seed"], columns="row", values="test/i/auroc")
     for family, members in answers.groupby("family"):
         p_values = []
