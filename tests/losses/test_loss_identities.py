@@ -9,7 +9,7 @@ import torch
 from loss_cases import DIM, FEATURES, inputs_for, ready, unit
 from torch import Tensor
 
-from ttc.losses import METHODS, Batch, Objective, build_objective, contrastive, settings_of
+from ttc.losses import METHODS, Batch, Objective, build_objective, contrastive, prototypes, settings_of, targeted
 from ttc.losses.contrastive import Contrastive
 
 LABELS = torch.tensor([0, 0, 1, 0, 1, 0, 0])
@@ -31,7 +31,8 @@ def value(name: str, labels: Tensor = LABELS, seed: int = 0, **settings: object)
 @pytest.mark.parametrize(
     ("method", "settings"),
     [("simclr", {}), ("supcon", {}), ("supcon", {"base_temperature": 0.2}), ("supmin", {})]
-    + [("supmin", {"ratio_supervised_majority": ratio}) for ratio in (0.3, 1.0)],
+    + [("supmin", {"ratio_supervised_majority": ratio}) for ratio in (0.3, 1.0)]
+    + [("supproto", {}), ("supproto", {"margin": 0.1}), ("kcl", {}), ("kcl", {"k": 60})],
 )
 def test_value_and_gradient_at_once_are_those_of_the_general_form(
     method: str, settings: dict[str, object], num_classes: int, views: int, monkeypatch: pytest.MonkeyPatch
@@ -41,10 +42,11 @@ def test_value_and_gradient_at_once_are_those_of_the_general_form(
     results = []
     for at_once in (True, False):
         if not at_once:
-            monkeypatch.setattr(contrastive, "fits_one_block", lambda *_: False)
+            for module in (contrastive, prototypes, targeted):
+                monkeypatch.setattr(module, "is_alone", lambda *_: False)
         inputs = inputs_for(objective, 29, "mixed", 3, views=views)
         loss = inputs.call(objective)
-        nodes.append("_OneBlock" in f"{loss.grad_fn} {loss.grad_fn.next_functions if loss.grad_fn else None}")
+        nodes.append("_AtOnce" in f"{loss.grad_fn} {loss.grad_fn.next_functions if loss.grad_fn else None}")
         (3.0 * loss).backward()
         results.append((loss.detach(), inputs.z.grad, objective.terms["no_positive_fraction"]))
     assert nodes == [True, False]

@@ -1,6 +1,6 @@
-"""The base of the contrastive methods: from positives to the loss, at once where the batch is small, else streamed.
+"""The base of the contrastive methods: from positives to the loss, and at once to its gradient where that is possible.
 
-Shape suffixes: A local rows (anchors), M rows of all ranks (columns), N rows that are both, I of them at a time,
+Shape suffixes: A local rows (anchors), M rows of all ranks (columns), N rows that are both,
 B local samples, P samples of all ranks, V views, K classes, D dimensions.
 
 With P(i) the positives of anchor i, l_i = log sum_{k != i} exp(z_i . z_k / tau) - mean_{p in P(i)} z_i . z_p / tau.
@@ -19,7 +19,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from . import logsumexp
 from .batch import Batch
 from .objective import Objective
-from .products import same_class, sum_classes, sum_views
+from .products import other_view_sums, same_class, sum_classes
 
 
 @dataclass(frozen=True)
@@ -61,13 +61,22 @@ class Contrastive(Objective):
     def loss(self, batch: Batch) -> Tensor:
         """Return the mean of the anchors' losses."""
         positives = self.positives(batch)
-        if fits_one_block(batch, self.temperature):
-            value: Tensor = _OneBlock.apply(
-                batch.z_BVD, 1.0 / self.temperature, positives.member_PK, positives.supervised_P
-            )
-            return self._finish(value, value.new_zeros(()))
+        if is_alone(batch, self.temperature):
+            return self.loss_at_once(batch, mean_positives(batch.z_BVD, positives))
         products_BV, counts = sum_positives(batch, positives)
         return self.mean_loss(batch, batch.log_sum_exp(self.temperature), products_BV / self.temperature, counts)
+
+    def loss_at_once(self, batch: Batch, positives_BVD: Tensor, both_BVD: Tensor | None = None) -> Tensor:
+        """Return the factor times the mean over all rows, and compute the gradient on the way.
+
+        Args:
+            batch: a batch for which `is_alone` holds.
+            positives_BVD: weighted mean of each row's positives; its memory is used again.
+            both_BVD: the same plus the sum of the rows whose positive the row is, each times its weight there; None if
+                these are the same rows with the same weights.
+        """
+        value: Tensor = _AtOnce.apply(batch.z_BVD, 1.0 / self.temperature, positives_BVD, both_BVD)
+        return self._finish(value, value.new_zeros(()))
 
     def mean_loss(self, batch: Batch, lse_A: Tensor, logits: Tensor, weights: Tensor | float) -> Tensor:
         """Return the factor times the mean over all local anchors, and note the share of them without positives.
@@ -158,19 +167,17 @@ def anchor_losses(lse_A: Tensor, logits: Tensor, weights: Tensor | float, *, com
     return (lse - mean).masked_fill(alone | (lse == -torch.inf), 0.0)
 
 
-def fits_one_block(batch: Batch, temperature: float) -> bool:
+def is_alone(batch: Batch, temperature: float) -> bool:
     """Tell whether value and gradient of a batch can be computed at once.
 
     The loss must be the batch's only one, since others could share its exponentials, the rows must be all rows there
     are, and every anchor must have other views.
     """
-    rows = len(batch.z_BVD) * batch.views
     return (
         batch.single_loss
         and batch.pool_z_PVD is batch.z_BVD
         and batch.views > 1
-        and logsumexp.fits_single_pass(rows, rows, batch.z_BVD.device)
-        and logsumexp.one_shift_is_safe(batch.z_BVD, 1.0 / temperature)
+        and logsumexp.no_shift_is_safe(batch.z_BVD, 1.0 / temperature)
     )
 
 
@@ -181,34 +188,26 @@ class _Context(FunctionCtx):
     needs_input_grad: tuple[bool, ...]
 
 
-class _OneBlock(torch.autograd.Function):
-    """The mean loss of a batch whose pairs fit into one block, and its gradient from the same exponentials.
+class _AtOnce(torch.autograd.Function):
+    """The mean loss of all rows and its gradient, in a third of the operators of autograd's way.
 
     A small batch takes longer to tell torch what to do, operator after operator, than to do it; on a GPU even a batch
-    of thousands. This takes a third of the operators. With T_i the mean of row i's positives, the value is
-    mean_i (lse_i - scale z_i . T_i). Positives are mutual and equally many for both sides, so that the second part's
-    gradient is -2 scale T_i / N.
+    of thousands. With T_i the weighted mean of row i's positives, the value is mean_i (lse_i - scale z_i . T_i), and
+    the gradient of its second part -scale (T_i + U_i) / N for U_i the weighted sum of the rows whose positive i is.
     """
 
     @staticmethod
-    def forward(
-        ctx: _Context, z_BVD: Tensor, scale: float, member_BK: Tensor | None, supervised_B: Tensor | None
-    ) -> Tensor:
-        positives_BVD = _mean_positives(z_BVD, member_BK, supervised_B)
+    def forward(ctx: _Context, z_BVD: Tensor, scale: float, positives_BVD: Tensor, both_BVD: Tensor | None) -> Tensor:
         rows_ND, positives_ND = z_BVD.flatten(0, 1), positives_BVD.flatten(0, 1)
-        logits_NN = torch.addmm(rows_ND.new_empty(()), rows_ND, rows_ND.T, beta=0, alpha=scale)
-        # No product of two rows exceeds the largest squared length, so exp never overflows, whatever the rows are.
-        shift = logits_NN.diagonal().amax()
-        exp_NN = logits_NN.sub_(shift).exp_().fill_diagonal_(0)
-        total_N = exp_NN.sum(1)
+        total_N, kept = logsumexp.pair_sums(rows_ND, scale)
         products_N = torch.linalg.vecdot(rows_ND, positives_ND)
-        value = total_N.log().sub_(products_N, alpha=scale).mean() + shift
+        value = total_N.log().sub_(products_N, alpha=scale).mean()
         if ctx.needs_input_grad[0]:
-            # step * (sum_j (1 / total_i + 1 / total_j) exp_ij z_j - 2 T_i), in the memory of the positives
+            # step * (sum_j (1 / total_i + 1 / total_j) exp_ij z_j - T_i - U_i), in the memory of the positives
             step = scale / len(rows_ND)
-            for i, pair_IN in logsumexp.weighted_pairs(total_N.reciprocal_(), exp_NN):
-                positives_ND[i].addmm_(pair_IN, rows_ND, beta=-2 * step, alpha=step)
-            ctx.save_for_backward(positives_BVD)
+            grad_ND, beta = (positives_ND, -2 * step) if both_BVD is None else (both_BVD.flatten(0, 1), -step)
+            logsumexp.add_weighted_pairs(grad_ND, rows_ND, scale, total_N.reciprocal_(), kept, alpha=step, beta=beta)
+            ctx.save_for_backward(grad_ND.view(z_BVD.shape))
         return value
 
     @staticmethod
@@ -217,16 +216,17 @@ class _OneBlock(torch.autograd.Function):
         return ctx.saved_tensors[0] * grad, None, None, None
 
 
-def _mean_positives(z_BVD: Tensor, member_BK: Tensor | None, supervised_B: Tensor | None) -> Tensor:
-    """Return the mean of each row's positives [B, V, D]."""
-    views = z_BVD.shape[1]
-    if member_BK is None:
-        others_BVD = sum_views(z_BVD) - z_BVD
-        return others_BVD if views == 2 else others_BVD.div_(views - 1)
+@torch.no_grad()
+def mean_positives(z_BVD: Tensor, positives: Positives) -> Tensor:
+    """Return the mean of each row's positives [B, V, D], without gradient."""
+    if positives.member_PK is None:
+        others_BVD = other_view_sums(z_BVD)
+        return others_BVD if z_BVD.shape[1] == 2 else others_BVD.div_(z_BVD.shape[1] - 1)
     # Sums over classes, each divided by the number of the other rows in its class.
+    member_BK, views = positives.member_PK, z_BVD.shape[1]
     share_K = (member_BK.sum(0) * views).sub_(1).reciprocal_()
     weighted_BK = member_BK * share_K
     class_BVD = (weighted_BK @ sum_classes(member_BK, z_BVD))[:, None] - z_BVD * weighted_BK.sum(1)[:, None, None]
-    if supervised_B is None:
+    if positives.supervised_P is None:
         return class_BVD
-    return torch.where(supervised_B[:, None, None], class_BVD, _mean_positives(z_BVD, None, None))
+    return torch.where(positives.supervised_P[:, None, None], class_BVD, mean_positives(z_BVD, Positives()))

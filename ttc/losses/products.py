@@ -51,6 +51,11 @@ def sum_views(z_BVD: Tensor) -> Tensor:
     return functools.reduce(torch.add, torch.split(z_BVD, 1, 1))
 
 
+def other_view_sums(z_BVD: Tensor) -> Tensor:
+    """Return the sum of the other views of each row's sample [B, V, D]."""
+    return z_BVD.flip(1) if z_BVD.shape[1] == 2 else sum_views(z_BVD) - z_BVD
+
+
 def sum_classes(member_PK: Tensor, z_PVD: Tensor) -> Tensor:
     """Return the sum of all rows of each class [K, D]."""
     sums_KVD = (member_PK.T @ z_PVD.flatten(1)).view(-1, *z_PVD.shape[1:])
@@ -86,7 +91,7 @@ class _OtherViews(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: _Context, z_BVD: Tensor) -> Tensor:
-        others_BVD = sum_views(z_BVD) - z_BVD
+        others_BVD = other_view_sums(z_BVD)
         ctx.save_for_backward(z_BVD, others_BVD)
         products_BV: Tensor = torch.linalg.vecdot(z_BVD, others_BVD)
         return products_BV
@@ -95,6 +100,5 @@ class _OtherViews(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: _Context, grad_BV: Tensor) -> Tensor:
         z_BVD, others_BVD = ctx.saved_tensors
-        weighted_BVD = z_BVD * grad_BV[..., None]
         # Each row gets what it is multiplied with, and the weighted sum of the rows that it is a part of.
-        return (others_BVD * grad_BV[..., None]).sub_(weighted_BVD).add_(sum_views(weighted_BVD))
+        return other_view_sums(z_BVD * grad_BV[..., None]).addcmul_(others_BVD, grad_BV[..., None])

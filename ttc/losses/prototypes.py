@@ -1,6 +1,6 @@
 """SupProto and its fixed prototypes.
 
-Shape suffixes: A local rows, K classes, D dimensions.
+Shape suffixes: B local samples, V views, A local rows, K classes, D dimensions.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from .batch import Batch, at_class, one_hot
-from .contrastive import Contrastive
+from .contrastive import Contrastive, is_alone
 from .objective import Objective
+from .products import other_view_sums
 from .registry import method
 
 
@@ -123,13 +124,25 @@ class SupProto(Contrastive):
     def loss(self, batch: Batch) -> Tensor:
         """Return the mean of the anchors' losses; a pulled anchor has its prototype as one more positive."""
         labels_A = batch.anchor_labels_A
-        products_AK = batch.anchors_AD @ self.prototypes_KD.to(batch.z_BVD.dtype).T
+        prototypes_KD = self.prototypes_KD.to(batch.z_BVD.dtype)
+        products_AK = batch.anchors_AD @ prototypes_KD.T
         pulled_A = pulled_anchors(products_AK, labels_A, self.margins_K)
         self.terms |= pulled_fractions(pulled_A, labels_A, self.num_classes)
         weights_A = pulled_A.to(products_AK.dtype) + (batch.views - 1)
+        if is_alone(batch, self.temperature):
+            return self.loss_at_once(batch, *self._positives(batch, prototypes_KD, weights_A))
         prototype_A = torch.where(pulled_A, at_class(products_AK, labels_A), 0.0)
         products_A = (batch.other_view_products_BV.flatten() + prototype_A) / self.temperature
         return self.mean_loss(batch, batch.log_sum_exp(self.temperature), products_A, weights_A)
+
+    @torch.no_grad()
+    def _positives(self, batch: Batch, prototypes_KD: Tensor, weights_A: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the mean of each row's positives, and the same plus what it is a positive of [B, V, D]."""
+        z_BVD = batch.z_BVD
+        pulled_BV1, share_BV1 = (w.view(*z_BVD.shape[:2], 1) for w in (weights_A - (batch.views - 1), 1 / weights_A))
+        sums_BVD = other_view_sums(z_BVD).addcmul_(pulled_BV1, prototypes_KD[batch.labels_B][:, None])
+        positives_BVD = sums_BVD.mul_(share_BV1)
+        return positives_BVD, positives_BVD + other_view_sums(z_BVD * share_BV1)
 
     def collapse_value(self, samples: int) -> float | None:
         """Return None: the value depends on where the rows lie relative to the prototypes."""

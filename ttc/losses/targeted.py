@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from .batch import Batch, at_class
-from .contrastive import Contrastive, same_class_products
+from .contrastive import Contrastive, Positives, is_alone, mean_positives, same_class_products
 from .draws import draw_positives
+from .products import other_view_sums
 from .prototypes import add_columns, simplex
 from .registry import method
 
@@ -56,13 +57,17 @@ class KCL(Contrastive):
         self.k = k
         self.seed = seed
 
+    def draws_all(self, batch: Batch) -> bool:
+        """Tell whether no class can have more than k candidates: the loss is then SupCon."""
+        return self.k >= len(batch.columns_MD) - batch.views
+
     def draw(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return this step's additional positives, see `draw_positives`."""
         return draw_positives(batch, self.k, self.num_classes, self.seed, self.step)
 
     def sum_positives(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the sum of dot products with the positives [B, V] and their number, [B, V] or [B, 1]."""
-        if self.k >= batch.columns_MD.shape[0] - batch.views:
+        if self.draws_all(batch):
             return same_class_products(batch, batch.codes(self.num_classes))
         index_AS, valid_AS = self.draw(batch)
         weight_AS = valid_AS.to(batch.z_BVD.dtype)
@@ -72,8 +77,26 @@ class KCL(Contrastive):
 
     def loss(self, batch: Batch) -> Tensor:
         """Return the mean of the anchors' losses."""
+        if is_alone(batch, self.temperature):
+            return self.loss_at_once(batch, *self._positives(batch))
         products_BV, counts = self.sum_positives(batch)
         return self.mean_loss(batch, batch.log_sum_exp(self.temperature), products_BV / self.temperature, counts)
+
+    @torch.no_grad()
+    def _positives(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """Return what `loss_at_once` needs: each row's positives, and those with the rows whose positive it is."""
+        if self.draws_all(batch):
+            return mean_positives(batch.z_BVD, Positives(batch.codes(self.num_classes))), None
+        index_AS, valid_AS = self.draw(batch)
+        weight_AS = valid_AS.to(batch.z_BVD.dtype)
+        share_A1 = (weight_AS.sum(1, keepdim=True) + (batch.views - 1)).reciprocal_()
+        sums_BVD = other_view_sums(batch.z_BVD)
+        _add_drawn(sums_BVD.flatten(0, 1), batch.anchors_AD, index_AS, weight_AS)
+        shared_AD = batch.anchors_AD * share_A1
+        positives_BVD = sums_BVD.mul_(share_A1.view(*sums_BVD.shape[:2], 1))
+        both_BVD = other_view_sums(shared_AD.view_as(sums_BVD)).add_(positives_BVD)
+        _add_to_drawn(both_BVD.flatten(0, 1), shared_AD, index_AS, weight_AS)
+        return positives_BVD, both_BVD
 
 
 @method("tsc", "KCL whose classes are also drawn to fixed, evenly spread targets")
@@ -220,8 +243,7 @@ class _Drawn(torch.autograd.Function):
         ctx: _Context, anchors_AD: Tensor, columns_MD: Tensor, index_AS: Tensor, weight_AS: Tensor, shared: bool
     ) -> Tensor:
         sums_AD = torch.zeros_like(anchors_AD)
-        for index_A, weight_A in zip(index_AS.unbind(1), weight_AS.unbind(1), strict=True):
-            sums_AD.addcmul_(columns_MD.index_select(0, index_A), weight_A[:, None])
+        _add_drawn(sums_AD, columns_MD, index_AS, weight_AS)
         ctx.save_for_backward(anchors_AD, sums_AD, index_AS, weight_AS, columns_MD)
         ctx.shared = shared
         products_A: Tensor = torch.linalg.vecdot(anchors_AD, sums_AD)
@@ -233,6 +255,17 @@ class _Drawn(torch.autograd.Function):
         anchors_AD, sums_AD, index_AS, weight_AS, columns_MD = ctx.saved_tensors
         grad_anchors_AD = sums_AD * grad_A[:, None]
         grad_columns_MD = grad_anchors_AD if ctx.shared else torch.zeros_like(columns_MD)
-        for index_A, weight_A in zip(index_AS.unbind(1), weight_AS.unbind(1), strict=True):
-            grad_columns_MD.index_add_(0, index_A, anchors_AD * (weight_A * grad_A)[:, None])
+        _add_to_drawn(grad_columns_MD, anchors_AD, index_AS, weight_AS * grad_A[:, None])
         return grad_anchors_AD, None if ctx.shared else grad_columns_MD, None, None, None
+
+
+def _add_drawn(sums_AD: Tensor, columns_MD: Tensor, index_AS: Tensor, weight_AS: Tensor) -> None:
+    """Add to each anchor's sum its drawn columns, each times its weight."""
+    for index_A, weight_A in zip(index_AS.unbind(1), weight_AS.unbind(1), strict=True):
+        sums_AD.addcmul_(columns_MD.index_select(0, index_A), weight_A[:, None])
+
+
+def _add_to_drawn(sums_MD: Tensor, anchors_AD: Tensor, index_AS: Tensor, weight_AS: Tensor) -> None:
+    """Add each anchor, times its weight, to the sums of the columns that were drawn for it."""
+    for index_A, weight_A in zip(index_AS.unbind(1), weight_AS.unbind(1), strict=True):
+        sums_MD.index_add_(0, index_A, anchors_AD * weight_A[:, None])
