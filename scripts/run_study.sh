@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Run the fair study (study/protocol.md) on this machine: every task's rates, then lengths, then the reported runs.
+# Run the fair study (study/protocol.md) on this machine: every task's rates, then lengths, then the rest.
 #
 #   bash scripts/run_study.sh [N] [TASK ...]
 #   bash scripts/run_study.sh 2 breast pneumonia-99
@@ -20,8 +20,10 @@ if [ ${#tasks[@]} -eq 0 ]; then
 fi
 results=runs/fair
 mkdir -p "$results"
+# Encoders that others begin with; done once.
+bash scripts/run_manifest.sh scripts/manifests/fair-start.csv "${jobs[@]}"
 for task in "${tasks[@]}"; do
-    for stage in rates lengths reported; do
+    for stage in rates lengths further reported; do
         "$PYTHON" study/fair/plan.py collect --results "$results"
         rm -f "$results/left.csv"
         "$PYTHON" study/fair/plan.py lines --stage "$stage" --tasks "$task" --output "$results/left.csv"

@@ -6,7 +6,7 @@ A run is a line of a manifest. Its name, TASK/ROW-lrLR-eEPOCHS-seedSEED[-foldFOL
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ttc.run.manifest import Line
 
@@ -18,6 +18,8 @@ WARMUP = 0.2
 """Share of a schedule over which the learning rate rises."""
 TUNING_SEED = 100
 """Of the runs that choose rate and length; never reported."""
+FURTHER_SEEDS = (101, 102)
+"""Of the runs beside the tuning ones by which a candidate recipe is chosen; never reported."""
 SEEDS = (0, 1, 2, 3, 4)
 """Of the runs that are reported; of a task in folds, seed s belongs to fold s + 1."""
 
@@ -32,25 +34,35 @@ class Task:
         epochs: of the short schedule of a method that embeds two views of an image.
         dataset: tasks of one data set share test images, so their runs of one seed are no independent observations.
         probes: training samples of probe i and of probe ii.
-        every_row: whether the rows of methods for long tails run here too.
+        kinds: of the rows that run here.
         folds: number of test folds; None for a fixed test set.
         linear_eval: further flags of linear_eval.py.
+        recipe: name of the recipe, if it is not the task's.
+        start: flags of pretrain.py for encoders that do not begin with random weights.
+        probed: the layer whose features the probes learn from.
+        longer: whether the long schedule is tried.
     """
 
     epochs: int
     dataset: str
     probes: tuple[str, str]
-    every_row: bool = False
+    kinds: tuple[str, ...] = ("main",)
     folds: int | None = None
     linear_eval: tuple[str, ...] = ()
+    recipe: str | None = None
+    start: tuple[str, ...] = ()
+    probed: str = "encoder"
+    longer: bool = True
 
 
 _QUARTER = ("--probe-fraction", "0.25")
+_LONG_TAILED = ("main", "long-tailed")
+_CHOOSING = (*_LONG_TAILED, "candidate")
 TASKS: dict[str, Task] = {
-    "mix5-99": Task(3, "fashion-mix5", CONSTRUCTED, every_row=True),
-    "breast": Task(25, "breast", NATURAL, every_row=True),
-    "pneumonia-99": Task(4, "pneumonia", CONSTRUCTED, every_row=True, linear_eval=_QUARTER),
-    "mix5-95": Task(3, "fashion-mix5", CONSTRUCTED, every_row=True),
+    "mix5-99": Task(3, "fashion-mix5", CONSTRUCTED, _CHOOSING),
+    "breast": Task(25, "breast", NATURAL, _CHOOSING),
+    "pneumonia-99": Task(4, "pneumonia", CONSTRUCTED, _LONG_TAILED, linear_eval=_QUARTER),
+    "mix5-95": Task(3, "fashion-mix5", CONSTRUCTED, _LONG_TAILED),
     "shirt-99": Task(3, "fashion-shirt", CONSTRUCTED),
     "shirt-95": Task(3, "fashion-shirt", CONSTRUCTED),
     "pneumonia-95": Task(4, "pneumonia", CONSTRUCTED, linear_eval=_QUARTER),
@@ -60,6 +72,24 @@ TASKS: dict[str, Task] = {
 }
 """Name -> task, in the order in which they run; the recipe of a task is scripts/recipes/fair-NAME.args."""
 
+STARTS: dict[str, tuple[str, ...]] = {
+    name: ("--weights", f"runs/fair-start/{name}-seed0/checkpoints/last.pt") for name in ("ce", "simclr")
+}
+"""Encoder trained on another data set -> flags that begin with it; scripts/manifests/fair-start.csv trains it."""
+
+
+def _started(name: str) -> Iterator[tuple[str, Task]]:
+    """Yield the pretrained starts of a task: everything trained, and a projector alone on a frozen encoder."""
+    task = replace(TASKS[name], recipe=name, longer=False)
+    for start, words in STARTS.items():
+        yield f"{name}-from-{start}", replace(task, kinds=("start",), start=(*words, "--layer-decay", "0.7"))
+    for start, words in {"random": (), **STARTS}.items():
+        frozen = replace(task, kinds=("frozen",), start=(*words, "--freeze-encoder"), probed="projection")
+        yield f"{name}-frozen-{start}", frozen
+
+
+TASKS |= {name: task for base in ("breast", "pneumonia-99") for name, task in _started(base)}
+
 
 @dataclass(frozen=True)
 class Row:
@@ -68,34 +98,42 @@ class Row:
     Attributes:
         words: flags of pretrain.py.
         views: images that an encoder embeds per training image and step; with one view a row gets twice the steps.
-        everywhere: whether it runs on every task.
+        kinds: a task runs the row if it names one of them.
     """
 
     words: tuple[str, ...]
     views: int = 2
-    everywhere: bool = True
+    kinds: tuple[str, ...] = ("main",)
 
 
 _BALANCED = ("--batch-sampler", "balanced")
 _CUTMIX = ("--minority-cutmix", "0.4")
 _JOINT = ("--method", "supcon", "--instance-weight", "0.5", "--ce-weight", "1", *_CUTMIX)
 UNTRAINED = "untrained"
+_AVERAGE = ("--ema-decay", "0.99")
+_ALWAYS = ("main", "start", "frozen")
 ROWS: dict[str, Row] = {
     **{name: Row(("--method", name)) for name in ("simclr", "supcon", "supmin", "supproto")},
     **{name: Row(("--method", name), views=1) for name in ("weighted-ce", "logit-adjusted-ce")},
-    **{f"{name}-balanced": Row(("--method", name, *_BALANCED)) for name in ("supcon", "supmin", "supproto")},
-    "ce-balanced": Row(("--method", "ce", *_BALANCED), views=1),
+    **{f"{name}-balanced": Row(("--method", name, *_BALANCED), kinds=_ALWAYS) for name in ("supmin", "supproto")},
+    "supcon-balanced": Row(("--method", "supcon", *_BALANCED)),
+    "ce-balanced": Row(("--method", "ce", *_BALANCED), 1, ("main", "start")),
     "cutmix-balanced": Row(("--method", "ce", *_CUTMIX, *_BALANCED), views=1),
-    "joint-balanced": Row((*_JOINT, *_BALANCED)),
+    "joint-balanced": Row((*_JOINT, *_BALANCED), kinds=_ALWAYS),
     **{
-        f"{name}{ending}": Row(("--method", name, *words), views, everywhere=False)
+        f"{name}{ending}": Row(("--method", name, *words), views, ("long-tailed",))
         for name, views in (("kcl", 2), ("paco", 2), ("proco", 3), ("ldam-drw", 1))
         for ending, words in (("", ()), ("-balanced", _BALANCED))
     },
-    "simclr-balanced": Row(("--method", "simclr", *_BALANCED), everywhere=False),
-    "ce": Row(("--method", "ce"), views=1, everywhere=False),
-    "cutmix": Row(("--method", "ce", *_CUTMIX), views=1, everywhere=False),
-    "joint": Row(_JOINT, everywhere=False),
+    "simclr-balanced": Row(("--method", "simclr", *_BALANCED), kinds=("long-tailed", "start", "frozen")),
+    "ce": Row(("--method", "ce"), 1, ("long-tailed",)),
+    "cutmix": Row(("--method", "ce", *_CUTMIX), 1, ("long-tailed",)),
+    "joint": Row(_JOINT, kinds=("long-tailed",)),
+    "joint-average": Row((*_JOINT, *_BALANCED, *_AVERAGE), kinds=("candidate",)),
+    "cutmix-average": Row(("--method", "ce", *_CUTMIX, *_BALANCED, *_AVERAGE), 1, ("candidate",)),
+    "supcon-ce": Row(("--method", "supcon", "--ce-weight", "1", *_BALANCED), kinds=("candidate",)),
+    # Two passes forward and back for each step.
+    "joint-sharp": Row((*_JOINT, *_BALANCED, "--sam-rho", "0.05"), 4, ("candidate",)),
 }
 """Name -> row. ce-balanced stands for weighted-ce and logit-adjusted-ce as well: with batches of equal classes the
 three are one loss."""
@@ -133,13 +171,19 @@ class Run:
         task = TASKS[self.task]
         words = ROWS[self.row].words if self.row != UNTRAINED else ("--method", "simclr")
         warmup = round(WARMUP * self.epochs, 3)
-        pretrain = [f"@scripts/recipes/fair-{self.task}.args", *words, "--lr", f"{self.rate:g}"]
+        pretrain = [
+            f"@scripts/recipes/fair-{task.recipe or self.task}.args",
+            *words,
+            *task.start,
+            "--lr",
+            f"{self.rate:g}",
+        ]
         pretrain += ["--epochs", str(self.epochs), "--warmup-epochs", f"{warmup:g}", "--seed", str(self.seed)]
         if task.folds is not None:
             pretrain += ["--fold", f"{self.fold}/{task.folds}"]
         # Probe "all" of a reported run learns from what the encoder learned from, as the logit-adjusted head does.
         probes = dict.fromkeys((*task.probes, *(["all"] if self.reported else [])))
-        probe = ["--layers", "encoder", "--probes", *probes, *task.linear_eval, "--figures", "none"]
+        probe = ["--layers", task.probed, "--probes", *probes, *task.linear_eval, "--figures", "none"]
         floor = ["--floor", "auto" if self.row == UNTRAINED else "none"]
         if not self.reported:
             steps = {"linear_eval": (*probe, "--bootstrap", "0", "--calibration", "none", "--floor", "none")}
@@ -154,7 +198,7 @@ class Run:
 
 def rows_of(task: str) -> list[str]:
     """Return the rows that are trained on a task."""
-    return [name for name, row in ROWS.items() if row.everywhere or TASKS[task].every_row]
+    return [name for name, row in ROWS.items() if set(row.kinds) & set(TASKS[task].kinds)]
 
 
 def short_epochs(task: str, row: str) -> int:
@@ -183,7 +227,7 @@ def rate_runs(tasks: Sequence[str]) -> Iterator[Run]:
 
 
 def untrained_runs(tasks: Sequence[str]) -> Iterator[Run]:
-    """Yield the encoders as they are initialised, of the reported seeds."""
-    for task in tasks:
+    """Yield the encoders as they begin, of the reported seeds."""
+    for task in (task for task in tasks if TASKS[task].probed == "encoder"):
         for seed, fold in reported_seeds(task):
             yield Run(task, UNTRAINED, RATES[-1], 0, seed, fold)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas
@@ -17,8 +18,8 @@ from ttc.run.readers import Source
 PROBES = ("i", "ii")
 """Probe i learns from as many images per class as the minority has in training, probe ii from more; see `Task`."""
 OF_PROBES = ("auroc", "balanced_accuracy", "auprc")
-HEADS = {"balanced-all": "encoder/all", "logit-adjusted": "logit-adjusted encoder/all"}
-"""Column -> heads that learn from all training images: with balanced weights, and adjusted afterwards."""
+HEADS = {"balanced-all": "", "logit-adjusted": "logit-adjusted "}
+"""Column -> name, before the layer, of heads that learn from all images: with balanced weights, adjusted afterwards."""
 OF_EMBEDDINGS = tuple(
     f"projection/{name}"
     for name in (
@@ -52,17 +53,18 @@ def run_of(name: str) -> Run:
 
 def _measured(run: Run) -> Iterator[tuple[str, str]]:
     """Yield column of the ledger and metric of the results, without those of test images that nobody may see yet."""
+    layer = grid.TASKS[run.task].probed
     for probe, samples in zip(PROBES, grid.TASKS[run.task].probes, strict=True):
         for metric in OF_PROBES[:2]:
-            yield f"val/{probe}/{metric}", f"encoder/{samples}/validation/{metric}"
+            yield f"val/{probe}/{metric}", f"{layer}/{samples}/validation/{metric}"
         if run.reported:
             for metric in OF_PROBES:
-                yield f"test/{probe}/{metric}", f"encoder/{samples}/{metric}"
+                yield f"test/{probe}/{metric}", f"{layer}/{samples}/{metric}"
                 yield f"floor/{probe}/{metric}", f"floor/{samples}/{metric}"
     if run.reported:
         for head, place in HEADS.items():
             for metric in OF_PROBES:
-                yield f"test/{head}/{metric}", f"{place}/{metric}"
+                yield f"test/{head}/{metric}", f"{place}{layer}/all/{metric}"
         for metric in OF_EMBEDDINGS:
             yield metric, metric
 
@@ -85,7 +87,8 @@ def finished(folder: Path, run: Run) -> dict[str, object] | None:
     for text, path in zip(texts, results, strict=True):
         measures = Source(path, readers.AGAIN).mapping(text["measures"], "measures")
         values |= {name: measure["value"] for name, measure in measures.items()}  # type: ignore[index]
-    positives = values.get(f"encoder/{grid.TASKS[run.task].probes[0]}/positives")
+    task = grid.TASKS[run.task]
+    positives = values.get(f"{task.probed}/{task.probes[0]}/positives")
     record = Source(results[0], readers.AGAIN).mapping(texts[0]["record"], "record")
     return {
         "run": run.name,
@@ -121,6 +124,8 @@ def read(path: Path) -> pandas.DataFrame:
     return ledger.assign(**parts)
 
 
+BASELINES = tuple(f"{name}-balanced" for name in ("ce", "cutmix", "supcon", "supmin", "supproto", "joint"))
+"""Rows beside which a candidate recipe is put."""
 SCORE = [f"val/{probe}/auroc" for probe in PROBES]
 """Their mean chooses."""
 
@@ -135,7 +140,7 @@ def choose(ledger: pandas.DataFrame, runs: Sequence[Run]) -> Run | None:
     Returns:
         None as long as one of them is not in the ledger.
     """
-    scores = ledger.set_index("run")[SCORE].mean(axis=1)
+    scores = ledger.set_index("run").reindex(columns=SCORE).mean(axis=1)
     if not all(run.name in scores.index for run in runs):
         return None
     return max(runs, key=lambda run: scores[run.name])
@@ -154,9 +159,17 @@ def rates(ledger: pandas.DataFrame, tasks: Iterable[str]) -> Iterator[tuple[Run,
 
 def settings(ledger: pandas.DataFrame, tasks: Iterable[str]) -> Iterator[Run]:
     """Yield the tuning run that has the chosen rate and length, for each task, row and fold that is decided."""
-    for pair in rates(ledger, tasks):
-        if chosen := choose(ledger, pair):
+    for short, long in rates(ledger, tasks):
+        if chosen := choose(ledger, [short, long] if grid.TASKS[short.task].longer else [short]):
             yield chosen
+
+
+def further(ledger: pandas.DataFrame, tasks: Iterable[str]) -> Iterator[Run]:
+    """Yield the runs with further seeds by which a candidate recipe is chosen: of candidates and balanced baselines."""
+    compared = [*BASELINES, *(name for name, row in grid.ROWS.items() if "candidate" in row.kinds)]
+    for chosen in settings(ledger, [task for task in tasks if "candidate" in grid.TASKS[task].kinds]):
+        if chosen.row in compared:
+            yield from (replace(chosen, seed=seed) for seed in grid.FURTHER_SEEDS)
 
 
 def reported(ledger: pandas.DataFrame, tasks: Sequence[str]) -> Iterator[Run]:
