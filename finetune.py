@@ -97,6 +97,8 @@ def train(
             # DDP averages the encoder's gradients; the classifier is outside of it.
             distributed.average_gradients(objective.parameters())
             step_optimizer(optimizer, scaler, recipe.clip_norm)
+            if state.average is not None:  # it is evaluated; training goes on with the weights themselves
+                state.average.update(state.step)
             state.step += 1
             reporter.log_step(loss, ids, features)
             # After the last step of an epoch the epoch is ended first.
@@ -193,6 +195,7 @@ def main() -> int:
     # 5. model, 6. objective, 7. optimizer
     runtime.seed_everything(args.seed, rank=0)
     state = build_state(args, run, identity, world.device)
+    state.average = setup.weight_average(args, state, sampler)
     linear_epochs = args.epochs if args.freeze_encoder else args.linear_epochs
     encoder_before = module_digest(state.network.encoder) if args.freeze_encoder else None
 

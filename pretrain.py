@@ -25,7 +25,7 @@ from ttc.evaluation.probe import module_digest
 from ttc.flags import data_settings, settings, setup
 from ttc.flags.encoder import freeze, optimizer_of, refuse_idle_layers, start_encoder
 from ttc.flags.parser import Given, Parser
-from ttc.flags.training import choose_length
+from ttc.flags.training import choose_length, refuse_two_averages
 from ttc.losses import build_objective
 from ttc.models.batchnorm import synchronise
 from ttc.models.description import Description
@@ -96,6 +96,8 @@ def train(
             distributed.average_gradients(objective.parameters())
             step_optimizer(optimizer, scaler, recipe.clip_norm)
             objective.after_step(state.network)
+            if state.average is not None:  # it is evaluated; training goes on with the weights themselves
+                state.average.update(state.step)
             state.step += 1
             reporter.log_step(loss, ids, features)
             # After the last step of an epoch the epoch is ended first.
@@ -154,6 +156,7 @@ def main() -> int:
     args = given.namespace()
     settings.refuse_idle_flags(parser, given)
     refuse_idle_layers(parser, args)
+    refuse_two_averages(parser, args)
     choose_length(parser, given)
 
     # 2. runtime
@@ -178,6 +181,7 @@ def main() -> int:
 
     # 5. model, 6. objective, 7. optimizer
     state = build_state(args, given, dataset, sampler, world.device)
+    state.average = setup.weight_average(args, state, sampler)
     encoder_before = module_digest(state.network.encoder) if args.freeze_encoder else None
 
     # 8. resume, 9. plan

@@ -54,6 +54,7 @@ def trainer(
     sampler = settings.batch_sampler(args, dataset, 1)
     world = distributed.World(0, 1, 0, device)
     state = pretrain.build_state(args, given, dataset, sampler, device)
+    state.average = setup.weight_average(args, state, sampler)
     recipe = replace(setup.step_recipe(args, state, sampler, world), learning_rate=lambda step: 0.1)
 
     def train(steps: int) -> bool:

@@ -33,13 +33,13 @@ CASES = {
         "network": "--encoder resnet18 --stem imagenet --image-size 16 --class-ratios 0.75 0.25 --train-samples 24 "
         "--batch-size 8",
         "weights": "--weights weights.pt --encoder convnet-w4 --allow-missing-weights --normalise data",
-        "layers": "--encoder convnet-w4 --freeze-until layers.0 --encoder-lr 0.02 --layer-decay 0.7",
+        "layers": "--encoder convnet-w4 --freeze-until layers.0 --encoder-lr 0.02 --layer-decay 0.7 --average-from 0.5",
         "frozen": "--weights weights.pt --encoder convnet-w4 --freeze-encoder --micro-batch-size 12",
         "views": "--augmentation natural --crop-scale 0.4 0.9 --jitter-strength 0.5 --minority-cutmix 0.5",
         "balanced": "--batch-sampler balanced --classes 0,1,2 3,4 --class-ratios 0.9 0.1 --minority-class 1",
         "stratified": "--batch-sampler stratified --one-vs-rest 7",
         "rare images in every batch": "--min-minority-per-batch 3 --positive-classes 7,8",
-        "micro-batches": "--micro-batch-size 12 --projection-batchnorm --minority-cutmix 0.5",
+        "micro-batches": "--micro-batch-size 12 --projection-batchnorm --minority-cutmix 0.5 --ema-decay 0.6",
         "terms": "--ce-weight 0.5 --instance-weight 0.3 --prototype-weight 0.2 --ratio-supervised-majority 0.3 "
         "--temperature 0.2 --base-temperature 0.1",
         "margin": "--method supproto --margin 0.1",
@@ -49,9 +49,9 @@ CASES = {
     },
     "finetune": {
         "all": "--loss focal --class-weights 1 2 --linear-epochs 1 --encoder-lr 0.02 --layer-decay 0.7 "
-        "--clip-gradient-norm 0.5",
+        "--clip-gradient-norm 0.5 --ema-decay 0.6",
         "upper layers": "--freeze-until layers.3 --loss logit-adjusted-ce --micro-batch-size 24 "
-        "--min-minority-per-batch 3",
+        "--min-minority-per-batch 3 --average-from 0.4",
         "from scratch": "--from-scratch --augmentation natural --crop-scale 0.5 1 --jitter-strength 0.5 "
         "--minority-cutmix 0.4",
         "head": "--freeze-encoder --batch-sampler balanced --optimizer adam --weight-decay 0.1",

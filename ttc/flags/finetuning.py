@@ -9,7 +9,7 @@ from ttc import distributed
 from ttc.flags.encoder import add_layers, refuse_idle_layers
 from ttc.flags.evaluation import add_clinical
 from ttc.flags.parser import Given, Namespace, Parser, real, whole
-from ttc.flags.training import add_batches, add_optimizer, add_steps
+from ttc.flags.training import add_batches, add_optimizer, add_steps, refuse_two_averages
 from ttc.models.description import Description
 from ttc.run.roles import Role
 from ttc.training.budget import batch_size
@@ -106,6 +106,7 @@ def complete_finetuning(parser: Parser, args: Namespace) -> dict[str, object]:
         The flags that were filled in, for args.json.
     """
     refuse_idle_layers(parser, args)
+    refuse_two_averages(parser, args)
     if args.freeze_encoder and args.linear_epochs:
         parser.refuse("--linear-epochs has no effect with --freeze-encoder; leave one of them out")
     if args.epochs is not None and args.linear_epochs >= args.epochs:  # else --steps says how many

@@ -12,6 +12,7 @@ from ttc.batches.samplers import BatchSampler
 from ttc.datasets import Dataset, describe, resident
 from ttc.flags import settings
 from ttc.flags.parser import Namespace
+from ttc.models.averaging import WeightAverage, equal_share, exponential_share
 from ttc.run import runtime
 from ttc.run.folder import RunFolder
 from ttc.run.log import Progress, RunLog, log, start_logging
@@ -78,6 +79,19 @@ def step_recipe(
     )
 
 
+def weight_average(args: Namespace, state: TrainingState, sampler: BatchSampler) -> WeightAverage | None:
+    """Return the average of the weights that the flags ask for, if any."""
+    if args.ema_decay is not None:
+        rule = f"the exponential average of the weights, of decay {args.ema_decay:g}"
+        share = partial(exponential_share, decay=args.ema_decay)
+    elif args.average_from is not None:
+        first = int(args.average_from * args.epochs * sampler.steps_per_epoch)
+        rule, share = f"the average of the weights from step {first + 1} on", partial(equal_share, first=first)
+    else:
+        return None
+    return WeightAverage(state.network, state.objective, share, rule)
+
+
 def features_once(args: Namespace, state: TrainingState) -> bool:
     """Tell whether the encoder gives the same features for an image in every step, so that they are computed once."""
     objective, steady = state.objective, state.description.view_generator().augmentation.changes_nothing
@@ -128,10 +142,13 @@ def resume_and_plan(
             micro_batches=settings.micro_batches(args.batch_size, args.micro_batch_size, world.size),
             optimizer=args.optimizer,
             half_precision=args.precision != "fp32",
+            copies=int(state.average is not None),
         ),
         *plan.views_lines(preset, state.description.view_generator().augmentation),
         *more,
     ]
+    if state.average is not None:
+        lines.append(f"evaluated: {state.average.rule}, not the last weights")
     if features_once(args, state):
         lines.append("the encoder is frozen and the views do not change: its features are computed once")
     for line in lines:

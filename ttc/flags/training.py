@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from ttc.batches.samplers import SAMPLERS
 from ttc.flags.encoder import add_weights
-from ttc.flags.parser import Given, Parser, real, whole
+from ttc.flags.parser import Given, Namespace, Parser, real, whole
 from ttc.losses import METHODS
 from ttc.run.roles import Role
 
@@ -261,3 +261,29 @@ def add_optimizer(add: Callable[..., object]) -> None:
         metavar="NORM",
         help="largest norm of the gradient, which is scaled down to it; use it when the loss has spikes",
     )
+    add(
+        "--ema-decay",
+        role=Role.COMPARED,
+        type=real(0, 1, above=True),
+        metavar="D",
+        help="evaluate an exponential moving average of the weights with this decay, which rises to it as "
+        "(1 + steps) / (10 + steps); 0.99 for short runs, 0.999 from thousands of steps on; against noise of the last "
+        "steps",
+    )
+    add(
+        "--average-from",
+        role=Role.COMPARED,
+        type=real(0, 0.99),
+        metavar="SHARE",
+        help="evaluate the mean of the weights after each step from this share of the run on, such as 0.75, in place "
+        "of --ema-decay",
+    )
+
+
+def refuse_two_averages(parser: Parser, args: Namespace) -> None:
+    """End with exit code 2 where both ways to average the weights are asked for."""
+    if args.ema_decay is not None and args.average_from is not None:
+        parser.refuse(
+            f"--ema-decay {args.ema_decay:g} and --average-from {args.average_from:g} are two averages of the weights; "
+            "leave one out"
+        )

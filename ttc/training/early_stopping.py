@@ -77,6 +77,10 @@ class Selection:
 
         Every rank must call it, and each gets the same numbers.
         """
+        with self.state.evaluated():
+            return self._validate()
+
+    def _validate(self) -> dict[str, float]:
         rows = self.run.dataset.indices("val")
         labels = self.run.dataset.labels[rows]
         scores = predict_shared(self.state.network, self.state.objective, self.run, rows, self.num_workers)
@@ -102,6 +106,7 @@ class Selection:
         best = self.state.extra.pop("best")
         self.state.network.encoder.load_state_dict(best["encoder"])
         self.state.objective.load_state_dict(best["objective"])
+        self.state.average = None
 
     def predict(self, split: str, class_balance: str = "natural") -> tuple[Tensor, Scored]:
         """Return rows and scores of a split; every rank must call it."""

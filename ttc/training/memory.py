@@ -18,7 +18,13 @@ _MOMENTS = {"sgd": 1, "adam": 2, "adamw": 2}
 
 
 def step_bytes(
-    network: nn.Module, image_shape: tuple[int, int, int], images: int, *, optimizer: str, half_precision: bool
+    network: nn.Module,
+    image_shape: tuple[int, int, int],
+    images: int,
+    *,
+    optimizer: str,
+    half_precision: bool,
+    copies: int = 0,
 ) -> int:
     """Estimate the peak of a training step: weights, gradients, the optimizer, and what the backward pass needs.
 
@@ -28,13 +34,14 @@ def step_bytes(
         images: views that are in the network at a time.
         optimizer: its name.
         half_precision: whether activations take half the bytes.
+        copies: of the weights that learn, apart from the optimizer's.
     """
     weights = sum(parameter.numel() for parameter in network.parameters())
     learning = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
     # From two numbers of images to any: some of what is kept does not grow with them.
     of_one, of_two = (activation_bytes(network, image_shape, count) for count in (1, 2))
     activations = of_one + (images - 1) * (of_two - of_one)
-    return 4 * weights + 4 * learning * (1 + _MOMENTS[optimizer]) + activations // (2 if half_precision else 1)
+    return 4 * weights + 4 * learning * (1 + _MOMENTS[optimizer] + copies) + activations // (2 if half_precision else 1)
 
 
 def activation_bytes(network: nn.Module, image_shape: tuple[int, int, int], images: int) -> int:

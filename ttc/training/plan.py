@@ -29,6 +29,7 @@ def plan_lines(
     micro_batches: int,
     optimizer: str,
     half_precision: bool,
+    copies: int = 0,
 ) -> list[str]:
     """Describe the run in lines of at most 100 columns.
 
@@ -45,13 +46,14 @@ def plan_lines(
         micro_batches: pieces in which a batch goes through the network.
         optimizer: its name.
         half_precision: whether activations take half the bytes.
+        copies: of the weights, see `step_bytes`.
     """
     batch, steps = sampler.batch_size, sampler.steps_per_epoch
     parameters = sum(p.numel() for p in network.parameters())
     frozen_parameters = sum(p.numel() for p in network.parameters() if not p.requires_grad)
     frozen = f", {frozen_parameters:,} of them frozen" if frozen_parameters else ""
     images = views * (batch // world_size // micro_batches)
-    memory = step_bytes(network, image_shape, images, optimizer=optimizer, half_precision=half_precision)
+    memory = step_bytes(network, image_shape, images, optimizer=optimizer, half_precision=half_precision, copies=copies)
     pieces = f"micro-batches of {batch // micro_batches}, " if micro_batches > 1 else ""
     lines = [
         f"method {method}: {views} view{'s' * (views > 1)}, encoder and head of {parameters:,} parameters{frozen}",

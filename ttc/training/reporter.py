@@ -142,7 +142,9 @@ class Reporter:
         epoch = self.state.epoch
         due = self.metrics_every_epochs and epoch % self.metrics_every_epochs == 0
         if self.world.main and self.watch is not None and due:
-            self.write(self.watch.measure(epoch, self.state.latest))
+            with self.state.evaluated():
+                values = self.watch.measure(epoch, self.state.latest)
+            self.write(values)
         self._end_a_collapsed_run()
         latest = self.state.latest
         self.progress.epoch(epoch, self.epochs, {key: latest[key] for key in _OF_EPOCH if key in latest})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 
 from ttc import distributed
 from ttc.losses.objective import Objective
+from ttc.models.averaging import WeightAverage
 from ttc.models.description import Description
 from ttc.models.networks import PretrainNetwork
 from ttc.run import checkpoint
@@ -40,6 +42,7 @@ class TrainingState:
         kind: of its checkpoints.
         extra: what else the script keeps; tensors and plain values.
         resumed_from: the checkpoint that the run continues from; None for a fresh start.
+        average: of the weights; None where the weights themselves are evaluated.
     """
 
     network: PretrainNetwork
@@ -56,11 +59,16 @@ class TrainingState:
     kind: str = checkpoint.PRETRAIN
     extra: dict[str, Any] = field(default_factory=dict)
     resumed_from: Path | None = None
+    average: WeightAverage | None = None
     _started: float = field(default_factory=time.perf_counter)
 
     def elapsed(self) -> float:
         """Return the training time in seconds, over all resumes."""
         return self.seconds + time.perf_counter() - self._started
+
+    def evaluated(self) -> AbstractContextManager[None]:
+        """Return the context in which network and objective hold the weights that are evaluated."""
+        return nullcontext() if self.average is None else self.average.in_use()
 
     def save(self, folder: Path, keep_as: str | None = None) -> None:
         """Write `last.pt` (keeping the one before as `previous.pt`) and, with a name, a copy that stays.
@@ -84,10 +92,15 @@ class TrainingState:
         device = next(self.network.parameters()).device
         rng = distributed.gather(torch.get_rng_state().to(device)).cpu().chunk(distributed.world_size())
         projection = self.network.projection
-        return {
+        weights: checkpoint.State = {
             "encoder": self.network.encoder.state_dict(),
             "projection": None if projection is None else projection.state_dict(),
             "objective": self.objective.state_dict(),
+        }
+        if self.average is not None and self.step:
+            weights = {**self.average.in_place_of(weights), "raw": weights}
+        return {
+            **weights,
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "step": self.step,
@@ -148,10 +161,14 @@ class TrainingState:
         # A run of an earlier version with --weights normalised by its data, whatever is the default now.
         self.description = replace(self.description, preprocessing=stored.preprocessing)
         self._compare_world(len(state["rng"]), path, explicit=explicit)
-        self.network.encoder.load_state_dict(state["encoder"])
+        averaged = self.average is not None and state["step"] > 0
+        weights = state["raw"] if averaged else state
+        self.network.encoder.load_state_dict(weights["encoder"])
         if self.network.projection is not None:
-            self.network.projection.load_state_dict(state["projection"])
-        self.objective.load_state_dict(state["objective"])
+            self.network.projection.load_state_dict(weights["projection"])
+        self.objective.load_state_dict(weights["objective"])
+        if self.average is not None and averaged:
+            self.average.restore(state)
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.step, self.epoch, self.seconds = int(state["step"]), int(state["epoch"]), float(state["seconds"])
