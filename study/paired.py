@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas
-from numpy.typing import NDArray
 from scipy import stats
 
+from study.exact import sign_flip
 from ttc.metrics.representation import COLLAPSED_COSINE
 from ttc.results.floor.rows import PREFIX, ROW, stands_for
 from ttc.run.manifest import Line
@@ -25,9 +25,6 @@ from ttc.run.manifest import Line
 _RECIPE = re.compile(r"@.*/study-[a-z]+-(?P<task>[a-z0-9]+)-(?P<majority>\d+)\.args")
 _RUN = re.compile(r"(?P<row>.+)-seed(?P<seed>\d+)")
 COSINE = "projection/mean_cosine/all"
-_ENUMERATED = 20
-_DRAWN = 10_000
-"""The sign-flip test tries all patterns of up to 20 pairs, 2^20 of them, and draws these many of more."""
 
 
 @dataclass(frozen=True)
@@ -139,34 +136,7 @@ def paired(runs: pandas.DataFrame, a: str, b: str, share: int, metric: str) -> D
     count, positive = len(differences), int((differences > 0).sum())
     if count < 2:
         return Difference(differences.iloc[0], None, positive, count, None) if count else None
-    return Difference(differences.mean(), differences.sem(), positive, count, sign_flip_test(differences.to_numpy()))
-
-
-def sign_flip_test(differences: NDArray[np.float64]) -> float:
-    """Return the two-sided p-value of a mean of zero: the share of sign patterns with a mean as far from zero.
-
-    Exact for up to 20 differences; for more, of random patterns.
-
-    Args:
-        differences: [N], at least two.
-    """
-    if len(differences) > _ENUMERATED:
-        drawn = stats.permutation_test(
-            (differences,),
-            np.mean,
-            permutation_type="samples",
-            n_resamples=_DRAWN,
-            batch=10_000,
-            vectorized=True,
-            rng=0,
-        )
-        return float(drawn.pvalue)
-    sums = np.zeros(1)
-    for difference in differences:
-        sums = np.concatenate((sums + difference, sums - difference))
-    # Sums of the same numbers in another order differ in the last digits.
-    rounding = 1e-12 * np.abs(differences).sum()
-    return float((np.abs(sums) >= abs(differences.sum()) - rounding).mean())
+    return Difference(differences.mean(), differences.sem(), positive, count, sign_flip(differences.tolist()))
 
 
 def ranks(runs: pandas.DataFrame, rows: Sequence[str], share: int, metric: str) -> Ranks | None:

@@ -13,10 +13,9 @@ import pandas
 from numpy.typing import NDArray
 from scipy import stats
 
+from study.exact import sign_flip
 from study.fair.grid import TASKS
 
-UNIT = 1e-7
-"""Differences are rounded to this for the exact test, a hundred-thousandth of a point."""
 MARGIN = 0.01
 """Rows are level if the 90 % interval of their difference lies within this of zero."""
 
@@ -66,30 +65,6 @@ class Effect:
     pairs: int
     tasks: tuple[str, ...]
     p: float
-
-
-def sign_flip(units: Sequence[float]) -> float:
-    """Return the exact two-sided p-value of independent differences whose signs are as likely as not.
-
-    Args:
-        units: differences; they are rounded to UNIT, which makes their sums whole numbers, and the number of sign
-            patterns of each sum is counted by adding one difference after the other.
-
-    Source: Streitberg, Röhmel, "Exact Distributions for Permutation and Rank Tests", 1986 (shift algorithm).
-    """
-    whole = [round(abs(unit) / UNIT) for unit in units]
-    total = sum(whole)
-    # chance[s] is that of the sum s - total; the positions above 2 * total of a shift stay empty.
-    chance = np.zeros(2 * total + 1)
-    chance[total] = 1.0
-    for value in whole:
-        if value:
-            shifted = np.zeros_like(chance)
-            shifted[value:] += 0.5 * chance[:-value]
-            shifted[:-value] += 0.5 * chance[value:]
-            chance = shifted
-    observed = abs(sum(round(unit / UNIT) for unit in units))
-    return min(1.0, float(chance[: total - observed + 1].sum() + chance[total + observed :].sum())) if observed else 1.0
 
 
 def holm(p_values: Sequence[float]) -> NDArray[np.float64]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from pathlib import Path
 
 import numpy as np
 import pandas
 import pytest
-from scipy import stats
 
 from study import factorial, figures, paired, tables
 from tests.processes import ROOT, run
@@ -73,29 +71,6 @@ def test_paired_difference_uses_the_pairs_that_both_have() -> None:
     assert math.isclose(found.error, 0.1)  # the deviation of 0.1 and 0.3 is sqrt(0.02), divided by sqrt(2)
     assert found.p == 0.5  # two of the four sign patterns are as far from zero
     assert paired.paired(table_of(a), "a", "b", 1, METRIC) is None
-
-
-@pytest.mark.parametrize("count", [2, 7, 11])
-def test_sign_flip_test_is_exact(count: int) -> None:
-    print(f"seed {count}")
-    # Few distinct values: many patterns have equal sums, up to rounding.
-    values = np.round(np.random.default_rng(count).normal(0.3, 0.5, count), 1)
-    signs = itertools.product((-1, 1), repeat=count)
-    as_far = [
-        abs(math.fsum(s * v for s, v in zip(each, values, strict=True))) > abs(math.fsum(values)) - 1e-9
-        for each in signs
-    ]
-    assert paired.sign_flip_test(values) == sum(as_far) / 2**count
-
-
-def test_sign_flip_test_of_twenty_pairs_is_exact_and_of_more_is_drawn() -> None:
-    # All of one sign: two of the 2^20 patterns are as far from zero.
-    assert paired.sign_flip_test(np.linspace(0.1, 0.2, 20)) == 2**-19
-    values = np.random.default_rng(0).normal(0.3, 1.0, 30)
-    # Ten thousand draws, and the normal approximation for thirty values, are good to a percent each.
-    expected = 2 * stats.norm.sf(abs(values.sum()) / np.sqrt((values**2).sum()))
-    assert paired.sign_flip_test(values) == pytest.approx(expected, abs=0.02)
-    assert paired.sign_flip_test(values) == paired.sign_flip_test(values)
 
 
 def test_ranks_by_hand() -> None:
