@@ -13,7 +13,7 @@ from ttc.datasets import Dataset, describe, resident
 from ttc.flags import settings
 from ttc.flags.parser import Namespace
 from ttc.models.averaging import WeightAverage, equal_share, exponential_share
-from ttc.run import runtime
+from ttc.run import ledger, runtime
 from ttc.run.folder import RunFolder
 from ttc.run.log import Progress, RunLog, log, start_logging
 from ttc.training import plan
@@ -201,4 +201,4 @@ def save_record(
 ) -> None:
     """Write args.json and env.json of a new run."""
     folder.save_arguments(identity, sources, derived)
-    folder.save_json("env.json", runtime.environment_record(world.device, world.size))
+    folder.save_json("env.json", ledger.environment_record(world.device, world.size))

@@ -2,22 +2,26 @@
 
 `complete` adds two entries to a result before it is written: `measures`, one flat line per metric (value, interval,
 split, number of samples), and `record`, by which two results are compared: the seed, a digest of the arguments that
-matter, the commit and the versions.
+matter, the commit and the versions. `environment_record` is what a run says before it begins.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
 import platform
 import statistics
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TypedDict
 
+import torch
+
 from ttc.run import roles
-from ttc.run.runtime import git_state
 
 _PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn")
 
@@ -72,6 +76,35 @@ def complete(result: Mapping[str, object], arguments: Mapping[str, object]) -> d
         versions={"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
     )
     return {**result, "measures": measures(result), "record": record}
+
+
+def git_state(folder: Path) -> dict[str, object]:
+    """Return the commit of the repository around `folder` and whether it has uncommitted changes, None if unknown."""
+
+    def ask(*words: str) -> str | None:
+        with contextlib.suppress(OSError, subprocess.CalledProcessError):
+            return subprocess.run(
+                ["git", "--no-optional-locks", "-C", str(folder), *words], capture_output=True, text=True, check=True
+            ).stdout.strip()
+        return None
+
+    status = ask("status", "--porcelain")
+    return {"commit": ask("rev-parse", "HEAD"), "dirty": None if status is None else bool(status)}
+
+
+def environment_record(device: torch.device, world_size: int) -> dict[str, object]:
+    """Describe what a run needs to be repeated: versions, hardware, threads, commit and command line."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": importlib.metadata.version("torchvision"),
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "threads": torch.get_num_threads(),
+        "world_size": world_size,
+        "git": git_state(Path(__file__).parent),
+        "command": sys.argv,
+    }
 
 
 def arguments_digest(arguments: Mapping[str, object]) -> str:
