@@ -30,11 +30,27 @@ def test_hash_order_does_not_depend_on_the_listing_order() -> None:
 
 
 def test_equal_hashes_are_ordered_by_id(monkeypatch: pytest.MonkeyPatch) -> None:
-    short = lambda content, digest_size: hashlib.blake2b(content, digest_size=1)  # noqa: E731  # 256 values, 300 ids
-    monkeypatch.setattr("ttc.datasets.imbalance.blake2b", short)
+    class Short:  # 256 values, 300 ids
+        def __init__(self, content: bytes, digest_size: int) -> None:
+            self._digest = hashlib.blake2b(content, digest_size=1).digest() + bytes(digest_size - 1)
+
+        def digest(self) -> bytes:
+            return self._digest
+
+    monkeypatch.setattr("ttc.datasets.imbalance.blake2b", Short)
     ids = [f"img/{k}" for k in np.random.default_rng(1).permutation(300)]
     expected = sorted(ids, key=lambda i: (hashlib.blake2b(f"3:split:{i}".encode(), digest_size=1).digest(), i))
     assert [ids[k] for k in hash_order(ids, 3, "split")] == expected
+
+
+def test_names_with_line_feeds_and_bytes_that_are_no_text_are_hashed_one_by_one() -> None:
+    ids = ["a\nb", "", "\udcff", *(f"img/{k}" for k in range(50))]
+    expected = sorted(
+        ids, key=lambda i: hashlib.blake2b(f"3:x:{i}".encode(errors="surrogateescape"), digest_size=8).digest()
+    )
+    assert [ids[k] for k in hash_order(ids, 3, "x")] == expected
+    assert [ids[1:][k] for k in hash_order(ids[1:], 3, "x")] == [i for i in expected if i != "a\nb"]
+    assert hash_order([], 3, "x") == []
 
 
 def test_hash_order_changes_with_seed_and_purpose() -> None:

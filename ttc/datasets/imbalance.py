@@ -34,12 +34,19 @@ def hash_order(ids: Sequence[str], seed: int, purpose: str) -> list[int]:
         Positions into `ids`, sorted by the 64-bit blake2b hash of `seed:purpose:id`; equal hashes by id.
     """
     prefix = f"{seed}:{purpose}:".encode()
-    keys = [blake2b(prefix + i.encode(errors="surrogateescape"), digest_size=8).digest() for i in ids]
-    if len(set(keys)) < len(keys):
-        pairs = list(zip(keys, ids, strict=True))
-        return sorted(range(len(pairs)), key=pairs.__getitem__)
-    # Several times faster than pairs, and the same order where no two hashes are equal.
-    return sorted(range(len(keys)), key=keys.__getitem__)
+    keys = b"".join([blake2b(prefix + i, digest_size=8).digest() for i in _encoded(ids)])
+    keys_N = np.frombuffer(keys, ">u8").astype(np.uint64)
+    order_N = keys_N.argsort(kind="stable")
+    if (np.diff(keys_N[order_N]) == 0).any():
+        return sorted(range(len(ids)), key=lambda row: (keys_N[row], ids[row]))
+    order: list[int] = order_N.tolist()
+    return order
+
+
+def _encoded(ids: Sequence[str]) -> list[bytes]:
+    """Return the bytes of each id; all at once, which takes a tenth of the time, unless one has a line feed."""
+    encoded = "\n".join(ids).encode(errors="surrogateescape").split(b"\n")
+    return encoded if len(encoded) == len(ids) else [i.encode(errors="surrogateescape") for i in ids]
 
 
 def apportion(sizes: Sequence[int], total: int) -> list[int]:

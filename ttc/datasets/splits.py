@@ -138,6 +138,8 @@ def _one_of_each(quotas: Sequence[int], sizes: Sequence[int], later: int) -> lis
 
 def _fill(units: Sequence[Sequence[int]], quota: int) -> list[int]:
     """Take whole units while each brings the total nearer to the quota; one at least when another one is left."""
+    if sum(map(len, units)) == len(units):
+        return [row for (row,) in units[:quota]]
     taken: list[int] = []
     for members in units:
         first_of_several = not taken and quota > 0 and len(units) > 1

@@ -227,10 +227,9 @@ class Dataset:
 
     def split_digest(self) -> str:
         """Return the sha256 (hex) of all (id, label, split) rows."""
-        digest = hashlib.sha256()
-        for sample_id, label, split in zip(self.ids, self.labels.tolist(), self.splits, strict=True):
-            digest.update(f"{sample_id}\0{label}\0{split}\n".encode(errors="surrogateescape"))
-        return digest.hexdigest()
+        rows = zip(self.ids, self.labels.tolist(), self.splits.tolist(), strict=True)
+        text = "".join([f"{sample_id}\0{label}\0{split}\n" for sample_id, label, split in rows])
+        return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
 
     def save_split(self, path: str | Path) -> None:
         """Write the table as UTF-8 CSV with the columns id, path, label, split, group, whole or not at all.

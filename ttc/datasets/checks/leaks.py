@@ -45,6 +45,8 @@ class Samples:
 
 def check_unique_ids(ids: Sequence[str]) -> None:
     """Raise ValueError when an id occurs twice."""
+    if len(set(ids)) == len(ids):
+        return
     seen: set[str] = set()
     for sample_id in ids:
         if sample_id in seen:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import zlib
 from pathlib import Path
 
@@ -56,7 +55,7 @@ def read(settings: DatasetSettings) -> Source:
         if len(targets) and targets.max() >= len(ARTICLES):
             raise ValueError(f"{labels_path} holds label {targets.max()}, above 9; this is not Fashion-MNIST")
         ids += [f"fashion/{split}/{row:05d}" for row in range(len(targets))]
-        labels += [str(target) for target in targets]
+        labels += [str(target) for target in targets.tolist()]
         splits += [split] * len(targets)
         pixels.append(images)
     return Source(
@@ -85,9 +84,11 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray[tuple[int, ...], np.dtyp
     remedy = "fetch the file again"
     try:
         # A little more than the largest of the four files, so that a small file cannot unpack to gigabytes.
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        with path.open("rb") as file:
             content = file.read(MAX_BYTES)
-    except (OSError, EOFError, zlib.error) as error:
+        if path.suffix == ".gz":
+            content = _unpacked(content)
+    except (OSError, zlib.error) as error:
         raise ValueError(f"{path} is damaged ({error}); {remedy}") from error
     header = 4 * (1 + dimensions)
     if content[:4] != bytes([0, 0, UINT8_IDX, dimensions]) or len(content) < header:
@@ -97,6 +98,17 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray[tuple[int, ...], np.dtyp
     if len(content) != expected:
         raise ValueError(f"{path} has {len(content)} bytes where its header promises {expected}; {remedy}")
     return np.frombuffer(content, dtype=np.uint8, offset=header).reshape(shape)
+
+
+def _unpacked(content: bytes) -> bytes:
+    """Return what a gzip file holds; in one call, which takes half the time that the module gzip does."""
+    unpacker = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+    unpacked = unpacker.decompress(content, MAX_BYTES)
+    if not unpacker.eof and len(unpacked) < MAX_BYTES:
+        raise zlib.error("it ends too early")
+    if unpacker.unused_data:
+        raise zlib.error("something follows its end")
+    return unpacked
 
 
 def _find(root: Path, name: str) -> Path:
