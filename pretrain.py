@@ -34,6 +34,7 @@ from ttc.models.layers import recompute_blocks
 from ttc.models.networks import PretrainNetwork
 from ttc.models.optim import set_learning_rate, step_optimizer
 from ttc.models.pretrained import embed_training
+from ttc.models.sharpness import gradient_passes
 from ttc.run import runtime
 from ttc.run.folder import RunFolder
 from ttc.training import frozen, plan
@@ -78,28 +79,31 @@ def train(
         for images, labels, ids, draws in batches.rest_of_epoch(state.step):
             set_learning_rate(optimizer, recipe.learning_rate(state.step))
             objective.on_step(state.epoch, state.step)
-            if recipe.micro_batches > 1:  # gradient caching: all that the other branch does, piece by piece
-                features, z = network(images, labels, ids, draws)
-            else:
-                inputs = recipe.views.views(images, ids, draws, objective.views)
-                inputs = recipe.cutmix(inputs, labels, ids, draws)
-                with recipe.autocast():
-                    features, z = embed_views(network, inputs[:, : objective.student_views])
-                z = objective.add_keys(z, inputs)
-                del inputs  # the network keeps a copy in its own memory format
-            objective.keep_graph_terms = reporter.logs_at(state.step + 1)
-            loss = objective(z, labels, distributed.pool_of(z, labels, ids), features=features, sample_ids=ids)
-            reporter.monitor.add_gradients(objective.values, (z, features))
-            optimizer.zero_grad(set_to_none=True)
-            scaler.scale(loss).backward()
-            # DDP averages the network's gradients; the objective's own parameters live outside of it.
-            distributed.average_gradients(objective.parameters())
+            for first in gradient_passes(recipe.sam_rho, optimizer, network, objective):  # one, with --sam-rho two
+                if recipe.micro_batches > 1:  # gradient caching: all that the other branch does, piece by piece
+                    features, z = network(images, labels, ids, draws)
+                else:
+                    inputs = recipe.views.views(images, ids, draws, objective.views)
+                    inputs = recipe.cutmix(inputs, labels, ids, draws)
+                    with recipe.autocast():
+                        features, z = embed_views(network, inputs[:, : objective.student_views])
+                    z = objective.add_keys(z, inputs)
+                    del inputs  # the network keeps a copy in its own memory format
+                objective.keep_graph_terms = first and reporter.logs_at(state.step + 1)
+                loss = objective(z, labels, distributed.pool_of(z, labels, ids), features=features, sample_ids=ids)
+                if first:  # what is logged is the loss at the weights themselves
+                    reporter.monitor.add_gradients(objective.values, (z, features))
+                    logged = loss, ids, features
+                optimizer.zero_grad(set_to_none=True)
+                scaler.scale(loss).backward()
+                # DDP averages the network's gradients; the objective's own parameters live outside of it.
+                distributed.average_gradients(objective.parameters())
             step_optimizer(optimizer, scaler, recipe.clip_norm)
             objective.after_step(state.network)
             if state.average is not None:  # it is evaluated; training goes on with the weights themselves
                 state.average.update(state.step)
             state.step += 1
-            reporter.log_step(loss, ids, features)
+            reporter.log_step(*logged)
             # After the last step of an epoch the epoch is ended first.
             if state.step % batches.steps_per_epoch and reporter.stop_requested():
                 reporter.save_checkpoint()

@@ -39,10 +39,11 @@ CASES = {
         "balanced": "--batch-sampler balanced --classes 0,1,2 3,4 --class-ratios 0.9 0.1 --minority-class 1",
         "stratified": "--batch-sampler stratified --one-vs-rest 7",
         "rare images in every batch": "--min-minority-per-batch 3 --positive-classes 7,8",
-        "micro-batches": "--micro-batch-size 12 --projection-batchnorm --minority-cutmix 0.5 --ema-decay 0.6",
+        "micro-batches": "--micro-batch-size 12 --projection-batchnorm --minority-cutmix 0.5 --ema-decay 0.6 "
+        "--sam-rho 0.1",
         "terms": "--ce-weight 0.5 --instance-weight 0.3 --prototype-weight 0.2 --ratio-supervised-majority 0.3 "
         "--temperature 0.2 --base-temperature 0.1",
-        "margin": "--method supproto --margin 0.1",
+        "margin": "--method supproto --margin 0.1 --sam-rho 0.1",
         "settings": "--method focal --method-settings gamma=3",
         "optimizer": "--optimizer adamw --weight-decay 0.1 --clip-gradient-norm 0.5",
         "half precision": "--precision bf16 --projection-batchnorm",

@@ -51,6 +51,7 @@ def test_no_view_waits(preset: str, monkeypatch: pytest.MonkeyPatch) -> None:
         ("--method", "bcl", "--micro-batch-size", "16", "--minority-cutmix", "0.4"),
         ("--clip-gradient-norm", "1", "--optimizer", "adamw", "--batch-sampler", "balanced"),
         ("--ema-decay", "0.9"),
+        ("--sam-rho", "0.05"),
     ],
     ids=" ".join,
 )

@@ -76,7 +76,13 @@ def step_recipe(
             warmup_steps=int(args.warmup_epochs * steps),
         ),
         clip_norm=args.clip_gradient_norm,
+        sam_rho=_sam_rho(args),
     )
+
+
+def _sam_rho(args: Namespace) -> float | None:
+    rho: float | None = vars(args).get("sam_rho")  # of pretrain.py alone
+    return rho
 
 
 def weight_average(args: Namespace, state: TrainingState, sampler: BatchSampler) -> WeightAverage | None:
@@ -142,11 +148,13 @@ def resume_and_plan(
             micro_batches=settings.micro_batches(args.batch_size, args.micro_batch_size, world.size),
             optimizer=args.optimizer,
             half_precision=args.precision != "fp32",
-            copies=int(state.average is not None),
+            copies=int(state.average is not None) + int(_sam_rho(args) is not None),
         ),
         *plan.views_lines(preset, state.description.view_generator().augmentation),
         *more,
     ]
+    if (rho := _sam_rho(args)) is not None:
+        lines.append(f"two passes per step: the gradient is that of the worst point within {rho:g}")
     if state.average is not None:
         lines.append(f"evaluated: {state.average.rule}, not the last weights")
     if features_once(args, state):

@@ -150,6 +150,14 @@ def add_optimisation(parser: Parser) -> None:
     )
     add_steps(add)
     add_optimizer(add)
+    add(
+        "--sam-rho",
+        role=Role.COMPARED,
+        type=real(0, above=True),
+        metavar="R",
+        help="sharpness-aware minimisation: step by the gradient at the worst point within this distance, such as "
+        "0.05, for twice the computing; try it where the network overfits the rare images",
+    )
 
 
 def add_steps(add: Callable[..., object]) -> None:

@@ -156,7 +156,10 @@ class Objective(nn.Module):
         return z
 
     def after_step(self, model: nn.Module) -> None:
-        """Update the state that follows the trained model; called after the optimizer's step."""
+        """Update the state that follows the trained model; called after the optimizer's step.
+
+        `loss` notes what this needs only while `training`: a step may call it a second time, for other weights.
+        """
 
     def _batch(
         self, z: Tensor, labels: Tensor, pool: Pool | None, features: Tensor | None, sample_ids: Tensor | None

@@ -27,6 +27,7 @@ class StepRecipe:
         compiled: whether torch compiles the network.
         learning_rate: step, counted from 0 -> learning rate.
         clip_norm: largest norm of the gradient; None for no limit.
+        sam_rho: distance of the point whose gradient a step follows, see `gradient_passes`; None for its own.
         network: takes the place of the run's network, whose parameters it uses; see `frozen`.
     """
 
@@ -37,6 +38,7 @@ class StepRecipe:
     compiled: bool
     learning_rate: Callable[[int], float]
     clip_norm: float | None
+    sam_rho: float | None = None
     network: nn.Module | None = None
 
     def prepare(self, network: nn.Module, objective: Objective) -> nn.Module:
