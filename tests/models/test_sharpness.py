@@ -86,7 +86,7 @@ def test_steps_are_those_of_the_paper() -> None:
         passes = []
         for first in gradient_passes(RHO, optimizer, network, objective):
             loss = loss_of(network, objective, step)
-            passes.append((first, float(loss)))
+            passes.append((first, float(loss.detach())))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
         optimizer.step()
