@@ -43,7 +43,7 @@ def test_entropy_of_counted_shares():
 def test_row_blocks_do_not_change_the_value(monkeypatch, block):
     rows = unit_rows(4, 90, 20)
     expected = entropy_uniformity(rows, [50, 40], 3, seed=1)
-    monkeypatch.setattr(uniformity, "_ROW_BLOCK", block)
+    monkeypatch.setitem(uniformity._ROW_BLOCK, "cpu", block)
     assert entropy_uniformity(rows, [50, 40], 3, seed=1) == expected
 
 

@@ -14,7 +14,8 @@ from ttc.metrics.portions import ALONE, Portion
 
 POINTS_PER_ROW = 10
 _POINT_BLOCK = 2048  # fixed: the points that a seed gives depend on it
-_ROW_BLOCK = 512
+# Rows that are compared with the points of a block at a time: a GPU waits for the host after each of them.
+_ROW_BLOCK = {"cpu": 512, "cuda": 8192}
 _SINGLE_PRECISION_DIM = 16
 
 
@@ -31,7 +32,9 @@ def effective_rank(rows_MD: torch.Tensor) -> float | None:
     """
     if len(rows_MD) < 2:
         return None
-    singular = torch.linalg.svdvals(rows_MD - rows_MD.mean(dim=0))
+    centred = rows_MD - rows_MD.mean(dim=0)
+    # The singular values are those of R. LAPACK makes it by itself before it iterates, a GPU's solver does not.
+    singular = torch.linalg.svdvals(centred if centred.device.type == "cpu" else torch.linalg.qr(centred, mode="r").R)
     if float(singular[0]) <= 1e-14 * math.sqrt(len(rows_MD)):
         return None
     return math.exp(float(torch.special.entr(singular / singular.sum()).sum()))
@@ -79,13 +82,13 @@ def _nearest_point(rows_MD: torch.Tensor, generator: torch.Generator, portion: P
     total, dim = rows_MD.shape
     best_M = rows_MD.new_full((total,), -math.inf)
     nearest_M = torch.zeros(total, dtype=torch.long, device=rows_MD.device)
-    points = POINTS_PER_ROW * total
+    points, rows = POINTS_PER_ROW * total, _ROW_BLOCK.get(rows_MD.device.type, _ROW_BLOCK["cpu"])
     for offset in range(0, points, _POINT_BLOCK):
         count = min(_POINT_BLOCK, points - offset)
         drawn_PD = torch.randn(count, dim, generator=generator, dtype=torch.float64).to(rows_MD.device)
         points_DP = torch.nn.functional.normalize(drawn_PD, dim=1).to(rows_MD.dtype).T
-        for start in range(portion.rank * _ROW_BLOCK, total, portion.size * _ROW_BLOCK):
-            stop = min(start + _ROW_BLOCK, total)
+        for start in range(portion.rank * rows, total, portion.size * rows):
+            stop = min(start + rows, total)
             cosine_BP = rows_MD[start:stop] @ points_DP
             # Few rows improve in a late block, and a maximum without its position is several times cheaper.
             improved_B = (cosine_BP.amax(dim=1) > best_M[start:stop]).nonzero().squeeze(1)
