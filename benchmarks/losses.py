@@ -2,6 +2,7 @@
 
     python benchmarks/losses.py --samples 256 1024 --peers --output losses.csv
     python benchmarks/losses.py --samples 4096 32768 --methods supcon supmin --repeats 3
+    python benchmarks/losses.py --samples 256 1024 4096 --device cuda --methods simclr supcon --compile
 
 Two references, written from the equations: `masked-supcontrast` builds the pair matrices of Khosla et al.'s form, and
 `masked-published` in addition what the published code of SupMin builds at every call (four masks, and the exponentials
@@ -36,6 +37,7 @@ REFERENCES = {
 }
 PEERS = {"pytorch_metric_learning": references.metric_learning_loss, "lightly": references.lightly_loss}
 FEATURES = 64
+COMPILED = " compiled"
 
 
 def build_parser() -> Parser:
@@ -62,6 +64,7 @@ def build_parser() -> Parser:
         metavar="B",
         help="largest batch of the masked forms and peers, whose memory is quadratic; 0 leaves them out",
     )
+    add("--compile", action="store_true", help="also time the losses that pretrain.py --compile compiles")
     add_benchmark(parser, repeats=7, peers="pytorch-metric-learning and lightly")
     return parser
 
@@ -74,13 +77,15 @@ def loss_for(name: str, options: argparse.Namespace, samples: int) -> references
         return PEERS[name]()
     device = runtime.pick_device(options.device)
     objective = build_objective(
-        name,
+        name.removesuffix(COMPILED),
         minority_class=1,
         class_counts=[95 * samples, 5 * samples],
         feature_dim=FEATURES,
         projection_dim=options.dimensions,
     ).to(device)
     objective.validate = False
+    if name.endswith(COMPILED):
+        objective.compile()
     features = torch.randn(samples, objective.views, FEATURES, device=device)
     ids = torch.arange(samples, device=device)
     if objective.wants_embeddings(10):
@@ -122,16 +127,18 @@ def measure(samples: int, names: list[str], options: argparse.Namespace) -> list
     """Return one row per loss for one batch size."""
     device = runtime.pick_device(options.device)
     times = timing.interleave({name: call_of(name, options, samples) for name in names}, options.repeats, device)
-    memory = {name: timing.apart(device, peak_mib, name, options, samples) for name in names}
+    # Compiling takes more memory than the loss, and in the same process.
+    plain = [name for name in names if not name.endswith(COMPILED)]
+    memory = {name: timing.apart(device, peak_mib, name, options, samples) for name in plain}
     rows = []
     for name in names:
         row = {"samples": str(samples), "loss": name, "milliseconds": f"{1000 * statistics.median(times[name]):.2f}"}
         for reference in REFERENCES:
             ratio = f"{timing.times_faster(times[reference], times[name]):.2f}" if reference in times else ""
             row[f"times_faster_than_{reference}"] = ratio
-        row["peak_mib"] = f"{memory[name]:.1f}"
+        row["peak_mib"] = f"{memory[name]:.1f}" if name in memory else ""
         for reference in REFERENCES:
-            ratio = f"{memory[reference] / memory[name]:.1f}" if reference in memory else ""
+            ratio = f"{memory[reference] / memory[name]:.1f}" if {reference, name} <= set(memory) else ""
             row[f"times_less_memory_than_{reference}"] = ratio
         timing.tell(row)
         rows.append(row)
@@ -143,10 +150,11 @@ def main() -> int:
     options = build_parser().parse(sys.argv[1:]).namespace()
     timing.start(options.threads)
     peers = timing.installed_peers(PEERS) if options.peers else []
+    compiled = [name + COMPILED for name in options.methods if options.compile and METHODS[name].objective.compiles]
     rows: list[dict[str, str]] = []
     for samples in options.samples:
         quadratic = [*REFERENCES, *peers] if samples <= options.reference_limit else []
-        rows += measure(samples, [*quadratic, *options.methods], options)
+        rows += measure(samples, [*quadratic, *options.methods, *compiled], options)
     if options.output:
         timing.write_rows(options.output, rows, runtime.pick_device(options.device))
     return 0

@@ -11,7 +11,7 @@ import torch
 from naive_metrics import exact_squared_distances, naive_metrics, summarise
 
 from ttc.metrics import neighbours
-from ttc.metrics.representation import default_block_rows, representation_metrics
+from ttc.metrics.representation import representation_metrics
 
 NAMES = ("SAD", "SAA", "CAD", "CAC", "gaussian_potential")
 
@@ -199,13 +199,6 @@ def test_block_size_does_not_change_results(block_rows):
     result = representation_metrics(embeddings, labels, 0.1, block_rows=block_rows)
     for name in (*NAMES, "PEU", "effective_rank", "mean_cosine"):
         assert result[name]["per_class"] == pytest.approx(expected[name]["per_class"], abs=1e-12), name
-
-
-@pytest.mark.parametrize(("device", "most"), [("cpu", 886), ("cuda", 5792), ("another", 886)])
-def test_all_rows_are_one_block_up_to_a_size(device, most):
-    assert default_block_rows(most, device) >= most
-    assert default_block_rows(most + 1, device) <= most
-    assert default_block_rows(10**9, device) == 16
 
 
 @pytest.mark.parametrize("threads", [1, 3])

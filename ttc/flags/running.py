@@ -30,7 +30,8 @@ def add_runtime(parser: Parser, *, precision: bool = True) -> None:
             "--compile",
             role=Role.RESULT,
             action="store_true",
-            help="compile the network with torch.compile; only long runs gain more than its start-up time",
+            help="compile the network with torch.compile, in pretraining also the loss of simclr, supcon, supmin and "
+            "supproto; only long runs gain more than its start-up time",
         )
     add(
         "--num-workers",

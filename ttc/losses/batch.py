@@ -7,8 +7,8 @@ features, A = B * V local rows in sample-major order (row = sample * V + view), 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -56,18 +56,25 @@ class Batch:
     sample_ids_B: Tensor | None = None
     pool_sample_ids_P: Tensor | None = None
     single_loss: bool = False
-    _log_sum_exp: dict[float, Tensor] = field(default_factory=dict)
-    _codes: dict[int, Tensor] = field(default_factory=dict)
+    _results: dict[Hashable, Tensor] = field(default_factory=dict)
 
-    @cached_property
+    def _once(self, key: Hashable, compute: Callable[[], Tensor]) -> Tensor:
+        # Unlike functools.cached_property it takes no lock, at which torch.compile would end its graph.
+        if key not in self._results:
+            self._results[key] = compute()
+        return self._results[key]
+
+    @property
     def anchors_AD(self) -> Tensor:
         """Local rows."""
-        return self.z_BVD.flatten(0, 1)
+        return self._once("anchors", lambda: self.z_BVD.flatten(0, 1))
 
-    @cached_property
+    @property
     def columns_MD(self) -> Tensor:
         """Rows of all ranks; the same object as the anchors in one process."""
-        return self.anchors_AD if self.pool_z_PVD is self.z_BVD else self.pool_z_PVD.flatten(0, 1)
+        if self.pool_z_PVD is self.z_BVD:
+            return self.anchors_AD
+        return self._once("columns", lambda: self.pool_z_PVD.flatten(0, 1))
 
     @property
     def views(self) -> int:
@@ -79,21 +86,20 @@ class Batch:
         """Index of the first local row among the rows of all ranks."""
         return self.first * self.views
 
-    @cached_property
+    @property
     def anchor_labels_A(self) -> Tensor:
         """Class of each local row."""
-        return self.labels_B.repeat_interleave(self.views, output_size=self.labels_B.numel() * self.views)
+        rows = self.labels_B.numel() * self.views
+        return self._once("labels", lambda: self.labels_B.repeat_interleave(self.views, output_size=rows))
 
-    @cached_property
+    @property
     def other_view_products_BV(self) -> Tensor:
         """Sum of a row's dot products with the other views of its sample, the set W(i)."""
-        return other_views(self.z_BVD)
+        return self._once("other views", lambda: other_views(self.z_BVD))
 
     def codes(self, num_classes: int) -> Tensor:
         """Return the one-hot classes of the pool's samples [P, K]; computed once."""
-        if num_classes not in self._codes:
-            self._codes[num_classes] = one_hot(self.pool_labels_P, num_classes, self.z_BVD.dtype)
-        return self._codes[num_classes]
+        return self._once(num_classes, lambda: one_hot(self.pool_labels_P, num_classes, self.z_BVD.dtype))
 
     def local(self, pool: Tensor) -> Tensor:
         """Return the part [B, ...] of this process of something that the pool's samples have [P, ...]."""
@@ -101,14 +107,10 @@ class Batch:
 
     def log_sum_exp(self, temperature: float) -> Tensor:
         """Return log sum_{k in A(i)} exp(z_i . z_k / temperature) [A]; computed once per temperature."""
-        if temperature not in self._log_sum_exp:
-            self._log_sum_exp[temperature] = log_sum_exp(
-                self.anchors_AD,
-                self.columns_MD,
-                1.0 / temperature,
-                self_offset=self.first_row,
-            )
-        return self._log_sum_exp[temperature]
+        return self._once(
+            ("log-sum-exp", temperature),
+            lambda: log_sum_exp(self.anchors_AD, self.columns_MD, 1.0 / temperature, self_offset=self.first_row),
+        )
 
 
 def one_hot(labels_P: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:

@@ -57,13 +57,13 @@ def draw_positives(batch: Batch, k: int, num_classes: int, seed: int, step: int)
     sample_rank_A = (position_P[row_A // views] - starts_A) * views
     slots_S = torch.arange(k, device=labels_A.device)
     random_AS = uniform_integers(seed, step, row_A[:, None] * k + slots_S)
-    rank_AS = torch.full_like(random_AS, -1)
-    for slot in range(k):
-        last_A = candidates_A - k + slot
-        pick_A = random_AS[:, slot] % (last_A + 1).clamp(min=1)
-        taken_A = (rank_AS[:, :slot] == pick_A[:, None]).any(1)
-        rank_AS[:, slot] = torch.where(last_A >= 0, torch.where(taken_A, last_A, pick_A), -1)
-    valid_AS = rank_AS >= 0
+    last_AS = candidates_A[:, None] - (k - slots_S)
+    valid_AS = last_AS >= 0
+    rank_AS = torch.where(valid_AS, random_AS % (last_AS + 1).clamp(min=1), -1)
+    last_AS = last_AS.clamp(min=-1)
+    for slot in range(1, k):
+        taken_A = (rank_AS[:, :slot] == rank_AS[:, slot, None]).any(1)
+        rank_AS[:, slot] = torch.where(taken_A, last_AS[:, slot], rank_AS[:, slot])
     # The own sample's rows are consecutive ranks of the class: skip them.
     rank_AS = (rank_AS + views * (rank_AS >= sample_rank_A[:, None])).clamp(min=0)
     sample_AS = order_P[(starts_A[:, None] + rank_AS // views).clamp(max=len(order_P) - 1)]

@@ -166,7 +166,7 @@ def _exponentials(
             if not known:
                 torch.addmm(exp_IJ, left_ID, right_JD.T, beta=0, alpha=scale * _LOG2_E, out=exp_IJ).exp2_()
                 if not distance:
-                    exp_IJ.fill_diagonal_(0)
+                    exp_IJ.diagonal().zero_()
             yield i, i + distance, exp_IJ
             start = stop if kept else 0
 

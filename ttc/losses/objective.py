@@ -29,6 +29,7 @@ class Objective(nn.Module):
         space: what `z` is, the unit "projection" or the encoder's "features".
         needs_features: whether `features` must be given.
         needs_sample_ids: whether `sample_ids` must be given.
+        compiles: whether torch.compile can take the call; not where the loss draws: each step is another function then.
         validate: check labels, lengths and finiteness, which waits for the device; switch off where that costs time.
         terms: detached values of the last call.
         keep_graph_terms: also keep the weighted terms with their graph in `values`, to take gradients apart; a loss
@@ -40,6 +41,7 @@ class Objective(nn.Module):
     space: str = "projection"
     needs_features: bool = False
     needs_sample_ids: bool = False
+    compiles: bool = False
 
     def __init__(self, *, num_classes: int) -> None:
         """Create the objective.

@@ -94,6 +94,8 @@ class SupProto(Contrastive):
     the nearest prototype of another class.
     """
 
+    compiles = True
+
     def __init__(
         self,
         *,

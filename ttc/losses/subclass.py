@@ -38,6 +38,7 @@ class SBC(SupCon):
     """
 
     needs_sample_ids = True
+    compiles = False
 
     def __init__(
         self,

@@ -25,6 +25,8 @@ class SimCLR(Contrastive):
     Source: Chen et al., "A Simple Framework for Contrastive Learning of Visual Representations", ICML 2020, equation 1.
     """
 
+    compiles = True
+
     def positives(self, batch: Batch) -> Positives:
         """Return no positives but the other views."""
         return Positives()
@@ -38,6 +40,8 @@ class SupCon(Contrastive):
 
     Source: Khosla et al., "Supervised Contrastive Learning", NeurIPS 2020, equation 2 (L_out).
     """
+
+    compiles = True
 
     def positives(self, batch: Batch) -> Positives:
         """Return the rows of the anchor's class."""
@@ -54,6 +58,8 @@ class SupMin(Contrastive):
     Datasets", CVPR 2025 (SupMin).
     Note: any set of classes can be the supervised one; `ratio_supervised_majority` applies to each other class.
     """
+
+    compiles = True
 
     def __init__(
         self,
@@ -89,6 +95,7 @@ class SupMin(Contrastive):
         if not 0 <= ratio_supervised_majority <= 1:
             raise ValueError(f"ratio_supervised_majority {ratio_supervised_majority} is not a share; give 0..1")
         self.ratio = ratio_supervised_majority
+        self.compiles = self.ratio == 0
         self.seed = seed
         self.minority_K: Tensor
         minority_K = torch.zeros(num_classes, dtype=torch.bool)

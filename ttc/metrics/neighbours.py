@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 
 from ttc.metrics.portions import ALONE, Portion
 
+_BLOCK_BYTES = {"cpu": 6 * 2**20, "cuda": 256 * 2**20}
+
 Floats = NDArray[np.float64]
 
 
@@ -37,6 +39,16 @@ class ClassSums:
     class_share: float
     distance: float
     potential: float
+
+
+def default_block_rows(rows: int, device: str) -> int:
+    """Return how many of so many rows are compared with all others at a time: on a GPU all where that is little memory.
+
+    Args:
+        rows: M.
+        device: its type, such as "cuda".
+    """
+    return max(16, _BLOCK_BYTES.get(device, _BLOCK_BYTES["cpu"]) // (8 * rows))
 
 
 def stream_class_sums(

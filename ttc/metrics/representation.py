@@ -12,7 +12,7 @@ from typing import TypedDict
 import torch
 
 from ttc.metrics.checks import SupportsArray, checked_labels, unit_rows
-from ttc.metrics.neighbours import ClassSums, stream_class_sums
+from ttc.metrics.neighbours import ClassSums, default_block_rows, stream_class_sums
 from ttc.metrics.portions import ALONE, Portion
 from ttc.metrics.uniformity import effective_rank, entropy_uniformity
 
@@ -24,8 +24,6 @@ USABLE_AUROC = 0.9
 
 Of 142 runs in docs/results whose embeddings lie on one point, 140 stay below it, many beside an untrained encoder.
 """
-
-_BLOCK_BYTES = {"cpu": 6 * 2**20, "cuda": 256 * 2**20}
 
 
 def collapse_word(mean_cosine: float | None, auroc: float | None) -> str | None:
@@ -186,16 +184,6 @@ def representation_metrics(
         "radius": radius,
         "class_rows": class_rows,
     }
-
-
-def default_block_rows(rows: int, device: str) -> int:
-    """Return how many of so many rows are compared with all others at a time: on a GPU all where that is little memory.
-
-    Args:
-        rows: M.
-        device: its type, such as "cuda".
-    """
-    return max(16, _BLOCK_BYTES.get(device, _BLOCK_BYTES["cpu"]) // (8 * rows))
 
 
 def undefined_metrics(views: int, radius: float, num_classes: int) -> RepresentationMetrics:

@@ -24,7 +24,7 @@ class StepRecipe:
         cutmix: pastes patches of common images into rare ones, if at all.
         autocast: makes the context of the network's precision.
         micro_batches: pieces that a batch is embedded in, by gradient caching; 1 embeds it at once.
-        compiled: whether torch compiles the network.
+        compiled: whether torch compiles the network, and a loss that it can.
         learning_rate: step, counted from 0 -> learning rate.
         clip_norm: largest norm of the gradient; None for no limit.
         sam_rho: distance of the point whose gradient a step follows, see `gradient_passes`; None for its own.
@@ -46,6 +46,8 @@ class StepRecipe:
         network = self.network or network
         if self.compiled:
             network = torch.compile(network)  # type: ignore[assignment]  # a Module, says torch elsewhere
+            if objective.compiles and not objective.extra_terms:
+                objective.compile()
         if self.micro_batches == 1:
             return network
         return MicroBatchEmbedder(
