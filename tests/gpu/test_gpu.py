@@ -27,9 +27,14 @@ GPU = torch.device("cuda", 0)
 CPU = torch.device("cpu")
 
 
-def gradients_of(method: str, device: torch.device, dtype: torch.dtype) -> tuple[float, list[torch.Tensor]]:
+def gradients_of(
+    method: str, device: torch.device, dtype: torch.dtype, *, compiled: bool = False
+) -> tuple[float, list[torch.Tensor]]:
     """Return loss and gradients of one batch, which is rounded to float32 for any dtype."""
     objective = copy.deepcopy(ready(method)).float().to(device, dtype)
+    if compiled:
+        objective.validate = False  # as in training; it reads from the device, which would end the graph
+        objective.compile(fullgraph=True)
     inputs = inputs_for(objective, 64, "mixed", 8)
     z, features = (each.detach().float().to(device, dtype).requires_grad_() for each in (inputs.z, inputs.features))
     loss = Inputs(z, inputs.labels.to(device), features, inputs.sample_ids.to(device)).call(objective)
@@ -45,6 +50,15 @@ def test_the_gradient_is_that_of_float64_on_the_cpu(method: str, block: int, mon
     monkeypatch.setattr(logsumexp, "_BLOCK_GPU", block)
     monkeypatch.setattr(logsumexp, "_SINGLE_PASS_GPU", block * block)
     loss, found = gradients_of(method, GPU, torch.float32)
+    assert loss == pytest.approx(expected_loss, rel=2e-6)
+    for one, other in zip(found, expected, strict=True):
+        assert float((one - other).norm()) <= 2e-6 * float(other.norm())
+
+
+@pytest.mark.parametrize("method", ["simclr", "supcon", "supmin", "supproto"])
+def test_a_compiled_loss_has_the_gradient_of_float64_on_the_cpu(method: str) -> None:
+    expected_loss, expected = gradients_of(method, CPU, torch.float64)
+    loss, found = gradients_of(method, GPU, torch.float32, compiled=True)
     assert loss == pytest.approx(expected_loss, rel=2e-6)
     for one, other in zip(found, expected, strict=True):
         assert float((one - other).norm()) <= 2e-6 * float(other.norm())

@@ -9,7 +9,6 @@ import torch
 
 from tests.ranks.launch import on_ranks
 from ttc import distributed
-from ttc.metrics.neighbours import default_block_rows
 from ttc.metrics.portions import ALONE, Portion
 from ttc.metrics.representation import RepresentationMetrics, representation_metrics
 
@@ -36,10 +35,3 @@ def test_each_block_has_one_holder() -> None:
     for size in (1, 2, 5):
         holders = [[Portion(rank, size).holds(block) for rank in range(size)] for block in range(11)]
         assert all(sum(each) == 1 for each in holders)
-
-
-@pytest.mark.parametrize(("device", "most"), [("cpu", 886), ("cuda", 5792), ("another", 886)])
-def test_all_rows_are_one_block_up_to_a_size(device: str, most: int) -> None:
-    assert default_block_rows(most, device) >= most
-    assert default_block_rows(most + 1, device) <= most
-    assert default_block_rows(10**9, device) == 16
