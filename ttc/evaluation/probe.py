@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import statistics
 import warnings
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from ttc.datasets import Dataset
 from ttc.datasets.imbalance import hash_order
 from ttc.datasets.registry import MEDMNIST_NAMES
+from ttc.metrics.points import ranking_values
 
 log = logging.getLogger("ttc")
 
@@ -215,12 +217,15 @@ def fit_logistic(
 
 
 def auroc(labels: Tensor, probabilities: NDArray[np.float64]) -> float:
-    """Return the AUROC of [N, K] probabilities; for K > 2 the mean of one class against the rest."""
-    from sklearn.metrics import roc_auc_score
+    """Return the AUROC of [N, K] probabilities, for K > 2 the mean of one class against the rest.
 
-    if probabilities.shape[1] == 2:
-        return float(roc_auc_score(labels.numpy(), probabilities[:, 1]))
-    return float(roc_auc_score(labels.numpy(), probabilities, multi_class="ovr"))
+    NaN where the labels lack a class.
+    """
+    if len(torch.unique(labels)) < probabilities.shape[1]:
+        return math.nan
+    ranked = [1] if probabilities.shape[1] == 2 else range(probabilities.shape[1])
+    areas = [ranking_values((labels == label).numpy(), probabilities[:, label])[0] for label in ranked]
+    return float(np.mean(areas))
 
 
 def evaluation_rows(dataset: Dataset, split: str, class_balance: str) -> Tensor:

@@ -8,7 +8,7 @@ from typing import TypedDict
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ttc.metrics import curves, intervals
+from ttc.metrics import curves, intervals, points
 from ttc.metrics.clinic import combined
 from ttc.metrics.clinic.auroc import auroc
 from ttc.metrics.clinic.proportions import proportion
@@ -70,6 +70,24 @@ def classification_metrics(
 
     Note: AUROC and AUPRC use the scores, never thresholded decisions; F1 is that of the positive class.
     """
+    return measured(labels, scores, predictions, positive_class, groups, bootstrap, seed, {})[0]
+
+
+def measured(
+    labels: ArrayLike,
+    scores: ArrayLike,
+    predictions: ArrayLike | None,
+    positive_class: int,
+    groups: Sequence[str] | None,
+    bootstrap: int,
+    seed: int,
+    readings: Mapping[str, curves.Reading],
+) -> tuple[ClassificationMetrics, dict[str, Floats]]:
+    """Evaluate as `classification_metrics`; return also the draws of further numbers read off the curves, by name.
+
+    The curves of thousands of draws take most of the time, and so are made once. There are no such draws without a
+    bootstrap, for more than two classes, and where the labels lack one.
+    """
     labels_N, scores_N = np.asarray(labels), np.asarray(scores, dtype=np.float64)
     classes = 2 if scores_N.ndim == 1 else scores_N.shape[-1]
     _check(labels_N, scores_N, classes, positive_class)
@@ -90,15 +108,16 @@ def classification_metrics(
         predictions_N = (predictions_N == positive_class).astype(np.int64)
         scores_N = np.stack([-scores_N, scores_N], axis=1)
 
-    points = _point_values(labels_N, scores_N, predictions_N)
-    statistics, groups_N = _statistics(labels_N, scores_N, predictions_N), intervals.numbered(groups, len(labels_N))
+    values = _point_values(labels_N, scores_N, predictions_N)
+    groups_N = intervals.numbered(groups, len(labels_N))
+    statistics = _statistics(labels_N, scores_N, predictions_N, readings)
     draws = intervals.bootstrap(statistics, labels_N, bootstrap, seed, groups_N)
-    estimates = {name: intervals.estimate(value, draws.get(name)) for name, value in points.items()}
+    estimates = {name: intervals.estimate(value, draws.get(name)) for name, value in values.items()}
     if bootstrap:
         # The values stay scikit-learn's, to the last digit.
-        estimates["accuracy"] = {**proportion(predictions_N == labels_N, groups_N), "value": points["accuracy"]}
+        estimates["accuracy"] = {**proportion(predictions_N == labels_N, groups_N), "value": values["accuracy"]}
         if classes == 2:
-            estimates["auroc"] = {**auroc(labels_N == 1, scores_N[:, 1], groups_N), "value": points["auroc"]}
+            estimates["auroc"] = {**auroc(labels_N == 1, scores_N[:, 1], groups_N), "value": values["auroc"]}
             estimates |= _joined(estimates, labels_N == 1, predictions_N == 1, groups_N)
     counts = np.bincount(labels_N, minlength=classes).tolist()
     if classes == 2 and positive_class == 0:
@@ -115,7 +134,7 @@ def classification_metrics(
         result["auprc"] = {**estimates["auprc"], "baseline": counts[positive_class] / len(labels_N)}
         result["f1"] = estimates["f1"]
         result["positive_class"] = positive_class
-    return result
+    return result, {name: draws[name] for name in readings if name in draws}
 
 
 def _joined(
@@ -150,38 +169,29 @@ def _check(labels_N: np.ndarray, scores_N: Floats, classes: int, positive_class:
 
 
 def _point_values(labels_N: Ints, scores_NK: Floats, predictions_N: Ints) -> dict[str, float | None]:
-    """Compute each metric with scikit-learn; for two classes the positive class is 1."""
-    from sklearn import metrics
-
+    """Compute each metric as scikit-learn does; for two classes the positive class is 1."""
     classes = scores_NK.shape[1]
-    present = np.unique(labels_N)
-    values: dict[str, float | None] = {
-        "accuracy": float(metrics.accuracy_score(labels_N, predictions_N)),
-        # balanced_accuracy_score warns about predictions of a class that the labels lack.
-        "balanced_accuracy": float(
-            metrics.recall_score(labels_N, predictions_N, labels=present, average="macro", zero_division=0.0)
-        ),
-        "mcc": float(metrics.matthews_corrcoef(labels_N, predictions_N)) if len(present) > 1 else None,
-        "auroc": None,
-    }
+    values = points.decision_values(points.confusion(labels_N, predictions_N, classes))
+    present = len(np.unique(labels_N))
+    values["auroc"] = None
     if classes == 2:
-        values["f1"] = float(metrics.f1_score(labels_N, predictions_N, zero_division=0.0))
         values["auprc"] = None
-        if len(present) == 2:
-            values["auroc"] = float(metrics.roc_auc_score(labels_N, scores_NK[:, 1]))
-            values["auprc"] = float(metrics.average_precision_score(labels_N, scores_NK[:, 1]))
-    elif len(present) == classes:
-        areas = [metrics.roc_auc_score(labels_N == label, scores_NK[:, label]) for label in range(classes)]
+        if present == 2:
+            values["auroc"], values["auprc"] = points.ranking_values(labels_N == 1, scores_NK[:, 1])
+    elif present == classes:
+        areas = [points.ranking_values(labels_N == label, scores_NK[:, label])[0] for label in range(classes)]
         values["auroc"] = float(np.mean(areas))
     return values
 
 
-def _statistics(labels_N: Ints, scores_NK: Floats, predictions_N: Ints) -> Callable[[Floats], Mapping[str, Floats]]:
+def _statistics(
+    labels_N: Ints, scores_NK: Floats, predictions_N: Ints, more: Mapping[str, curves.Reading]
+) -> Callable[[Floats], Mapping[str, Floats]]:
     """Return a function from the counts of draws [R, N] to the values of each metric [R]."""
     classes = scores_NK.shape[1]
     ranked = [1] if classes == 2 else list(range(classes))
     complete = len(np.unique(labels_N)) == classes
-    readings = {"auroc": curves.area} | ({"auprc": curves.average_precision} if classes == 2 else {})
+    readings = {"auroc": curves.area} | ({"auprc": curves.average_precision, **more} if classes == 2 else {})
     rankings = [
         curves.ranking_statistics(labels_N == label, scores_NK[:, label], readings)
         for label in (ranked if complete else ())
@@ -200,7 +210,7 @@ def _statistics(labels_N: Ints, scores_NK: Floats, predictions_N: Ints) -> Calla
             drawn = [ranking(counts_RN) for ranking in rankings]
             statistics["auroc"] = np.mean([reading["auroc"] for reading in drawn], axis=0)
             if classes == 2:
-                statistics["auprc"] = drawn[0]["auprc"]
+                statistics |= {name: drawn[0][name] for name in ("auprc", *more)}
         return statistics
 
     return evaluate

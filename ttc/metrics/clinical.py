@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ttc.metrics import calibration, intervals
-from ttc.metrics.classification import classification_metrics
+from ttc.metrics.classification import measured
 from ttc.metrics.clinic import calibrators, combined, operating_points
 from ttc.metrics.clinic.net_benefit import Benefits, treat_all
 from ttc.metrics.clinic.operating_points import Statistics, undefined
@@ -90,12 +90,9 @@ def clinical_metrics(
     """
     labels_N, probabilities_NK = _checked(labels, probabilities, "probabilities")
     groups_N, classes = intervals.numbered(groups, len(labels_N)), probabilities_NK.shape[1]
-    result: dict[str, object] = {
-        "intervals": {},
-        **classification_metrics(
-            labels_N, probabilities_NK, positive_class=positive_class, groups=groups, bootstrap=bootstrap, seed=seed
-        ),
-    }
+    readings = operating_points.readings(deploy_prevalence) if classes == 2 else {}
+    found, drawn = measured(labels_N, probabilities_NK, None, positive_class, groups, bootstrap, seed, readings)
+    result: dict[str, object] = {"intervals": {}, **found}
     val_split = None if validation is None else _checked(*validation, "validation probabilities")
     calibrated_NK = None if calibrated is None else _checked(labels_N, calibrated, "calibrated probabilities")[1]
     shares_K = calibrators.shares(labels_N, classes) if calibrated_at is None else tuple(map(float, calibrated_at))
@@ -118,13 +115,13 @@ def clinical_metrics(
         details["confusion"] = operating_points.confusions(positive_N, scores_N, thresholds)
         result["auroc_delong"] = delong(positive_N, scores_N, groups_N)
         statistics.append(operating_points.decisions(positive_N, scores_N, thresholds, deploy_prevalence))
-        statistics.append(operating_points.readings(positive_N, scores_N, deploy_prevalence))
+        statistics.append(operating_points.read(positive_N, scores_N, readings))
         benefits = Benefits.of(positive_N, calibrated_NK, shares_K, deploy_prevalence, decision_thresholds)
         statistics.append(benefits.statistics)
         exact |= operating_points.exact_intervals(positive_N, scores_N, thresholds, groups_N)
     details["groups"] = None if groups is None else group_rows(labels_N, probabilities_NK, groups, threshold)
 
-    estimates = _estimates(statistics, exact, labels_N, groups_N, bootstrap, seed)
+    estimates = _estimates(statistics, exact, labels_N, groups_N, bootstrap, seed, drawn)
     if binary and bootstrap and 0 < labels_N.sum() < len(labels_N):
         estimates |= _joined(estimates, labels_N, probabilities_NK, calibrated_NK, benefits, details, groups_N)
     details["decision_curve"] = benefits.curves(estimates) if binary else None
@@ -220,14 +217,17 @@ def _estimates(
     groups_N: Ints | None,
     bootstrap: int,
     seed: int,
+    drawn: Mapping[str, Floats],
 ) -> dict[str, Estimate]:
     """Return all estimates by path, in the order of the statistics: intervals of the bootstrap, or of `exact`."""
+    named = [(measure, measure(np.ones((1, len(labels_N))))) for measure in statistics]
+    points = {name: values for _, measured_there in named for name, values in measured_there.items()}
+    left = [measure for measure, measured_there in named if not measured_there.keys() <= drawn.keys()]
 
     def together(counts_RN: Floats) -> dict[str, Floats]:
-        return {name: values for measure in statistics for name, values in measure(counts_RN).items()}
+        return {name: values for measure in left for name, values in measure(counts_RN).items()}
 
-    draws = intervals.bootstrap(together, labels_N, bootstrap, seed, groups_N)
-    points = together(np.ones((1, len(labels_N))))
+    draws = intervals.bootstrap(together, labels_N, bootstrap, seed, groups_N) | dict(drawn)
     estimates = {name: intervals.estimate(float(values[0]), draws.get(name)) for name, values in points.items()}
     for name, estimate in exact.items():
         value = estimates[name]["value"] if name in estimates else estimate["value"]

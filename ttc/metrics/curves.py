@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ttc.metrics.intervals import Floats
+from ttc.metrics.intervals import Floats, Ints
 
-_BLOCK_BYTES = 2**18
+_BLOCK_BYTES = 2**20
 """Size of an array of a block of draws; a dozen of them are in use at a time."""
 
 
@@ -29,12 +30,12 @@ class Curves:
     tp_RT: Floats
     fp_RT: Floats
 
-    @property
+    @cached_property
     def sensitivity_RT(self) -> Floats:
         """The share of the positive samples that is called positive."""
         return np.asarray(self.tp_RT / self.tp_RT[:, -1:])
 
-    @property
+    @cached_property
     def specificity_RT(self) -> Floats:
         """The share of the negative samples that is called negative."""
         negatives_R1 = self.fp_RT[:, -1:]
@@ -53,9 +54,11 @@ def ranking_curves(positive_N: NDArray[np.bool_], scores_N: Floats) -> Callable[
     positive_sorted_N = positive_N[order_N].astype(np.float64)
 
     def evaluate(counts_RN: Floats) -> Curves:
-        sorted_RN = counts_RN.take(order_N, axis=1)
-        tp_RN, called_RN = (sorted_RN * positive_sorted_N).cumsum(axis=1), sorted_RN.cumsum(axis=1)
-        fp_RN = called_RN - tp_RN
+        called_RN = counts_RN.take(order_N, axis=1)
+        tp_RN = called_RN * positive_sorted_N
+        for cumulative_RN in (tp_RN, called_RN):
+            cumulative_RN.cumsum(axis=1, out=cumulative_RN)
+        fp_RN = np.subtract(called_RN, tp_RN, out=called_RN)
         if not tied:
             return Curves(tp_RN, fp_RN)
         return Curves(*(cumulative_RN.take(last_of_tie, axis=1) for cumulative_RN in (tp_RN, fp_RN)))
@@ -63,8 +66,12 @@ def ranking_curves(positive_N: NDArray[np.bool_], scores_N: Floats) -> Callable[
     return evaluate
 
 
+Reading = Callable[[Curves], Floats]
+"""From curves to a value per draw."""
+
+
 def ranking_statistics(
-    positive_N: NDArray[np.bool_], scores_N: Floats, readings: Mapping[str, Callable[[Curves], Floats]]
+    positive_N: NDArray[np.bool_], scores_N: Floats, readings: Mapping[str, Reading]
 ) -> Callable[[Floats], dict[str, Floats]]:
     """Return a function from counts [R, N] to the numbers read off the curves of the draws, [R] by name.
 
@@ -91,10 +98,11 @@ def ranking_statistics(
 
 def area(curves: Curves) -> Floats:
     """Return the area under the ROC curve of each draw; a tie counts one half."""
-    hits_RT = np.diff(curves.tp_RT, axis=1, prepend=0.0)
-    false_RT = np.diff(curves.fp_RT, axis=1, prepend=0.0)
-    pairs_R = curves.tp_RT[:, -1] * curves.fp_RT[:, -1]
-    return np.asarray((false_RT * (curves.tp_RT - 0.5 * hits_RT)).sum(axis=1) / pairs_R)
+    tp_RT, fp_RT = curves.tp_RT, curves.fp_RT
+    # Twice the area of the trapezoids in whole numbers, which no order of summation rounds.
+    doubled_R = np.einsum("rt,rt->r", fp_RT[:, 1:] - fp_RT[:, :-1], tp_RT[:, 1:] + tp_RT[:, :-1])
+    doubled_R += fp_RT[:, 0] * tp_RT[:, 0]
+    return np.asarray(0.5 * doubled_R / (tp_RT[:, -1] * fp_RT[:, -1]))
 
 
 def average_precision(curves: Curves, prevalence: float | None = None) -> Floats:
@@ -111,9 +119,11 @@ def average_precision(curves: Curves, prevalence: float | None = None) -> Floats
         tp_RT = tp_RT / positives_R1 * prevalence
         fp_RT = fp_RT / negatives_R1 * (1.0 - prevalence)
     called_RT = tp_RT + fp_RT
-    precision_RT = np.divide(tp_RT, called_RT, out=np.zeros_like(tp_RT), where=called_RT > 0)
-    gained_RT = np.diff(curves.tp_RT, axis=1, prepend=0.0) / positives_R1
-    return np.asarray((gained_RT * precision_RT).sum(axis=1))
+    called_RT[called_RT == 0.0] = 1.0  # where nothing is called, nothing is gained
+    terms_RT = np.divide(tp_RT, called_RT, out=called_RT)
+    terms_RT[:, 1:] *= (curves.tp_RT[:, 1:] - curves.tp_RT[:, :-1]) / positives_R1
+    terms_RT[:, 0] *= curves.tp_RT[:, 0] / positives_R1[:, 0]
+    return np.asarray(terms_RT.sum(axis=1))
 
 
 def sensitivity_at(curves: Curves, specificity: float) -> Floats:
@@ -121,9 +131,16 @@ def sensitivity_at(curves: Curves, specificity: float) -> Floats:
 
     Points only, without interpolation: a value that a threshold reaches.
     """
-    return np.asarray(np.where(curves.specificity_RT >= specificity, curves.sensitivity_RT, 0.0).max(axis=1))
+    # The specificity falls and the sensitivity rises from point to point: it is the last of the points.
+    enough_R = np.count_nonzero(curves.specificity_RT >= specificity, axis=1)
+    return _read(curves.sensitivity_RT, enough_R - 1, enough_R > 0)
 
 
 def specificity_at(curves: Curves, sensitivity: float) -> Floats:
     """Return the highest specificity among the points with at least this sensitivity, see `sensitivity_at`."""
-    return np.asarray(np.where(curves.sensitivity_RT >= sensitivity, curves.specificity_RT, 0.0).max(axis=1))
+    enough_R = np.count_nonzero(curves.sensitivity_RT >= sensitivity, axis=1)
+    return _read(curves.specificity_RT, -enough_R, enough_R > 0)
+
+
+def _read(values_RT: Floats, points_R: Ints, exists_R: NDArray[np.bool_]) -> Floats:
+    return np.where(exists_R, values_RT[np.arange(len(values_RT)), points_R], 0.0)

@@ -128,12 +128,12 @@ def bootstrap_counts(labels_N: Ints, draws: int, seed: int, groups_N: Ints | Non
     """
     strata_U = np.ascontiguousarray(labels_N if groups_N is None else _held_classes(labels_N, groups_N), dtype=np.int64)
     small = draws * len(strata_U) * np.dtype(_COUNT).itemsize <= _KEPT_BYTES
-    drawn: Iterable[NDArray[np.uint32]] = (
+    drawn: Iterable[Floats] | Iterable[NDArray[np.uint32]] = (
         _kept_draws(strata_U.tobytes(), draws, seed) if small else _draw(strata_U, draws, seed)
     )
     for counts_RU in drawn:
         if groups_N is None:
-            yield counts_RU.astype(np.float64)
+            yield counts_RU.astype(np.float64, copy=False)
             continue
         size = max(1, _CHUNK_BYTES // (8 * len(groups_N)))
         for first in range(0, len(counts_RU), size):
@@ -149,9 +149,12 @@ def _held_classes(labels_N: Ints, groups_N: Ints) -> Ints:
 
 
 @lru_cache(maxsize=1)
-def _kept_draws(strata: bytes, draws: int, seed: int) -> list[NDArray[np.uint32]]:
+def _kept_draws(strata: bytes, draws: int, seed: int) -> list[Floats] | list[NDArray[np.uint32]]:
     """Keep the draws of the last call: an evaluation asks for the same ones for every probe."""
-    return list(_draw(np.frombuffer(strata, dtype=np.int64), draws, seed))
+    drawn = list(_draw(np.frombuffer(strata, dtype=np.int64), draws, seed))
+    if 2 * sum(counts_RU.nbytes for counts_RU in drawn) > _KEPT_BYTES:
+        return drawn
+    return [counts_RU.astype(np.float64) for counts_RU in drawn]
 
 
 def _draw(strata_U: Ints, draws: int, seed: int) -> Iterator[NDArray[np.uint32]]:
@@ -188,7 +191,7 @@ def bootstrap(
     Returns:
         Values [draws] by name; empty with a single group, which says nothing about others.
     """
-    if groups_N is not None and not groups_N.any():
+    if not draws or (groups_N is not None and not groups_N.any()):
         return {}
     chunks = [statistics(counts_RN) for counts_RN in bootstrap_counts(labels_N, draws, seed, groups_N)]
     return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in (chunks[0] if chunks else ())}

@@ -40,11 +40,21 @@ def decisions(
     prevalences: Sequence[float],
 ) -> Statistics:
     """Return the statistics of the decisions at every threshold, with predictive values at other prevalences."""
+    called_NT = scores_N[:, None] >= np.array([limit for limit in thresholds.values() if limit is not None])
+    sides = [positive_N.astype(np.float64), (~positive_N).astype(np.float64)]
+    called_sides = [called_NT * side_N[:, None] for side_N in sides]
 
     def evaluate(counts_RN: Floats) -> dict[str, Floats]:
         statistics: dict[str, Floats] = {}
+        positives_R, negatives_R = (counts_RN @ side_N for side_N in sides)
+        called = zip(*((counts_RN @ side_NT).T for side_NT in called_sides), strict=True)
         for rule, threshold in thresholds.items():
-            at_threshold = reached(positive_N, scores_N, threshold, counts_RN)
+            if threshold is None:
+                at_threshold = undefined(DECISIONS, counts_RN)
+            else:
+                tp_R, fp_R = next(called)
+                cells = ((negatives_R - fp_R, fp_R), (positives_R - tp_R, tp_R))
+                at_threshold = decision_metrics(np.stack([np.stack(row, axis=1) for row in cells], axis=1))
             statistics |= {f"operating_points/{rule}/{name}": values for name, values in at_threshold.items()}
             for share in prevalences:
                 statistics |= {
@@ -65,14 +75,19 @@ def reached(
     return decision_metrics(confusion_of(positive_N, scores_N, threshold, counts_RN))
 
 
-def readings(positive_N: NDArray[np.bool_], scores_N: Floats, prevalences: Sequence[float]) -> Statistics:
-    """Return the statistics that are read off the ROC curve."""
-    points: dict[str, Callable[[curves.Curves], Floats]] = {}
+def readings(prevalences: Sequence[float]) -> dict[str, curves.Reading]:
+    """Return what is read off the ROC curve, by path."""
+    points: dict[str, curves.Reading] = {}
     for share in (90, 95):
         points[f"sensitivity_at_specificity_{share}"] = partial(curves.sensitivity_at, specificity=share / 100)
         points[f"specificity_at_sensitivity_{share}"] = partial(curves.specificity_at, sensitivity=share / 100)
     for prevalence in prevalences:
         points[f"deployment/{prevalence:g}/auprc"] = partial(curves.average_precision, prevalence=prevalence)
+    return points
+
+
+def read(positive_N: NDArray[np.bool_], scores_N: Floats, points: Mapping[str, curves.Reading]) -> Statistics:
+    """Return the statistics of readings; not defined where the samples are of one class."""
     if positive_N.all() or not positive_N.any():
         return partial(undefined, tuple(points))
     return curves.ranking_statistics(positive_N, scores_N, points)
