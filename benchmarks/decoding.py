@@ -22,7 +22,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import timing
+from benchmarks import pictures, timing
 from ttc.datasets.cache import open_cache
 from ttc.datasets.images import FileImages
 from ttc.datasets.pixels.decoding import decode_file
@@ -30,14 +30,6 @@ from ttc.datasets.pixels.framing import frame_tensor
 from ttc.datasets.pixels.preprocessing import Decoding, stored_size
 from ttc.flags.parser import Parser, whole
 from ttc.run import runtime
-
-
-def draw(pixels: int, seed: int) -> Image.Image:
-    """Return a photograph-like RGB image of 4 : 3."""
-    random = np.random.default_rng(seed)
-    shapes = Image.fromarray(random.integers(0, 256, (9, 12, 3), dtype=np.uint8))
-    smooth = np.asarray(shapes.resize((pixels, pixels * 3 // 4), Image.Resampling.BICUBIC), dtype=np.float32)
-    return Image.fromarray((smooth + random.normal(0, 6, smooth.shape)).clip(0, 255).astype(np.uint8))
 
 
 def with_pillow(path: str, size: int, *, scaled: bool) -> Tensor:
@@ -103,7 +95,7 @@ def main() -> int:
             folder = Path(name)
             paths = [str(folder / f"{number:04d}.jpg") for number in range(args.images)]
             for number, path in enumerate(paths):
-                draw(pixels, number).save(path, quality=90)
+                pictures.draw(pixels, number).save(path, quality=pictures.QUALITY)
             length = statistics.mean(Path(path).stat().st_size for path in paths)
             for way, rate in measure(paths, size, args.repeats, folder / "cache").items():
                 row = {"image_width": str(pixels), "stored_size": str(size), "kib": f"{length / 1024:.0f}", "way": way}

@@ -7,13 +7,13 @@ from pathlib import Path
 from ttc.flags.parser import Parser, whole
 
 
-def add_benchmark(parser: Parser, *, repeats: int, peers: str) -> None:
+def add_benchmark(parser: Parser, *, repeats: int, peers: str | None = None) -> None:
     """Add the flags of a benchmark.
 
     Args:
         parser: changed in place.
         repeats: default number of turns.
-        peers: the libraries that `--peers` compares with.
+        peers: the libraries that `--peers` compares with, if there are any.
     """
     add = parser.add_argument_group("benchmark").add_argument
     add(
@@ -33,5 +33,6 @@ def add_benchmark(parser: Parser, *, repeats: int, peers: str) -> None:
     add(
         "--device", default="cpu", metavar="NAME", help="cpu, cuda, cuda:N or auto, which takes CUDA where there is one"
     )
-    add("--peers", action="store_true", help=f"also time {peers} where installed")
+    if peers is not None:
+        add("--peers", action="store_true", help=f"also time {peers} where installed")
     add("--output", type=Path, metavar="FILE.csv", help="table to write")

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from ttc.batches.augment import Augmentation
@@ -29,11 +30,16 @@ def masked_supcontrast(z_BVD: Tensor, labels_B: Tensor) -> Tensor:
     return _masked_loss(rows_ND, positives_NN, others_NN)[0]
 
 
-def masked_published(z_BVD: Tensor, labels_B: Tensor) -> Tensor:
+def masked_published(z_BVD: Tensor, labels_B: Tensor, *, minority_only: bool = False) -> Tensor:
     """Return SupCon of two classes with all arrays that the published code of SupMin makes at every call.
 
     These are four masks (all labels, each class, own sample) and the exponentials without their diagonal, whether the
     method needs them or not.
+
+    Args:
+        z_BVD: unit embeddings.
+        labels_B: 0, or 1 for the minority.
+        minority_only: return SupMin, in which a row of class 0 attracts the other view of its own sample alone.
     """
     samples, views = z_BVD.shape[:2]
     rows_ND = z_BVD.transpose(0, 1).flatten(0, 1)
@@ -47,7 +53,10 @@ def masked_published(z_BVD: Tensor, labels_B: Tensor) -> Tensor:
     repeated = [mask_BB.repeat(views, views) for mask_BB in masks]
     others_NN = torch.ones_like(repeated[0]).fill_diagonal_(0.0)
     repeated = [mask_NN * others_NN for mask_NN in repeated]
-    loss, exp_NN = _masked_loss(rows_ND, repeated[0], others_NN)
+    positives_NN = repeated[0]
+    if minority_only:
+        positives_NN = torch.where((labels_B == 1).repeat(views)[:, None], repeated[2], repeated[1])
+    loss, exp_NN = _masked_loss(rows_ND, positives_NN, others_NN)
     itself_NN = torch.eye(len(rows_ND), dtype=torch.bool, device=rows_ND.device)
     exp_NN[~itself_NN].view(len(rows_ND), -1)
     return loss
@@ -89,6 +98,32 @@ def lightly_loss() -> Loss:
     return call
 
 
+def per_sample_transform(
+    size: int, strength: Augmentation, mean: tuple[float, ...], std: tuple[float, ...]
+) -> Callable[[Image.Image], Tensor]:
+    """Return torchvision's transforms of one PIL image into one view, float [C, S, S].
+
+    Args:
+        size: S.
+        strength: of the changes.
+        mean: per channel.
+        std: per channel.
+    """
+    from torchvision import transforms
+
+    jitter = transforms.ColorJitter(strength.brightness, strength.contrast, strength.saturation, strength.hue)
+    steps = [
+        transforms.RandomResizedCrop(size, strength.scale, strength.ratio),
+        transforms.RandomHorizontalFlip(strength.flip),
+        transforms.RandomApply([jitter], strength.jitter),
+        transforms.RandomGrayscale(strength.grayscale),
+        transforms.ToTensor(),
+        transforms.Normalize(mean, std),
+    ]
+    transform: Callable[[Image.Image], Tensor] = transforms.Compose(steps)
+    return transform
+
+
 def per_sample_views(images: Tensor, strength: Augmentation, mean: tuple[float, ...], std: tuple[float, ...]) -> Views:
     """Return torchvision's transforms on PIL images, one image and view after the other.
 
@@ -101,20 +136,7 @@ def per_sample_views(images: Tensor, strength: Augmentation, mean: tuple[float, 
     Returns:
         A function that gives float views [B, V, 3, S, S].
     """
-    from PIL import Image
-    from torchvision import transforms
-
-    jitter = transforms.ColorJitter(strength.brightness, strength.contrast, strength.saturation, strength.hue)
-    transform = transforms.Compose(
-        [
-            transforms.RandomResizedCrop(images.shape[-1], strength.scale, strength.ratio),
-            transforms.RandomHorizontalFlip(strength.flip),
-            transforms.RandomApply([jitter], strength.jitter),
-            transforms.RandomGrayscale(strength.grayscale),
-            transforms.ToTensor(),
-            transforms.Normalize(mean, std),
-        ]
-    )
+    transform = per_sample_transform(images.shape[-1], strength, mean, std)
     arrays = images.permute(0, 2, 3, 1).cpu().numpy()
 
     def call() -> Tensor:

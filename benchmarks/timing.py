@@ -14,6 +14,7 @@ import platform
 import shlex
 import socket
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,13 +25,15 @@ from typing import TypeVar
 
 import torch
 
+from ttc.run.ledger import git_state
 from ttc.run.log import log, start_logging
 
 T = TypeVar("T")
 Call = Callable[[], object]
 Row = Mapping[str, str | int | float]
 
-# Instructions that decide how fast bfloat16 is on a CPU.
+# Instructions that decide how fast products and bfloat16 are on a CPU, the fastest first.
+_VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2", "asimd": "NEON"}
 _BF16_FLAGS = ("amx_bf16", "avx512_bf16")
 
 
@@ -41,16 +44,23 @@ def start(threads: int) -> None:
     multiprocessing.get_context("forkserver").set_forkserver_preload(["torch", "benchmarks.timing"])
 
 
+def counts_processor_time(device: torch.device) -> bool:
+    """Tell which clock is used: processor time or elapsed time (see the top of this file)."""
+    return device.type == "cpu" and torch.get_num_threads() == 1
+
+
+def now(device: torch.device) -> float:
+    """Return the clock in seconds, once a GPU has done what it was told to."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.process_time() if counts_processor_time(device) else time.perf_counter()
+
+
 def seconds(call: Call, device: torch.device) -> float:
-    """Return the time of one call (see the top of this file for which)."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    clock = time.process_time if device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
-    start = clock()
+    """Return the time of one call."""
+    start = now(device)
     call()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return clock() - start
+    return now(device) - start
 
 
 def interleave(calls: Mapping[str, Call], repeats: int, device: torch.device) -> dict[str, list[float]]:
@@ -152,27 +162,43 @@ def machine(device: torch.device) -> str:
     """Describe the hardware and the version of torch, without the machine's name."""
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
-    model, flags = platform.processor() or platform.machine(), ""
+    fields: dict[str, str] = {}
     info = Path("/proc/cpuinfo")
     if info.exists():
-        fields = dict(line.split(":", 1) for line in info.read_text().splitlines() if ":" in line)
-        values = {name.strip(): value.strip() for name, value in fields.items()}
-        model, flags = values.get("model name", model), values.get("flags", "")
-    instructions = [flag for flag in _BF16_FLAGS if flag in flags.split()]
-    bf16 = f"bfloat16 by {instructions[0]}" if instructions else "no bfloat16 instructions"
-    cores, threads = os.cpu_count(), torch.get_num_threads()
-    return (
-        f"{model}, {cores} cores, {threads} thread{'s' if threads > 1 else ''} used, {bf16}, torch {torch.__version__}"
+        lines = [line.split(":", 1) for line in info.read_text().splitlines() if ":" in line]
+        fields = {name.strip(): value.strip() for name, value in lines}
+    model = fields.get("model name") or platform.processor() or platform.machine()
+    # Virtual machines give families of processors one name.
+    kind = (
+        [f"family {fields['cpu family']} model {fields['model']}"] if {"cpu family", "model"} <= fields.keys() else []
     )
+    flags = fields.get("flags", fields.get("Features", "")).split()
+    kind += [name for flag, name in _VECTORS.items() if flag in flags][:1]
+    instructions = [flag for flag in _BF16_FLAGS if flag in flags][:1]
+    kind.append(f"bfloat16 by {instructions[0]}" if instructions else "no bfloat16 instructions")
+    cores, threads = os.cpu_count(), torch.get_num_threads()
+    used = f"{threads} thread{'s' if threads > 1 else ''} used"
+    return f"{model} ({', '.join(kind)}), {cores} cores, {used}, torch {torch.__version__}"
+
+
+def code_version() -> str:
+    """Return the commit of the code, with a + if code is changed; empty where there is no repository."""
+    root = Path(__file__).resolve().parents[1]
+    commit = git_state(root)["commit"]
+    if commit is None:
+        return ""
+    words = ["git", "--no-optional-locks", "-C", str(root), "diff", "--quiet", "HEAD", "--", "*.py"]
+    return f"{str(commit)[:7]}{'+' if subprocess.run(words, check=False).returncode else ''}"
 
 
 def write_rows(path: Path, rows: Sequence[Row], device: torch.device) -> None:
-    """Write rows with equal keys as a CSV file, together with the machine and the command that produced them."""
+    """Write rows with equal keys as a CSV file, together with machine, commit and command that produced them."""
     command = shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+    origin = {"machine": machine(device), "commit": code_version(), "command": command}
     with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=[*rows[0], "machine", "command"], lineterminator="\n")
+        writer = csv.DictWriter(file, fieldnames=[*rows[0], *origin], lineterminator="\n")
         writer.writeheader()
-        writer.writerows({**row, "machine": machine(device), "command": command} for row in rows)
+        writer.writerows({**row, **origin} for row in rows)
 
 
 def tell(row: Row) -> None:

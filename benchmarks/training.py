@@ -12,7 +12,6 @@ An image in the table is one view: a sample counts twice.
 from __future__ import annotations
 
 import argparse
-import re
 import statistics
 import sys
 import time
@@ -28,13 +27,14 @@ from torch import Tensor, nn
 
 from benchmarks import costs, references, timing
 from benchmarks.flags import add_benchmark
+from benchmarks.networks import encoder_of
 from ttc import distributed
 from ttc.batches.augment import PRESETS, ViewGenerator
 from ttc.batches.cutmix import MinorityCutMix
 from ttc.flags.parser import Parser, whole
 from ttc.losses import build_objective
 from ttc.models.batchnorm import synchronise
-from ttc.models.encoders import EncoderSpec, build_encoder
+from ttc.models.encoders import EncoderSpec
 from ttc.models.networks import PretrainNetwork
 from ttc.models.optim import build_optimizer
 from ttc.run import runtime
@@ -94,40 +94,10 @@ def build_parser() -> Parser:
     return parser
 
 
-def small_resnet18(width: int) -> nn.Module:
-    """Return a ResNet-18 with the stem for small images and `width` channels in its first stage."""
-    from torchvision.models.resnet import BasicBlock
-
-    def stage(inputs: int, outputs: int, stride: int) -> nn.Module:
-        shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
-        return nn.Sequential(
-            BasicBlock(inputs, outputs, stride, shortcut if stride > 1 else None), BasicBlock(outputs, outputs)
-        )
-
-    network = nn.Sequential(
-        nn.Conv2d(CHANNELS, width, 3, 1, 1, bias=False),
-        nn.BatchNorm2d(width),
-        nn.ReLU(True),
-        stage(width, width, 1),
-        stage(width, 2 * width, 2),
-        stage(2 * width, 4 * width, 2),
-        stage(4 * width, 8 * width, 2),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-    )
-    network.feature_dim = 8 * width  # type: ignore[assignment]  # what the encoders of build_encoder have
-    return network
-
-
 def build_network(options: argparse.Namespace) -> PretrainNetwork:
     """Return encoder and projection head with seeded weights."""
     runtime.seed_everything(0, rank=0)
-    if match := re.fullmatch(r"resnet18-w(\d+)", options.encoder):
-        # With AVX2 only, oneDNN writes beyond its buffers in strided 1x1 convolutions of fewer channels.
-        if int(match[1]) < 8:
-            raise ValueError(f"--encoder {options.encoder} crashes on some processors; give resnet18-w8 or wider")
-        return PretrainNetwork(small_resnet18(int(match[1])), DIMENSIONS)
-    return PretrainNetwork(build_encoder(EncoderSpec(options.encoder, CHANNELS, options.image_size)), DIMENSIONS)
+    return PretrainNetwork(encoder_of(EncoderSpec(options.encoder, CHANNELS, options.image_size)), DIMENSIONS)
 
 
 class Step:

@@ -1,7 +1,6 @@
 """Write docs/performance.md from the tables of the benchmarks: python benchmarks/write_page.py.
 
-Reads docs/performance/{losses,metrics,augment,decoding,training,scaling}*.csv; tables of another machine get a suffix,
-as in losses_gpu.csv.
+Reads docs/performance/*.csv: of each section those whose name begins with its name, as losses.csv and losses_gpu.csv.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks import targets
 from ttc.flags.parser import Parser
 from ttc.run import runtime
 from ttc.run.checkpoint import write_text
@@ -19,40 +19,13 @@ from ttc.run.log import log, start_logging
 
 Table = list[dict[str, str]]
 
-TARGETS = (
-    ("losses", {"samples": "256", "loss": "supcon"}, "times_faster_than_masked-published", "≥ 4.5"),
-    ("losses", {"samples": "1024", "loss": "supcon"}, "times_faster_than_masked-published", "≥ 8"),
-    ("losses", {"samples": "4096", "loss": "supcon"}, "times_faster_than_masked-published", "≥ 10"),
-    ("losses", {"samples": "256", "loss": "supcon"}, "times_faster_than_masked-supcontrast", "≥ 2"),
-    ("losses", {"samples": "1024", "loss": "supcon"}, "times_faster_than_masked-supcontrast", "≥ 3.5"),
-    ("losses", {"samples": "4096", "loss": "supcon"}, "times_faster_than_masked-supcontrast", "≥ 6"),
-    ("losses", {"samples": "4096", "loss": "supcon"}, "times_less_memory_than_masked-published", "≥ 50"),
-    ("losses", {"samples": "32768", "loss": "supcon"}, "peak_mib", "≤ 256"),
-    ("metrics", {"case": "pairs", "samples": "5000", "computation": "streamed"}, "times_faster_than_plain", "≥ 8"),
-    (
-        "metrics",
-        {"case": "pairs", "samples": "5000", "computation": "streamed"},
-        "times_less_memory_than_plain",
-        "≥ 60",
-    ),
-    ("metrics", {"case": "peu", "samples": "5000", "computation": "streamed"}, "times_faster_than_plain", "≥ 3"),
-    ("metrics", {"case": "peu", "samples": "5000", "computation": "streamed"}, "times_less_memory_than_plain", "≥ 100"),
-    ("augment", {"image_size": "28", "pipeline": "per-sample"}, "ttc_is_times_faster", "≥ 8"),
-    ("augment", {"image_size": "28", "pipeline": "kornia"}, "ttc_is_times_faster", "≥ 2"),
-    ("training", {"image_size": "28", "step": "ttc bf16"}, "times_faster_than_per-sample", "≥ 2"),
-)
-"""What the project wants to reach: table, row, column, bound."""
-
 SECTIONS = {
     "losses": (
         "Losses",
         "Forward and backward pass, two views, float32, 5 % minority. `masked-supcontrast` is SupCon by full matrices "
         "as it is usually written, `masked-published` with the arrays that the published code of SupMin makes at every "
         "call; both are written from the equations (`benchmarks/references.py`). `peak_mib` is the growth of the peak "
-        "memory during one call, on a CPU in a fresh process. Lightly's loss is NT-Xent. On a GPU the losses of a "
-        "thousand samples take as long as launching their operators, while the GPU is still busy with the network; "
-        "their memory is what counts there. kcl and tsc were measured before they came to keep only two matrices of "
-        "the rows' size: their memory is less now.",
+        "memory during one call, on a CPU in a fresh process. Lightly's loss is NT-Xent.",
     ),
     "metrics": (
         "Representation metrics",
@@ -115,7 +88,7 @@ def read_tables(folder: Path) -> dict[str, list[Table]]:
 
 def markdown(rows: Table) -> list[str]:
     """Return the lines of a table, without the columns that say where it comes from."""
-    columns = [name for name in rows[0] if name not in ("machine", "command")]
+    columns = [name for name in rows[0] if name not in ("machine", "commit", "command")]
     lines = ["| " + " | ".join(name.replace("_", " ") for name in columns) + " |", "|---" * len(columns) + "|"]
     return lines + ["| " + " | ".join(row[name] or "-" for name in columns) + " |" for row in rows]
 
@@ -125,19 +98,8 @@ def section(name: str, tables: list[Table]) -> list[str]:
     heading, explanation = SECTIONS[name]
     lines = [f"## {heading}", "", explanation, ""]
     for rows in tables:
-        lines += [f"{rows[0]['machine']}; `{rows[0]['command']}`:", "", *markdown(rows), ""]
-    return lines
-
-
-def target_lines(tables: dict[str, list[Table]]) -> list[str]:
-    """Return the table of wanted and measured ratios; the first table of a CPU that has the row counts."""
-    lines = ["| case | quantity | wanted | measured |", "|---|---|---|---|"]
-    for name, wanted, column, bound in TARGETS:
-        rows = [row for table in tables[name] for row in table if wanted.items() <= row.items()]
-        rows = [row for row in rows if "--device" not in row["command"]]
-        measured = rows[0][column] if rows else "-"
-        case = f"{name}: {', '.join(wanted.values())}"
-        lines.append(f"| {case} | {column.replace('_', ' ')} | {bound} | {measured} |")
+        origin = f"{rows[0]['machine']}, commit {rows[0]['commit'] or 'unknown'}"
+        lines += [f"{origin}; `{rows[0]['command']}`:", "", *markdown(rows), ""]
     return lines
 
 
@@ -177,29 +139,29 @@ def main() -> int:
     lines = [
         "# Time and memory",
         "",
-        "Generated by `python benchmarks/write_page.py` from the tables in `docs/performance/`, which the",
-        "commands below wrote. All cases of a table take turns in one process, and ratios are medians over turns, so",
-        "that a noisy machine does not decide. With one thread, time is the processor time of the process: other work",
-        "on the machine prolongs it far less than the time on the wall. `--peers` adds other packages if installed.",
+        "Generated by `python benchmarks/write_page.py` from the tables in `docs/performance/`, which the commands",
+        "below wrote; `python benchmarks/run_all.py` runs all of them, which takes two cores about 25 minutes. All",
+        "cases of a table take turns in one process, and ratios are medians over turns, so that a noisy machine does",
+        "not decide. With one thread, time is the processor time of the process: other work on the machine prolongs it",
+        "far less than the time on the wall. `--peers` adds other packages if installed. Each table names the machine",
+        "and the commit that it is of.",
         "",
         "## Wanted and measured",
         "",
         "With one thread of a CPU:",
         "",
-        *target_lines(tables),
+        *targets.lines(targets.ON_CPU, tables, gpu=False),
         "",
-        *(
-            line
-            for name in ("losses", "metrics", "augment", "decoding", "training")
-            for line in section(name, tables[name])
-        ),
-        "What helped here:",
+        "On a GPU; figures of an earlier commit stay until there is a GPU to measure again:",
         "",
-        *advice_lines(tables["training"]),
+        *targets.lines(targets.ON_GPU, tables, gpu=True),
         "",
-        *section("scaling", tables["scaling"]),
-        COST_MODEL,
     ]
+    for name in SECTIONS:
+        lines += section(name, tables[name])
+        if name == "training":
+            lines += ["What helped here:", "", *advice_lines(tables[name]), ""]
+    lines.append(COST_MODEL)
     write_text(Path(options.page), "\n".join(lines).rstrip() + "\n")
     log.info("wrote %s", options.page)
     return 0

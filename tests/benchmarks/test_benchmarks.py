@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import re
 import statistics
 from argparse import Namespace
@@ -11,8 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import references, timing
+from benchmarks import references, run_all, tables, targets, timing
 from benchmarks.training import build_network
+from benchmarks.write_page import SECTIONS
 from tests.processes import ROOT, run
 from ttc.losses import build_objective
 
@@ -22,12 +24,14 @@ SMALL = {
     "augment": ("--image-size", 12),
     "decoding": ("--image-pixels", 64, "--image-size", 16, "--images", 2),
     "training": ("--image-size", 8, "--batch-size", 8, "--encoder", "resnet18-w8"),
+    "bound": ("--image-size", 12, "--batch-size", 8, "--encoder", "resnet18-w8", "--steps", 1),
+    "original": ("--data", "digits", "--image-size", 8, "--encoder", "convnet-w8", "--epochs", 2, "--accuracy", 0.5),
     "scaling": ("--image-size", 8, "--batch-size", 8, "--encoder", "resnet18-w8", "--ranks", 1, 2),
 }
 
 
 @pytest.fixture(scope="module")
-def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Run every benchmark on next to nothing."""
     folder = tmp_path_factory.mktemp("tables")
     for name, words in SMALL.items():
@@ -71,18 +75,20 @@ def test_micro_batches_are_timed_alone(tmp_path: Path) -> None:
             "step",
             ["per-sample fp32", "ttc fp32 contiguous", "ttc fp32", "ttc bf16 contiguous", "ttc bf16"],
         ),
+        ("bound", "images_from", ["tensors", "disk", "jpeg"]),
+        ("original", "pipeline", ["published fp32", "pretrain.py fp32", "pretrain.py bf16"]),
         ("scaling", "ranks", ["1", "2"]),
     ],
 )
-def test_every_case_has_a_row(tables: Path, name: str, column: str, cases: list[str]) -> None:
-    rows = read(tables / f"{name}.csv")
+def test_every_case_has_a_row(written: Path, name: str, column: str, cases: list[str]) -> None:
+    rows = read(written / f"{name}.csv")
     assert [row[column] for row in rows] == cases
     assert all(f"torch {torch.__version__}" in row["machine"] for row in rows)
 
 
 @pytest.mark.slow
-def test_the_cost_model_meets_what_two_ranks_multiply_and_send(tables: Path) -> None:
-    one, two = read(tables / "scaling.csv")
+def test_the_cost_model_meets_what_two_ranks_multiply_and_send(written: Path) -> None:
+    one, two = read(written / "scaling.csv")
     assert float(one["sent_kib_counted"]) == 0
     assert float(two["sent_kib_counted"]) == pytest.approx(float(two["sent_kib_model"]), rel=0.05)
     for row in (one, two):
@@ -91,14 +97,14 @@ def test_the_cost_model_meets_what_two_ranks_multiply_and_send(tables: Path) -> 
 
 
 @pytest.mark.slow
-def test_the_page_shows_every_table(tables: Path, tmp_path: Path) -> None:
+def test_the_page_shows_every_table(written: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    done = run("benchmarks.write_page", "--tables", tables, "--page", page, folder=tmp_path)
+    done = run("benchmarks.write_page", "--tables", written, "--page", page, folder=tmp_path)
     assert done.code == 0, done.stderr
     text = page.read_text()
-    for name in SMALL:
-        for row in read(tables / f"{name}.csv"):
-            shown = [value or "-" for key, value in row.items() if key not in ("machine", "command")]
+    for name in SECTIONS:
+        for row in read(written / f"{name}.csv"):
+            shown = [value or "-" for key, value in row.items() if key not in ("machine", "commit", "command")]
             assert f"| {' | '.join(shown)} |" in text
 
 
@@ -117,6 +123,34 @@ def test_the_committed_page_belongs_to_the_committed_tables(tmp_path: Path) -> N
     assert not re.search(r"/(tmp|home|work|root)/", page.read_text())
 
 
+def test_every_committed_table_is_of_a_command_that_is_run_again() -> None:
+    for path in sorted((ROOT / tables.FOLDER).glob("*.csv")):
+        assert path.stem in tables.CPU | tables.GPU
+        if path.stem in tables.CPU:  # of the GPU's, those of an earlier command may stay while there is no GPU
+            assert {row["command"] for row in read(path)} == {tables.command_of(path.stem)}
+
+
+def test_a_round_goes_on_with_the_tables_that_are_older(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_all, "ROOT", tmp_path)
+    monkeypatch.setattr(run_all, "ROUND", tmp_path / ".round")
+    (tmp_path / tables.FOLDER).mkdir(parents=True)
+    for name, when in (("losses", 1000), (".round", 2000), ("metrics", 3000)):
+        path = run_all.ROUND if name == ".round" else tmp_path / tables.FOLDER / f"{name}.csv"
+        path.touch()
+        os.utime(path, (when, when))
+    assert [run_all.is_new(name) for name in ("losses", "metrics", "augment")] == [False, True, False]
+
+
+def test_a_missed_figure_is_explained_and_a_missing_one_says_why() -> None:
+    row = {"images_from": "disk", "command": "x", "commit": "", "percent_of_bound": "80.0", "views_percent": "15.0"}
+    cpu = (targets.Target("bound", {"images_from": "disk"}, "percent_of_bound", "≥ 90"),)
+    lines = list(targets.lines(cpu, {"bound": [[row]]}, gpu=False))
+    assert "| bound: disk | percent of bound | ≥ 90 | 80.0 | no | - |" in lines
+    assert lines[-1] == "* bound: disk: of the step's time, views 15.0 %."
+    assert "| not measured: no GPU | - | - |" in list(targets.lines(cpu, {"bound": [[row]]}, gpu=True))[-1]
+    assert not targets.Target("losses", {}, "peak_mib", "≤ 256").met("256.1")
+
+
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_references_compute_supcon(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
@@ -125,6 +159,8 @@ def test_the_references_compute_supcon(seed: int) -> None:
     expected = build_objective("supcon")(z, labels)
     for reference in (references.masked_published, references.masked_supcontrast):
         torch.testing.assert_close(reference(z, labels), expected, atol=1e-12, rtol=0)
+    supmin = build_objective("supmin", minority_class=1)(z, labels)
+    torch.testing.assert_close(references.masked_published(z, labels, minority_only=True), supmin, atol=1e-12, rtol=0)
 
 
 def test_ratios_are_taken_within_a_turn() -> None:
