@@ -30,7 +30,7 @@ from scripts import warm
 from ttc.flags.parser import Parser, whole
 from ttc.run import manifest, runtime
 from ttc.run.log import log, start_logging
-from ttc.run.manifest import Entry, Line, Status
+from ttc.run.manifest import RESULT_FILES, Entry, Line, Status
 
 Process = subprocess.Popen[bytes] | warm.WarmProcess
 
@@ -191,9 +191,15 @@ def main() -> int:
     os.chdir(ROOT)
 
     # 4. run
+    def expand(words: Sequence[str]) -> list[str]:
+        return [word for word, _ in parser.expand(words)]
+
     launch = [sys.executable] if args.launch is None else shlex.split(args.launch)
     scripts = ["pretrain"] if args.dry_run else [step for line in lines for step in line.steps]
-    warm.prepare(scripts)
+    unfinished = [
+        line for line in lines if any(not (results / line.folder / RESULT_FILES[step]).is_file() for step in line.steps)
+    ]
+    warm.prepare(scripts, [] if args.dry_run else [[*line.steps["pretrain"], *more] for line in unfinished])
     # Threads, which an import may start where it may have several, do not survive a fork.
     alone = os.environ.get("OMP_NUM_THREADS") == "1"
     runner = Runner(
@@ -201,7 +207,7 @@ def main() -> int:
         start=warm.WarmProcess if alone and args.launch is None else launcher(launch),
         launch=launch,
         more=more,
-        expand=lambda words: [word for word, _ in parser.expand(words)],
+        expand=expand,
         stop=stop,
     )
     for line in lines:  # a recipe that cannot be read ends the command before anything runs

@@ -8,6 +8,7 @@ scripts have ended.
 from __future__ import annotations
 
 import importlib
+import json
 import multiprocessing
 import os
 import signal
@@ -30,6 +31,11 @@ IMPORTED_LATER = {
     "compute_metrics": ("matplotlib.figure", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_pdf"),
 }
 """Script -> what it imports only where it needs it, which is nearly always."""
+
+TRAININGS = "TTC_TRAININGS"
+"""Tells the server for which trainings to prepare data: lists of words, as JSON."""
+_MOST_LETTERS = 100_000
+"""Linux gives a variable 128 KiB; without their data prepared scripts prepare it themselves."""
 
 _BLOCKED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 _CONTEXT = multiprocessing.get_context("forkserver")
@@ -84,13 +90,18 @@ def preloaded(scripts: Iterable[str]) -> list[str]:
     return [name for script in sorted(set(scripts)) for name in (script, *IMPORTED_LATER[script])]
 
 
-def prepare(scripts: Iterable[str]) -> None:
+def prepare(scripts: Iterable[str], trainings: Iterable[Sequence[str]] = ()) -> None:
     """Say which scripts will be started; the server begins with the first one, in the folder that is current then.
 
     Args:
         scripts: names without .py.
+        trainings: words for pretrain.py, whose data sets the server prepares for all scripts that use them.
     """
-    _CONTEXT.set_forkserver_preload(preloaded(scripts))
+    words = list(dict.fromkeys(map(tuple, trainings)))
+    while len(text := json.dumps(words)) > _MOST_LETTERS:
+        words = words[: len(words) // 2]
+    os.environ[TRAININGS] = text
+    _CONTEXT.set_forkserver_preload([*preloaded(scripts), *(["scripts.warm_data"] if words else [])])
 
 
 def _start_server() -> None:

@@ -51,7 +51,7 @@ def without(values: dict[str, object], *names: str) -> dict[str, object]:
 
 
 def run_all_steps(folder: Path) -> None:
-    warm.prepare(STEPS)
+    warm.prepare(STEPS, [RUN[1:], ["--unheard-of"]])
     for words in steps_of(folder / "warm"):
         assert run_warm(words, folder / "log") == 0, (folder / "log").read_text()
     assert run_warm(["pretrain.py", "--classes", "3", "11", "--output", str(folder / "run")], folder / "bad") == 1

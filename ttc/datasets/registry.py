@@ -28,6 +28,7 @@ from ttc.datasets.imbalance import draw_subset, hash_order, subset_counts
 from ttc.datasets.loading import channel_statistics
 from ttc.datasets.pixels.preprocessing import Preprocessing
 from ttc.datasets.prepare import area_cut_off, content_digest_of, prepare_files, prepare_memory
+from ttc.datasets.residence import kept
 from ttc.datasets.splits import describe_redrawn, draw_fold, hold_out
 from ttc.datasets.table import Dataset, DatasetSettings, Source, count_classes, minority_of
 
@@ -81,6 +82,8 @@ def load_dataset(
     Raises:
         ValueError: If the name, a flag or the data is wrong; one line with the remedy.
     """
+    if (dataset := kept(settings, stored)) is not None:
+        return dataset
     return build_dataset(settings, read_source(settings), stored, compare_pixels=compare_pixels)
 
 

@@ -11,7 +11,7 @@ import torch
 
 from ttc import distributed
 from ttc.batches.samplers import BatchSampler
-from ttc.datasets import Dataset, DatasetSettings
+from ttc.datasets import Dataset, DatasetSettings, load_dataset
 from ttc.datasets.checks.copies import WAYS
 from ttc.datasets.classes import split_words
 from ttc.datasets.pixels.preprocessing import EDITION
@@ -223,13 +223,14 @@ def load_own_size(args: Namespace, settings: DatasetSettings, stored: Stored, de
     Raises:
         ValueError: see `load_dataset`.
     """
+    if args.dataset not in OWN or args.image_size is not None:
+        return load_dataset(settings)
     source = read_source(settings)
-    if args.dataset in OWN and args.image_size is None:
-        if stored:
-            args.image_size = stored["image_size"]["value"]
-        elif args.weights is None:  # which want the size that they were trained with
-            gpu, cores = device.type != "cpu", _cores()
-            args.image_size = distributed.from_first_rank(lambda: image_size(side_of(source), gpu, cores)[0])
+    if stored:
+        args.image_size = stored["image_size"]["value"]
+    elif args.weights is None:  # which want the size that they were trained with
+        gpu, cores = device.type != "cpu", _cores()
+        args.image_size = distributed.from_first_rank(lambda: image_size(side_of(source), gpu, cores)[0])
     return build_dataset(replace(settings, image_size=args.image_size), source)
 
 
