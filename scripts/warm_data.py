@@ -7,12 +7,12 @@ cannot be prepared is left to the script, which tells why. A script takes it onl
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import json
 import os
 from collections.abc import Iterable, Sequence
 
-import pretrain
 from scripts.warm import TRAININGS
 from ttc.datasets import load_dataset
 from ttc.datasets.registry import PUBLISHED
@@ -25,7 +25,7 @@ MOST_SETS, MOST_BYTES = 100, 2**30
 
 def prepare(trainings: Iterable[Sequence[str]]) -> None:
     """Prepare the data sets of trainings, given their words; at most 100, and 1 GiB of images."""
-    parser, prepared = pretrain.build_parser(), set()
+    parser, prepared = importlib.import_module("pretrain").build_parser(), set()
     for words in trainings:
         # What a script refuses it refuses itself, with its log.
         with contextlib.suppress(Exception, SystemExit), contextlib.redirect_stderr(io.StringIO()):
