@@ -8,8 +8,13 @@ and as vector PDF. Runs that lack what a figure needs are left out of it with a 
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
+
+# Figures of a few hundred points gain nothing from more threads, which take the cores of other work.
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -23,7 +28,7 @@ from ttc.results.table_parts import paper
 from ttc.results.table_parts.columns import WANTED
 from ttc.results.table_parts.row_names import compared_with
 from ttc.run import runtime
-from ttc.run.log import log, start_logging
+from ttc.run.log import start_logging, with_bar
 
 
 def build_parser() -> Parser:
@@ -49,14 +54,13 @@ def main() -> int:
     args = build_parser().parse(sys.argv[1:]).namespace()
     start_logging(main=True)
     folders = [Path(run) for run in args.runs]
-    runs = [collect.read_run(folder)[0] for folder in folders]
+    runs = [collect.read_run(folder)[0] for folder in with_bar(folders, "runs")]
     compared = compared_with(args.compare)
     also = [*paper.ledger_metrics(), *WANTED]
     lines = of_rows(collect.lines_of(runs, sweep_figures.SCATTERED, also=also, compared=compared, complete=False))
     probe = args.probe or paper.page_probe(lines)
     members = members_of(runs, compared)
-    for figure in sweep_figures.draw(members, lines, Path(args.output), probe, sweep_figures.kinds(args.figures)):
-        log.info("%s: %s", figure.path, figure.title)
+    sweep_figures.draw(members, lines, Path(args.output), probe, sweep_figures.kinds(args.figures))
     return 0
 
 

@@ -8,9 +8,14 @@ the runs' report cards. The figures also lie beside it as PNG and PDF, in the fo
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+# Figures of a few hundred points gain nothing from more threads, which take the cores of other work.
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pandas
 
@@ -31,7 +36,7 @@ from ttc.results.table_parts.row_names import compared_with
 from ttc.results.tables import Table, build_table
 from ttc.run import files, roles, runtime
 from ttc.run.checkpoint import write_text
-from ttc.run.log import log, start_logging
+from ttc.run.log import log, start_logging, with_bar
 from ttc.run.readers import read_environment
 
 
@@ -118,7 +123,7 @@ def main() -> int:
     page = None if args.choices is None else read_page(Path(args.choices))
     output, folders = Path(args.output), [Path(run) for run in args.runs]
     runs = []
-    for folder in folders:
+    for folder in with_bar(folders, "runs"):
         run, missing = collect.read_run(folder)
         for path in missing:
             log.warning("%s is missing; the table shows '-'", path)

@@ -62,3 +62,24 @@ def test_the_digits_are_those_of_scikit_learn() -> None:
     assert source.labels == [str(digit) for digit in bunch.target]
     assert source.pixels is not None
     assert np.array_equal(source.pixels, np.round(bunch.images * (255 / 16)).astype(np.uint8))
+
+
+@pytest.mark.parametrize("script", ["report", pytest.param("plot_results", marks=pytest.mark.long)])
+def test_figures_of_a_sweep_take_one_core_unless_told_otherwise(script: str, tmp_path: Path) -> None:
+    program = (
+        f"import runpy, sys; sys.argv = ['{script}', '--help']\n"
+        f"try: runpy.run_path({str(ROOT / 'scripts' / script)!r} + '.py', run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "import torch; sys.stdout.write(f'{torch.get_num_threads()}')"
+    )
+    given = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    for chosen, threads in (({}, "1"), ({"OMP_NUM_THREADS": "2"}, "2")):
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=tmp_path,
+            env=given | chosen,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.splitlines()[-1] == threads

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 
 from ttc.results.embedding_panels import draw_circle, draw_cosines, draw_scatter, first_view, some
 from ttc.results.figure_style import class_legend, no_data, panel_grid, save, short_name, wrapped
+from ttc.run.log import with_bar
 
 Embedded: TypeAlias = tuple[str, ArrayLike, ArrayLike, ArrayLike | None]
 """Title, embeddings [V, N, D], labels [N], and prototypes [C, D] or None."""
@@ -135,7 +136,7 @@ def save_grid_figure(
     figure, panels = panel_grid(
         len(entries), 1.7, 1.6 if turned else 1.9, columns if several else _MOST_COLUMNS, shared_axes=False
     )
-    for place, (axes, run) in enumerate(zip(panels, entries, strict=True)):
+    for place, (axes, run) in with_bar([*enumerate(zip(panels, entries, strict=True))], panel):
         if several and place % columns == 0:
             # Names of methods are long: beside a row they are read from left to right.
             axes.text(

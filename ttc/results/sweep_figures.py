@@ -15,7 +15,7 @@ from ttc.results.figures.members import Figure, Member, Planned, existing, laid_
 from ttc.results.scatter_figure import save_scatter_figure
 from ttc.run import files
 from ttc.run.folder import logged_curve
-from ttc.run.log import log
+from ttc.run.log import log, with_bar
 from ttc.run.npz import read_embeddings
 
 SCATTERED = ("projection/SAA/macro", "projection/CAC/macro")
@@ -36,13 +36,14 @@ def draw(
     """
     folder.mkdir(parents=True, exist_ok=True)
     drawn: list[Figure] = []
-    for kind in kinds:
+    for kind in with_bar(kinds, "figures"):
         planned = KINDS[kind](members, lines, folder, probe)
         if not planned:
             log.warning("figure %s is left out: no run has what it needs", kind)
         for figure, save in planned:
             with drawing(figure.path):
                 save()
+                log.info("%s: %s", figure.path, figure.title)
                 drawn.append(figure)
     return drawn
 

@@ -9,10 +9,10 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import Tensor
 from torch.nn import functional
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 log = logging.getLogger("ttc")
+T = TypeVar("T")
 
 
 class _Lines(logging.Formatter):
@@ -235,6 +236,13 @@ class Progress:
     def close(self) -> None:
         """Close the bar."""
         self._bar.close()
+
+
+def with_bar(items: Sequence[T], what: str) -> Iterator[T]:
+    """Yield items; on a terminal a bar tells how many are done."""
+    from tqdm import tqdm
+
+    yield from tqdm(items, what, disable=not sys.stderr.isatty(), dynamic_ncols=True, leave=False)
 
 
 def duration(seconds: float) -> str:
