@@ -201,6 +201,11 @@ def rows_of(task: str) -> list[str]:
     return [name for name, row in ROWS.items() if set(row.kinds) & set(TASKS[task].kinds)]
 
 
+def rows_reported(task: str) -> list[str]:
+    """Return the rows whose test images are looked at; the untrained encoder, where it is probed, is one of them."""
+    return [*([UNTRAINED] if TASKS[task].probed == "encoder" else []), *rows_of(task)]
+
+
 def short_epochs(task: str, row: str) -> int:
     """Return the epochs of the short schedule: every row's encoder embeds as many images, up to whole epochs."""
     return round(TASKS[task].epochs * 2 / ROWS[row].views)

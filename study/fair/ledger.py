@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas
 
 from study.fair import grid
@@ -126,49 +127,57 @@ def read(path: Path) -> pandas.DataFrame:
 
 BASELINES = tuple(f"{name}-balanced" for name in ("ce", "cutmix", "supcon", "supmin", "supproto", "joint"))
 """Rows beside which a candidate recipe is put."""
+COMPARED = (*BASELINES, *(name for name, row in grid.ROWS.items() if "candidate" in row.kinds))
+"""Those rows and the candidates."""
 SCORE = [f"val/{probe}/auroc" for probe in PROBES]
 """Their mean chooses."""
 
 
-def choose(ledger: pandas.DataFrame, runs: Sequence[Run]) -> Run | None:
-    """Return the run whose mean of both probes' AUROC on validation images is largest; the earlier one of equals.
+def scores(ledger: pandas.DataFrame) -> dict[str, float]:
+    """Return run -> mean of both probes' AUROC on validation images; of a run without one, less than any other."""
+    values = ledger.set_index("run").reindex(columns=SCORE).mean(axis=1)
+    return {str(run): float(value) for run, value in values.fillna(-np.inf).items()}
+
+
+def choose(scored: Mapping[str, float], runs: Sequence[Run]) -> Run | None:
+    """Return the run with the largest score, the earlier one of equals.
 
     Args:
-        ledger: of `read`.
+        scored: of `scores`.
         runs: what is chosen from.
 
     Returns:
         None as long as one of them is not in the ledger.
     """
-    scores = ledger.set_index("run").reindex(columns=SCORE).mean(axis=1)
-    if not all(run.name in scores.index for run in runs):
+    if not all(run.name in scored for run in runs):
         return None
-    return max(runs, key=lambda run: scores[run.name])
+    return max(runs, key=lambda run: scored[run.name])
 
 
 def rates(ledger: pandas.DataFrame, tasks: Iterable[str]) -> Iterator[tuple[Run, Run]]:
     """Yield, for each task, row and fold whose rate is chosen, the short run of that rate and its long sibling."""
+    scored = scores(ledger)
     for task in tasks:
         for row in grid.rows_of(task):
             epochs = grid.short_epochs(task, row)
             for seed, fold in grid.tuning_seeds(task):
                 tried = [Run(task, row, rate, epochs, seed, fold) for rate in grid.RATES]
-                if chosen := choose(ledger, tried):
+                if chosen := choose(scored, tried):
                     yield chosen, Run(task, row, chosen.rate, grid.LONGER * epochs, seed, fold)
 
 
 def settings(ledger: pandas.DataFrame, tasks: Iterable[str]) -> Iterator[Run]:
     """Yield the tuning run that has the chosen rate and length, for each task, row and fold that is decided."""
+    scored = scores(ledger)
     for short, long in rates(ledger, tasks):
-        if chosen := choose(ledger, [short, long] if grid.TASKS[short.task].longer else [short]):
+        if chosen := choose(scored, [short, long] if grid.TASKS[short.task].longer else [short]):
             yield chosen
 
 
 def further(ledger: pandas.DataFrame, tasks: Iterable[str]) -> Iterator[Run]:
     """Yield the runs with further seeds by which a candidate recipe is chosen: of candidates and balanced baselines."""
-    compared = [*BASELINES, *(name for name, row in grid.ROWS.items() if "candidate" in row.kinds)]
     for chosen in settings(ledger, [task for task in tasks if "candidate" in grid.TASKS[task].kinds]):
-        if chosen.row in compared:
+        if chosen.row in COMPARED:
             yield from (replace(chosen, seed=seed) for seed in grid.FURTHER_SEEDS)
 
 

@@ -19,21 +19,10 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
 from study.fair import grid, ledger
-from study.fair.grid import Run
+from study.fair.state import STAGES, planned
 from ttc.flags.parser import Parser
 from ttc.run import manifest, runtime
 from ttc.run.checkpoint import write_text
-
-STAGES = ("rates", "lengths", "further", "reported")
-
-
-def planned(stage: str, known: pandas.DataFrame, tasks: list[str]) -> list[Run]:
-    """Return the runs of a stage, as far as the stages before it are in the ledger."""
-    if stage == "rates":
-        return list(grid.rate_runs(tasks))
-    if stage == "lengths":
-        return [long for _, long in ledger.rates(known, tasks) if grid.TASKS[long.task].longer]
-    return list(ledger.further(known, tasks) if stage == "further" else ledger.reported(known, tasks))
 
 
 def main() -> int:
