@@ -101,6 +101,7 @@ class Loop:
             change: what to make of the data set, before it goes to the device.
         """
         self._script = _script()
+        self._source = inspect.getsourcelines(self._script.train)
         self._script.build_encoder = encoder_of
         given = self._script.build_parser().parse([str(word) for word in words])
         self.args = args = given.namespace()
@@ -152,7 +153,7 @@ class Loop:
             self.steps(count)
         finally:
             sys.settrace(None)
-        lines, first = inspect.getsourcelines(self._script.train)
+        lines, first = self._source
         shares = dict.fromkeys(PARTS, 0.0)
         for number, seconds in clock.seconds.items():
             shares[part_of(lines[number - first])] += seconds / sum(clock.seconds.values())

@@ -24,7 +24,7 @@ CPU = {
     "scaling": "training --ranks 1 2 --repeats 5",
     "bound": "bound --encoder resnet18-w16 convnet-w16",
     "bound_224": "bound --encoder resnet50 convnext_tiny timm/vit_small_patch16_224 --image-size 224 --batch-size 4 "
-    "--steps 1 --repeats 3",
+    "--steps 1 --repeats 2",
     "original": "original",
 }
 """Table -> benchmark and its flags, in the order of the page; on a CPU."""

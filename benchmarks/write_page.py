@@ -12,6 +12,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import targets
+from benchmarks.tables import CPU, command_of
 from ttc.flags.parser import Parser
 from ttc.run import runtime
 from ttc.run.checkpoint import write_text
@@ -49,6 +50,24 @@ SECTIONS = {
         "`masked-published`; `ttc` is what pretrain.py does, with channels-last memory unless it says contiguous; "
         "`peers` is kornia with pytorch-metric-learning's SupCon.",
     ),
+    "bound": (
+        "A step against its network alone",
+        "The loop of pretrain.py as it is, and beside it the bound: forward and backward pass of the same network in "
+        "the same precision and memory format over one batch of views that lies on the device, the sum of the "
+        "embeddings in place of the loss. `percent_of_bound` is the share of the step's time that the network alone "
+        "would take. The percentages after it split the step up by the lines of the loop; the loss's backward pass is "
+        "part of `network` there. Images come from memory (`tensors`), from `--cache disk` or from JPEG files of twice "
+        "the input's width that other processes decode. `files_per_second_and_core` is what one core decodes, "
+        "`cores_to_decode` how many of them keep up with the network alone.",
+    ),
+    "original": (
+        "The published pipeline as a whole",
+        "SupMin trained as its published code goes about it (`benchmarks/published.py`: PIL images augmented one by "
+        "one, the masked loss over full matrices, float32, a learning rate per epoch) and by pretrain.py, from the "
+        "same weights, on the same images, for the same number of samples. The accuracy is that of a logistic "
+        "regression on frozen features, on balanced validation images, after every epoch; `seconds_until_then` is the "
+        "training time up to the first epoch that reaches the wanted one, the median over seeds.",
+    ),
     "scaling": (
         "One and several processes",
         "The same global batch on processes of one machine. `model` is the cost model below, `counted` what the step "
@@ -73,16 +92,20 @@ A = N / W, D dimensions, P parameters, f FLOP of one image's forward pass.
 
 
 def read_tables(folder: Path) -> dict[str, list[Table]]:
-    """Read all tables, by benchmark."""
-    by_benchmark = {}
-    for name in SECTIONS:
-        tables = []
+    """Read all tables, by benchmark.
+
+    Raises:
+        ValueError: there is none.
+    """
+    by_benchmark: dict[str, list[Table]] = {name: [] for name in SECTIONS}
+    for name, found in by_benchmark.items():
         for path in sorted(folder.glob(f"{name}*.csv")):
             with path.open(newline="") as file:
-                tables.append(list(csv.DictReader(file)))
-        if not tables:
-            raise ValueError(f"{folder}/{name}.csv is missing; run python benchmarks/*.py --output first")
-        by_benchmark[name] = tables
+                found.append(list(csv.DictReader(file)))
+    if not any(by_benchmark.values()):
+        raise ValueError(
+            f"{folder}/{next(iter(SECTIONS))}.csv is missing, as all others; run python benchmarks/run_all.py first"
+        )
     return by_benchmark
 
 
@@ -93,13 +116,16 @@ def markdown(rows: Table) -> list[str]:
     return lines + ["| " + " | ".join(row[name] or "-" for name in columns) + " |" for row in rows]
 
 
-def section(name: str, tables: list[Table]) -> list[str]:
-    """Return heading, explanation and tables of one benchmark."""
+def section(name: str, tables: list[Table], folder: Path) -> list[str]:
+    """Return heading, explanation and tables of one benchmark, and the commands of those that the folder lacks."""
     heading, explanation = SECTIONS[name]
     lines = [f"## {heading}", "", explanation, ""]
     for rows in tables:
         origin = f"{rows[0]['machine']}, commit {rows[0]['commit'] or 'unknown'}"
         lines += [f"{origin}; `{rows[0]['command']}`:", "", *markdown(rows), ""]
+    for table in CPU:
+        if table.startswith(name) and not (folder / f"{table}.csv").is_file():
+            lines += [f"Not measured: `{command_of(table)}`.", ""]
     return lines
 
 
@@ -158,7 +184,7 @@ def main() -> int:
         "",
     ]
     for name in SECTIONS:
-        lines += section(name, tables[name])
+        lines += section(name, tables[name], options.tables)
         if name == "training":
             lines += ["What helped here:", "", *advice_lines(tables[name]), ""]
     lines.append(COST_MODEL)
