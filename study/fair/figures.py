@@ -174,7 +174,7 @@ def draw_settings(path_png: Path, state: State) -> bool:
         axes.set_xticks(range(len(keys)), [*keys[:-1], "x4"], fontsize=_SMALL)
     abscissa = "peak learning rate of the short schedule; x4: four times as long, at the best rate"
     _legend(figure, abscissa, table["row"])
-    figure.supylabel("validation AUROC less that\nof the best short run, points", fontsize=8.5)
+    figure.supylabel("validation AUROC, points\nfrom the best short run", fontsize=8.5)
     save(figure, path_png)
     return True
 
