@@ -18,6 +18,7 @@ from tests.processes import ROOT
     importlib.util.find_spec("setuptools") is None or importlib.util.find_spec("pip") is None,
     reason="pip and setuptools build the package",
 )
+@pytest.mark.long
 def test_the_installed_package_is_imported_from_anywhere(tmp_path: Path) -> None:
     source = tmp_path / "source"  # setuptools writes where it builds
     source.mkdir()

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from torch import Tensor
 
 from tests.golden.check_losses import difference, load_cases
@@ -47,6 +48,7 @@ def test_the_reference_agrees_with_all_recorded_cases() -> None:
     assert set(evaluated) == {method.objective for name, method in METHODS.items() if name not in without}
 
 
+@pytest.mark.long
 def test_single_case_file_and_a_wrong_figure(tmp_path: Path) -> None:
     prefix = "supmin_B8_D16_half_min1/"
     with np.load(RECORDED) as file:

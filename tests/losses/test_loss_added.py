@@ -83,6 +83,7 @@ def replace(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new), encoding="utf-8")
 
 
+@pytest.mark.long
 def test_an_added_method_trains_and_the_plan_says_what_it_costs(house: Path) -> None:
     words = ("--method", "decoupled", "--epochs", 1, "--batch-size", 128, "--temperature", 0.2, "--output", "run")
     done = python("pretrain.py", *words, folder=house)

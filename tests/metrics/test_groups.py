@@ -161,6 +161,7 @@ def test_paired_test_of_copies() -> None:
         assert many[name]["exchange"] == single[name]["exchange"]
 
 
+@pytest.mark.long
 def test_coverage_where_images_of_a_patient_resemble_each_other() -> None:
     """100 studies with 60 patients of six images and a true AUROC of 0.5: the intervals that know the patients hold it
     in about 95 of them (binomial 99.9 %: at least 86); those that do not, in far fewer."""

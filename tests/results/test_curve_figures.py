@@ -132,6 +132,7 @@ def test_rows_of_several_ratios_make_a_grid(tmp_path: Path) -> None:
     assert list(grid)[:3] == ["method 0\n99:1", "method 0\n50:50", "method 1\n99:1"]
 
 
+@pytest.mark.long
 def test_a_grid_of_many_methods_is_turned_over(tmp_path: Path) -> None:
     run = (np.random.default_rng(0).normal(size=(2, 30, 4)), np.arange(30) % 2)
     grid = [(ratio, [(f"method {number}", *run, None) for number in range(12)]) for ratio in ("99:1", "50:50")]

@@ -92,6 +92,7 @@ def rows_of_classes() -> tuple[np.ndarray, np.ndarray]:
     return np.random.default_rng(0).normal(size=(1, 12, 3)), np.arange(12) % len(NAMES)
 
 
+@pytest.mark.long
 def test_names_in_figures_are_text(tmp_path: Path) -> None:
     """No mathematics, no warning about missing letters, and no figure of the width of a name."""
     embeddings, labels = rows_of_classes()

@@ -163,6 +163,7 @@ def test_every_row_of_the_ablations_belongs_to_a_factor() -> None:
     assert sum(len(runs) for each in points for values in each.values() for runs in values.values()) == len(cells)
 
 
+@pytest.mark.long
 def test_the_page_is_what_its_ledgers_say(tmp_path: Path) -> None:
     page = tmp_path / "study.md"
     page.write_text((ROOT / "docs" / "study.md").read_text())
