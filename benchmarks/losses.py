@@ -7,7 +7,7 @@
 Two references, written from the equations: `masked-supcontrast` builds the pair matrices of Khosla et al.'s form, and
 `masked-published` in addition what the published code of SupMin builds at every call (four masks, and the exponentials
 without their diagonal). All losses of a batch size take turns; times are medians. Memory is the growth of the peak
-during one call, on a CPU in a fresh process per case.
+during one call, on a CPU in a fresh process per case. Shares of operators are those of one more call.
 """
 
 from __future__ import annotations
@@ -126,7 +126,8 @@ def peak_mib(name: str, options: argparse.Namespace, samples: int) -> float:
 def measure(samples: int, names: list[str], options: argparse.Namespace) -> list[dict[str, str]]:
     """Return one row per loss for one batch size."""
     device = runtime.pick_device(options.device)
-    times = timing.interleave({name: call_of(name, options, samples) for name in names}, options.repeats, device)
+    calls = {name: call_of(name, options, samples) for name in names}
+    times = timing.interleave(calls, options.repeats, device)
     # Compiling takes more memory than the loss, and in the same process.
     plain = [name for name in names if not name.endswith(COMPILED)]
     memory = {name: timing.apart(device, peak_mib, name, options, samples) for name in plain}
@@ -140,6 +141,7 @@ def measure(samples: int, names: list[str], options: argparse.Namespace) -> list
         for reference in REFERENCES:
             ratio = f"{memory[reference] / memory[name]:.1f}" if {reference, name} <= set(memory) else ""
             row[f"times_less_memory_than_{reference}"] = ratio
+        row["largest_operators"] = timing.largest_operators(calls[name], device)
         timing.tell(row)
         rows.append(row)
     return rows

@@ -114,11 +114,13 @@ def lines(targets: tuple[Target, ...], tables: Tables, *, gpu: bool) -> Iterator
         met = target.met(figure)
         yield f"| {case} | {quantity} | {target.bound} | {figure} | {'yes' if met else 'no'} | {commit} |"
         if not met and (shares := profile(rows[0])):
-            missed.append(f"* {case}: of the step's time, {shares}.")
+            missed.append(f"* {case}: {shares}.")
     if missed:
-        yield from ("", "Where the time goes in what is missed:", "", *missed)
+        yield from ("", "Where the time goes in what is missed:", "", *dict.fromkeys(missed))
 
 
 def profile(row: Row) -> str:
-    """Say where the time of a step goes, for a row that tells."""
+    """Say where the time goes, by parts of a step or by operators, for a row that tells."""
+    if operators := row.get("largest_operators"):
+        return operators.replace(";", ",")
     return ", ".join(f"{part} {row[f'{part}_percent']} %" for part in PARTS if f"{part}_percent" in row)

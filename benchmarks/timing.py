@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from ttc.run.ledger import git_state
 from ttc.run.log import log, start_logging
@@ -81,6 +82,18 @@ def interleave(calls: Mapping[str, Call], repeats: int, device: torch.device) ->
 def times_faster(slow: Sequence[float], fast: Sequence[float]) -> float:
     """Return the median over turns of the ratio of two times of the same turn."""
     return statistics.median(a / b for a, b in zip(slow, fast, strict=True))
+
+
+def largest_operators(call: Call, device: torch.device, most: int = 4) -> str:
+    """Return which operators take most of a call's time in operators, and their shares."""
+    cuda = device.type == "cuda"
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
+    with profile(activities=activities, acc_events=True) as profiler:
+        call()
+    field = "self_device_time_total" if cuda else "self_cpu_time_total"
+    times = sorted(((getattr(entry, field), entry.key) for entry in profiler.key_averages()), reverse=True)
+    total = sum(spent for spent, _ in times) or 1
+    return "; ".join(f"{name.removeprefix('aten::')} {100 * spent / total:.0f} %" for spent, name in times[:most])
 
 
 def growth_of_peak(call: Call, device: torch.device) -> float:

@@ -26,7 +26,8 @@ SECTIONS = {
         "Forward and backward pass, two views, float32, 5 % minority. `masked-supcontrast` is SupCon by full matrices "
         "as it is usually written, `masked-published` with the arrays that the published code of SupMin makes at every "
         "call; both are written from the equations (`benchmarks/references.py`). `peak_mib` is the growth of the peak "
-        "memory during one call, on a CPU in a fresh process. Lightly's loss is NT-Xent.",
+        "memory during one call, on a CPU in a fresh process. Lightly's loss is NT-Xent. The last column has the "
+        "operators that take most of a call's time.",
     ),
     "metrics": (
         "Representation metrics",

@@ -146,7 +146,7 @@ def test_a_missed_figure_is_explained_and_a_missing_one_says_why() -> None:
     cpu = (targets.Target("bound", {"images_from": "disk"}, "percent_of_bound", "≥ 90"),)
     lines = list(targets.lines(cpu, {"bound": [[row]]}, gpu=False))
     assert "| bound: disk | percent of bound | ≥ 90 | 80.0 | no | - |" in lines
-    assert lines[-1] == "* bound: disk: of the step's time, views 15.0 %."
+    assert lines[-1] == "* bound: disk: views 15.0 %."
     assert "| not measured: no GPU | - | - |" in list(targets.lines(cpu, {"bound": [[row]]}, gpu=True))[-1]
     assert not targets.Target("losses", {}, "peak_mib", "≤ 256").met("256.1")
 
@@ -178,6 +178,12 @@ def test_a_network_that_crashes_on_some_processors_is_refused() -> None:
 
 def test_a_package_that_is_missing_is_skipped() -> None:
     assert timing.installed_peers(["torch", "no_such_package_of_ours"]) == ["torch"]
+
+
+def test_the_largest_operators_are_those_that_take_longest() -> None:
+    left, small = torch.randn(400, 400), torch.randn(4)
+    shares = timing.largest_operators(lambda: (left @ left, small.exp()), torch.device("cpu"), most=1)
+    assert re.fullmatch(r"mm \d+ %", shares)
 
 
 def test_memory_of_a_fresh_process() -> None:
