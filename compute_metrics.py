@@ -12,9 +12,16 @@ all of it, or at a terminal, unless --json is given, what matters.
 
 from __future__ import annotations
 
+import gc
 import io
+import os
 import sys
 from pathlib import Path
+
+if __name__ == "__main__":
+    gc.disable()  # until all is imported, which leaves nothing to collect
+    # Work of seconds in thousands of small pieces: threads that wait busily take longer than the work, beside others.
+    os.environ |= {"OPENBLAS_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"} | os.environ
 
 import numpy as np
 import torch

@@ -15,8 +15,14 @@ checkpoints/ with best.pt.
 from __future__ import annotations
 
 import argparse
+import gc
+import os
 import sys
 from dataclasses import asdict, replace
+
+if __name__ == "__main__":
+    gc.disable()  # until all is imported, which leaves nothing to collect
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy's matrices are small: threads would wait for each other
 
 import torch
 from torch import nn

@@ -18,9 +18,16 @@ Writes result.json, predictions.csv and heads.pt to RUN/linear_eval, and the res
 from __future__ import annotations
 
 import argparse
+import gc
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+
+if __name__ == "__main__":
+    gc.disable()  # until all is imported, which leaves nothing to collect
+    # Work of seconds in thousands of small pieces: threads that wait busily take longer than the work, beside others.
+    os.environ |= {"OPENBLAS_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"} | os.environ
 
 import pandas
 import torch

@@ -10,10 +10,16 @@ The run folder holds args.json, env.json, split.csv, log.txt, metrics.jsonl, tb/
 from __future__ import annotations
 
 import argparse
+import gc
+import os
 import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+
+if __name__ == "__main__":
+    gc.disable()  # until all is imported, which leaves nothing to collect
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy's matrices are small: threads would wait for each other
 
 import torch
 from torch import Tensor

@@ -3,7 +3,8 @@
 python benchmarks/sweep.py --lines 20 --output docs/performance/sweep.csv
 
 Both versions run the same lines by their own scripts/run_cells.py, some at a time and in turns, with one thread and
-a cache of its own; then they evaluate a small run on digits. Processor time is of all processes that a command starts.
+a cache of its own; then they evaluate a small run on digits, with the threads that the libraries choose.
+Processor time is of all processes that a command starts.
 """
 
 from __future__ import annotations
@@ -41,19 +42,23 @@ class Version:
     def __init__(self, code: Path, folder: Path) -> None:
         """Remember the place of the code, and where this version writes."""
         self.code, self.folder = code, folder
-        self._environment = os.environ | {"OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(folder / "cache")}
+        self._environment = os.environ | {"XDG_CACHE_HOME": str(folder / "cache")}
+        self._environment.pop("OMP_NUM_THREADS", None)
 
-    def time(self, *words: str | Path) -> tuple[float, float]:
+    def time(self, *words: str | Path, one_thread: bool) -> tuple[float, float]:
         """Run a script of this version; return processor time and time on the wall, in seconds.
+
+        Args:
+            words: the script and what follows it.
+            one_thread: as sweeps do it; else with the threads that the libraries choose.
 
         Raises:
             ValueError: it failed.
         """
         before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
         command = [sys.executable, *map(str, words)]
-        done = subprocess.run(
-            command, cwd=self.code, env=self._environment, capture_output=True, text=True, check=False
-        )
+        environment = self._environment | ({"OMP_NUM_THREADS": "1"} if one_thread else {})
+        done = subprocess.run(command, cwd=self.code, env=environment, capture_output=True, text=True, check=False)
         seconds = time.perf_counter() - start
         if done.returncode:
             last = (done.stderr.strip().splitlines() or [""])[-1]
@@ -80,7 +85,7 @@ def time_lines(versions: Sequence[Version], name: str, lines: Sequence[str], chu
     for first in range(0, len(lines), chunk):
         only = lines[first : first + chunk]
         words = ("scripts/run_cells.py", name, *more, "--only", *only)
-        turns.append([each.time(*words, "--output", each.folder / "sweep") for each in versions])
+        turns.append([each.time(*words, "--output", each.folder / "sweep", one_thread=True) for each in versions])
         log.info("%d of %d lines: %s", first + len(only), len(lines), turns[-1])
     return turns
 
@@ -93,9 +98,10 @@ def time_start(versions: Sequence[Version], script: str, repeats: int) -> Turns:
         for each in versions:
             run = each.folder / "digits"
             if not run.is_dir():
-                each.time("pretrain.py", "--epochs", "2", "--output", run)
+                each.time("pretrain.py", "--epochs", "2", "--output", run, one_thread=False)
             output = each.folder / f"{script}-{turn}"
-            times.append(each.time(f"{script}.py", "--checkpoint", run / "checkpoints" / "last.pt", "--output", output))
+            words = (f"{script}.py", "--checkpoint", run / "checkpoints" / "last.pt", "--output", output)
+            times.append(each.time(*words, one_thread=False))
         turns.append(times)
     return turns[1:]
 

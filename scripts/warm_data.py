@@ -7,6 +7,7 @@ cannot be prepared is left to the script, which tells why. A script takes it onl
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import io
 import json
@@ -38,3 +39,5 @@ def prepare(trainings: Iterable[Sequence[str]]) -> None:
 
 
 prepare(json.loads(os.environ.pop(TRAININGS, "[]")))
+gc.collect()
+gc.freeze()  # a collection in a fork would copy the memory of all that it looks at

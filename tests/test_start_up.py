@@ -40,6 +40,21 @@ def test_a_run_on_digits_imports_only_what_writes_its_log(tmp_path: Path) -> Non
     assert not loaded & (set(HEAVY) - {"tensorboard", "PIL", "torch._dynamo"})
 
 
+@pytest.mark.long
+def test_evaluations_on_digits_import_only_what_they_use(tmp_path: Path) -> None:
+    words = ["pretrain.py", "--epochs", "0", "--output", "run"]
+    imported(f"sys.argv = {words}; import pretrain; pretrain.main()", tmp_path)
+    given = ["--checkpoint", "run/checkpoints/last.pt"]
+    probe = ["linear_eval.py", *given, "--figures", "none", "--floor", "none", "--bootstrap", "20", "--probes", "all"]
+    loaded = imported(f"sys.argv = {probe}; import linear_eval; linear_eval.main()", tmp_path)
+    assert (tmp_path / "run" / "linear_eval" / "result.json").is_file()
+    assert not loaded & {"matplotlib", "torch._dynamo", "torchvision", "medmnist", "PIL"}
+    measure = ["compute_metrics.py", *given, "--scatter", "none", "--peu-draws", "1"]
+    loaded = imported(f"sys.argv = {measure}; import compute_metrics; compute_metrics.main()", tmp_path)
+    assert (tmp_path / "run" / "metrics" / "metrics.json").is_file()
+    assert not loaded & {*HEAVY}
+
+
 @pytest.mark.slow
 def test_a_run_on_digits_trains_within_ten_seconds(tmp_path: Path) -> None:
     """Processor time of a new interpreter, past the first step: other work on the machine prolongs it far less."""

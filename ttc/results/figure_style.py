@@ -23,12 +23,15 @@ from ttc.run.log import log
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.transforms import Bbox
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 # Okabe and Ito's colours, which people with the common colour-vision deficiencies tell apart; vermilion for class 1.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
+_PADDING = 0.06
+"""Inches."""
 PAIR_COLOUR = "#7F7F7F"
 
 
@@ -120,13 +123,16 @@ def save(figure: Figure, path_png: Path) -> None:
     for text in figure.findobj(Text):
         assert isinstance(text, Text)
         text.set_parse_math(False)
+    box: str | Bbox = "tight"
     for suffix, settings in ((".png", {"dpi": 150}), (".pdf", {"metadata": {"CreationDate": None}})):
         packed = io.BytesIO()
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", r"Glyph .* missing from")  # a box is drawn in its place
-            figure.savefig(packed, format=suffix[1:], bbox_inches="tight", pad_inches=0.06, **settings)
+            figure.savefig(packed, format=suffix[1:], bbox_inches=box, pad_inches=_PADDING, **settings)
         files.replace(Path(path_png).with_suffix(suffix), packed.getbuffer())
-        figure.set_layout_engine("none")  # the places are found; finding them again takes as long as drawing
+        if box == "tight":  # the places are found; finding them again takes as long as drawing
+            figure.set_layout_engine("none")
+            box = figure.get_tightbbox().padded(_PADDING)
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import gc
 import multiprocessing
 import os
 import re
@@ -264,6 +265,8 @@ def run(main: Callable[[], int]) -> NoReturn:
     TTC_TRACEBACK to see where it was raised. Of several processes only the first that fails speaks.
     """
     keep_freed_memory()
+    gc.freeze()  # what is imported stays
+    gc.enable()
     try:
         code = main()
         distributed.stop()
