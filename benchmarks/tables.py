@@ -26,6 +26,7 @@ CPU = {
     "bound_224": "bound --encoder resnet50 convnext_tiny timm/vit_small_patch16_224 --image-size 224 --batch-size 4 "
     "--steps 1 --repeats 2",
     "original": "original",
+    "sweep": "sweep --lines 20",
 }
 """Table -> benchmark and its flags, in the order of the page; on a CPU."""
 GPU = {

@@ -69,6 +69,12 @@ SECTIONS = {
         "regression on frozen features, on balanced validation images, after every epoch; `seconds_until_then` is the "
         "training time up to the first epoch that reaches the wanted one, the median over seeds.",
     ),
+    "sweep": (
+        "A sweep, and starts of evaluations",
+        "Lines of the study's manifest, run by an earlier version (`before`) and by this one in turns, and the "
+        "evaluation of a small run on digits, most of which is the start. Seconds are medians over turns, of all "
+        "processes together.",
+    ),
     "scaling": (
         "One and several processes",
         "The same global batch on processes of one machine. `model` is the cost model below, `counted` what the step "

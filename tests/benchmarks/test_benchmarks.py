@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import os
 import re
 import statistics
@@ -102,7 +103,7 @@ def test_the_page_shows_every_table(written: Path, tmp_path: Path) -> None:
     done = run("benchmarks.write_page", "--tables", written, "--page", page, folder=tmp_path)
     assert done.code == 0, done.stderr
     text = page.read_text()
-    for name in SECTIONS:
+    for name in SMALL:
         for row in read(written / f"{name}.csv"):
             shown = [value or "-" for key, value in row.items() if key not in ("machine", "commit", "command")]
             assert f"| {' | '.join(shown)} |" in text
@@ -128,6 +129,14 @@ def test_every_committed_table_is_of_a_command_that_is_run_again() -> None:
         assert path.stem in tables.CPU | tables.GPU
         if path.stem in tables.CPU:  # of the GPU's, those of an earlier command may stay while there is no GPU
             assert {row["command"] for row in read(path)} == {tables.command_of(path.stem)}
+
+
+@pytest.mark.parametrize("name", [*tables.CPU, *tables.GPU])
+def test_a_table_has_a_section_and_a_command_that_parses(name: str) -> None:
+    script, *words = tables.words_of(name)
+    assert any(name.startswith(section) for section in SECTIONS)
+    module = importlib.import_module(f"benchmarks.{Path(script).stem}")
+    assert module.build_parser().parse(words).values["output"] == tables.FOLDER / f"{name}.csv"
 
 
 def test_a_round_goes_on_with_the_tables_that_are_older(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
