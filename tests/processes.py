@@ -17,6 +17,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 
+HANGS = 300.0
+"""Seconds after which a process is taken for one that hangs; on a loaded machine a minute passes without one."""
+
 # The bit-for-bit comparisons need equal sums, hence equal threads, in all processes.
 os.environ["OMP_NUM_THREADS"] = "1"
 
@@ -75,7 +78,7 @@ class Running:
         )
         self.process.start()
 
-    def wait(self, timeout: float = 120.0) -> Result:
+    def wait(self, timeout: float = HANGS) -> Result:
         """Wait for the end; a process that does not end is killed and fails the test."""
         self.process.join(timeout)
         if self.process.exitcode is None:
@@ -133,14 +136,14 @@ def free_port() -> str:
         return str(probe.getsockname()[1])
 
 
-def call(function: Callable[..., None], *arguments: object, timeout: float = 60.0) -> int:
+def call(function: Callable[..., None], *arguments: object) -> int:
     """Call a function of a test module in a process of its own; return the exit code."""
     process = CONTEXT.Process(target=function, args=arguments)
     process.start()
-    process.join(timeout)
+    process.join(HANGS)
     if process.exitcode is None:
         process.kill()
-        raise AssertionError(f"{function.__name__} did not end within {timeout} s")
+        raise AssertionError(f"{function.__name__} did not end within {HANGS} s")
     return process.exitcode
 
 

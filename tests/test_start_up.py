@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.processes import ROOT
+from tests.processes import HANGS, ROOT
 
 HEAVY = ("sklearn", "scipy", "pandas", "matplotlib", "medmnist", "torchvision", "PIL", "tensorboard", "torch._dynamo")
 REPORT = "import sys; sys.stdout.write(' '.join(name for name in sys.modules if '.' not in name or 'dynamo' in name))"
@@ -20,7 +20,7 @@ def imported(code: str, folder: Path) -> set[str]:
     """Return the modules that are loaded after `code` ran in an interpreter of its own."""
     program = f"import sys; sys.path.insert(0, {str(ROOT)!r})\ntry:\n    {code}\nexcept SystemExit: pass\n{REPORT}"
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=True, timeout=120
+        [sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=True, timeout=HANGS
     )
     return set(done.stdout.splitlines()[-1].split())
 

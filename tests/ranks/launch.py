@@ -9,13 +9,13 @@ from typing import TypeVar
 
 import torch
 
-from tests.processes import CONTEXT, free_port
+from tests.processes import CONTEXT, HANGS, free_port
 from ttc import distributed
 
 T = TypeVar("T")
 
 
-def on_ranks(size: int, function: Callable[[distributed.World], T], folder: Path, timeout: float = 120.0) -> list[T]:
+def on_ranks(size: int, function: Callable[[distributed.World], T], folder: Path, timeout: float = HANGS) -> list[T]:
     """Call `function` on `size` ranks and return the results in rank order."""
     port = free_port()
     processes = [
@@ -42,6 +42,6 @@ def _rank(function: Callable[[distributed.World], T], rank: int, size: int, port
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": port,
     }
-    world = distributed.start(torch.device("cpu"), timeout_minutes=1)
+    world = distributed.start(torch.device("cpu"), timeout_minutes=HANGS / 60)
     torch.save(function(world), path)
     distributed.stop()

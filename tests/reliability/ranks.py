@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch.distributed as dist
 
-from tests.processes import ROOT, Result, Running, free_port, run
+from tests.processes import HANGS, ROOT, Result, Running, free_port, run
 
 
 @contextmanager
@@ -75,13 +75,13 @@ def torchrun(*words: object, folder: Path, log: Path, prefix: tuple[str, ...] = 
         )
 
 
-def wait_for(path: Path, lines: int, alive: Running | subprocess.Popen[bytes], seconds: float = 180) -> None:
+def wait_for(path: Path, lines: int, alive: Running | subprocess.Popen[bytes], seconds: float = HANGS) -> None:
     """Return when a file has so many lines; fail when the process ends before."""
     wait_until(lambda: count(path, "\n") >= lines, f"{path.name} has {lines} lines", alive, seconds)
 
 
 def wait_until(
-    met: Callable[[], bool], what: str, alive: Running | subprocess.Popen[bytes], seconds: float = 180
+    met: Callable[[], bool], what: str, alive: Running | subprocess.Popen[bytes], seconds: float = HANGS
 ) -> None:
     """Return when something is the case; fail when the process ends before."""
     give_up = time.monotonic() + seconds

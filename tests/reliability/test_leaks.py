@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import Running
+from tests.processes import HANGS, Running
 from tests.reliability.data import image_folder
 from tests.reliability.figures import record
 from tests.reliability.ranks import ranks, wait_for
@@ -74,7 +74,7 @@ def test_workers_of_a_killed_run_end_by_themselves(tmp_path: Path) -> None:
         wait_for(tmp_path / "run" / "metrics.jsonl", 3, running[0])
         pid, children = running[0].process.pid, ""
         assert pid is not None
-        give_up = time.monotonic() + 20
+        give_up = time.monotonic() + HANGS
         while not children:
             children = Path(f"/proc/{pid}/task/{pid}/children").read_text()
             assert time.monotonic() < give_up
@@ -83,7 +83,7 @@ def test_workers_of_a_killed_run_end_by_themselves(tmp_path: Path) -> None:
         # The next start need not wait for them.
         with ranks(1, *WORDS, *words, folder=tmp_path) as again:
             wait_for(tmp_path / "run" / "metrics.jsonl", 6, again[0])
-    give_up = time.monotonic() + 30
+    give_up = time.monotonic() + HANGS
     while any(Path(f"/proc/{child}").exists() for child in children.split()):
         assert time.monotonic() < give_up, "a worker outlives its run"
         time.sleep(0.2)

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tests.processes import Running
+from tests.processes import HANGS, Running
 from ttc.run import checkpoint
 
 
@@ -36,7 +36,7 @@ def arguments(folder: Path) -> dict[str, dict[str, object]]:
 
 def wait_for_lines(path: Path, count: int, running: Running) -> None:
     """Return when a file has `count` lines."""
-    give_up = time.monotonic() + 60
+    give_up = time.monotonic() + HANGS
     while not path.exists() or len(path.read_text().splitlines()) < count:
         assert running.process.exitcode is None, "the run ended before it could be interrupted"
         assert time.monotonic() < give_up

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.processes import ROOT, Result, Running, free_port, run
+from tests.processes import HANGS, ROOT, Result, Running, free_port, run
 from tests.smoke.runs import arguments, metrics, wait_for_lines
 from ttc.models.pretrained import Pretrained, embed_shared, load_pretrained, own_classifier
 from ttc.run import checkpoint
@@ -200,7 +200,7 @@ def test_two_processes_do_what_one_does(finetuned: Path, pretrained_run: Path, t
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=HANGS,
     )
     assert done.returncode == 0, done.stderr
     one, two = metrics(finetuned), metrics(tmp_path / "out")

@@ -6,14 +6,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.processes import ROOT, Running, run
-from tests.smoke.runs import assert_same_weights, metrics, weights
+from tests.smoke.runs import assert_same_weights, metrics, wait_for_lines, weights
 
 WORDS = ("--batch-size", 64, "--micro-batch-size", 16, "--metrics-every-epochs", 0)
 LONG = (*WORDS, "--epochs", 6, "--log-every-steps", 1, "--method", "supmin", "--ce-weight", 0.5)
@@ -25,12 +24,7 @@ def test_a_stopped_run_continues_bit_by_bit(tmp_path: Path) -> None:
     assert whole.code == 0, whole.stderr
     assert "micro-batches of 16" in whole.stderr
     running = Running("pretrain", *LONG, "--output", "run", folder=tmp_path)
-    lines = tmp_path / "run" / "metrics.jsonl"
-    give_up = time.monotonic() + 60
-    while not lines.exists() or len(lines.read_text().splitlines()) < 11:
-        assert running.process.exitcode is None
-        assert time.monotonic() < give_up
-        time.sleep(0.002)
+    wait_for_lines(tmp_path / "run" / "metrics.jsonl", 11, running)
     assert running.process.pid is not None
     os.kill(running.process.pid, signal.SIGTERM)
     assert running.wait().code == 75

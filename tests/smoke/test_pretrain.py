@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.processes import ROOT, free_port, run
+from tests.processes import HANGS, ROOT, free_port, run
 from tests.smoke.runs import arguments, assert_same_weights, metrics, weights
 from ttc.losses import METHODS
 
@@ -118,7 +118,7 @@ def test_two_processes_see_the_same_global_batch(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=HANGS,
     )
     assert done.returncode == 0, done.stderr
     assert run("pretrain", *words, "--output", "one", folder=tmp_path).code == 0

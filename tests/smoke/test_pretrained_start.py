@@ -206,7 +206,7 @@ def test_the_three_ways_of_the_page_run(tmp_path: Path) -> None:
     assert [words[1] for words in commands].count("pretrain.py") == 3
     colour_images(tmp_path / "FOLDER", 32)
     torch.save(random_like(EncoderSpec("timm/test_convnext", 3, 32)), tmp_path / "weights.pth")
-    assert call(follow, tmp_path, commands, timeout=300) == 0
+    assert call(follow, tmp_path, commands) == 0
 
 
 def follow(folder: Path, commands: list[list[str]]) -> None:
