@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import multiprocessing
 import os
 import re
 import signal
 import subprocess
 import sys
+from multiprocessing import connection
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.processes import ROOT
+from tests.processes import HANGS, ROOT, call
 from ttc.datasets.images import FileImages, TensorImages
 from ttc.datasets.loading import batches, channel_statistics
 from ttc.datasets.pixels.preprocessing import Decoding
@@ -81,6 +84,26 @@ def test_a_worker_that_fails_in_any_way_is_one_line(kind: type[FileImages], reas
     assert "\n" not in line
 
 
+def killed_while_it_takes_a_batch(files: FileImages, stderr: Connection, start_method: str) -> None:
+    multiprocessing.set_start_method(start_method, force=True)
+    multiprocessing.set_forkserver_preload(["ttc.datasets.images"])
+    os.dup2(stderr.fileno(), 2)
+    stderr.close()
+    loaded = batches(files, torch.zeros(100, 1, dtype=torch.int64), num_workers=2)
+    next(loaded)
+    connection.answer_challenge = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+    next(loaded)
+
+
+@pytest.mark.parametrize("start_method", ["fork", pytest.param("forkserver", marks=pytest.mark.long)])
+def test_workers_of_a_killed_process_end_without_a_word(start_method: str, files: FileImages) -> None:
+    reading, writing = multiprocessing.Pipe(duplex=False)
+    assert call(killed_while_it_takes_a_batch, files, writing, start_method) == -signal.SIGKILL
+    writing.close()
+    assert reading.poll(HANGS), "a worker outlives the process that reads its batches"
+    assert os.read(reading.fileno(), 10_000) == b""  # so all that could write to it have ended
+
+
 _FULL_MEMORY = """
 mount --bind {folder} /mnt  # the folder of the tests may itself lie in the shared memory
 mount -t tmpfs -o size=256k tmpfs /dev/shm
@@ -102,7 +125,7 @@ runtime.run(lambda: len(list(batches(images, torch.arange(8).reshape(2, 4), num_
 def test_a_container_with_little_shared_memory_ends_in_one_line(files: FileImages) -> None:
     text = _FULL_MEMORY.format(python=sys.executable, folder=Path(files.paths[0]).parent)
     done = subprocess.run(
-        ["unshare", "-m", "bash", "-c", text], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+        ["unshare", "-m", "bash", "-c", text], cwd=ROOT, capture_output=True, text=True, timeout=HANGS, check=False
     )
     assert done.returncode == 1
     assert "no room in the shared memory /dev/shm" in done.stderr.splitlines()[-1]

@@ -5,11 +5,13 @@ Legend: B samples of a batch, C channels, H x W stored pixels.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,6 +27,9 @@ from ttc.run.runtime import WORKER_FAILED, WORKER_REMEDY
 STATISTICS_BATCH = 256
 STATISTICS_BYTES = 2**22
 """Most bytes of such a batch: of large images few are enough, and several batches wait in shared memory."""
+
+READER_ENDS_SECONDS = 30.0
+"""Most that the system takes to clear away a process that was killed: one with much memory takes seconds."""
 
 
 class _Decoder(TorchDataset[Tensor | str]):
@@ -50,16 +55,30 @@ class _Decoder(TorchDataset[Tensor | str]):
             return f"--num-workers {self.num_workers}: {WORKER_FAILED} ({reason}); {WORKER_REMEDY}"
 
 
-def _end_with_parent(worker: int) -> None:
-    """Let a worker end within seconds when its parent has gone; it may be waiting for someone who reads its batches."""
-    parent = os.getppid()
+def _end_with_reader(worker: int) -> None:
+    """Let a worker end within seconds, and silently, when the process that reads its batches has gone.
+
+    It may be waiting for that process, or in the middle of handing it a batch.
+    """
+    parent, reader, report = os.getppid(), multiprocessing.parent_process(), sys.excepthook
+    assert reader is not None
 
     def watch() -> None:
-        while os.getppid() == parent:
+        # The parent may be a fork server, which stays. A forked worker's brothers keep its reader's sentinel open.
+        while os.getppid() == parent and reader.is_alive():
             time.sleep(1)
         os._exit(1)
 
-    threading.Thread(target=watch, daemon=True).start()
+    watching = threading.Thread(target=watch, daemon=True)
+    watching.start()
+
+    def report_if_read(*error: Any) -> None:
+        # A process that is killed closes its connections some time before the system tells that it has gone.
+        watching.join(READER_ENDS_SECONDS)
+        report(*error)
+
+    # multiprocessing's thread that hands batches over would show a traceback of the broken connection.
+    sys.excepthook = report_if_read
 
 
 def batches(
@@ -95,7 +114,7 @@ def batches(
         pin_memory=pin_memory,
         # Without a generator of its own the loader draws its workers' seed from the global random state.
         generator=torch.Generator(),
-        worker_init_fn=_end_with_parent,
+        worker_init_fn=_end_with_reader,
     )
     for batch in loader:
         if isinstance(batch, str):
