@@ -28,9 +28,11 @@ sys.modules["ttc"] = None  # importing it is an error
 import torch
 from borrowed import METHODS, build_objective, reference
 
+torch.manual_seed(0)
 labels, ids = torch.tensor([0, 0, 1, 0, 1, 0]), torch.arange(6)
-for name, method in METHODS.items():
-    objective = build_objective(name, minority_class=1, class_counts=[4, 2], feature_dim=5, projection_dim=4)
+known = {"minority_class": 1, "class_counts": [4, 2], "schedule_steps": 8, "feature_dim": 5, "projection_dim": 4}
+for name in METHODS:
+    objective = build_objective(name, **known)
     z = torch.nn.functional.normalize(torch.randn(6, objective.views, 4), dim=-1).requires_grad_()
     features = torch.randn(6, objective.views, 5)
     if objective.wants_embeddings(10):
