@@ -129,7 +129,7 @@ def build_parser() -> Parser:
     add("--manifest", default="scripts/manifests/study.csv", metavar="FILE", help="of both versions")
     add("--only", default="*-seed0", metavar="PATTERN", help="names of lines, with * and ?")
     add("--lines", type=whole(0), default=20, metavar="N", help="the first lines that fit; 0 leaves them out")
-    add("--chunk", type=whole(1), default=5, metavar="N", help="lines of a turn")
+    add("--chunk", type=whole(1), default=10, metavar="N", help="lines of a turn")
     add("--repeats", type=whole(1), default=3, metavar="N", help="turns of the evaluations on digits")
     add("--data-root", metavar="PATH", help="where the images lie here, if not where the manifest says")
     add("--output", type=Path, metavar="FILE.csv", help="table to write")

@@ -72,8 +72,8 @@ SECTIONS = {
     "sweep": (
         "A sweep, and starts of evaluations",
         "Lines of the study's manifest, run by an earlier version (`before`) and by this one in turns, and the "
-        "evaluation of a small run on digits, most of which is the start. Seconds are medians over turns, of all "
-        "processes together.",
+        "evaluation of a small run on digits, most of which is the start. Lines run with one thread, the evaluations "
+        "with the threads that the libraries choose. Seconds are medians over turns, of all processes together.",
     ),
     "scaling": (
         "One and several processes",
