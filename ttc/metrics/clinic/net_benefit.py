@@ -52,14 +52,16 @@ def net_benefit_statistics(
         NaN where a prevalence is given and a class has no sample.
     """
     limits_T = np.asarray(thresholds, dtype=np.float64)
-    called_NT = (probabilities_N[:, None] >= limits_T).astype(np.float64)
-    tp_NT, fp_NT = called_NT * positive_N[:, None], called_NT * ~positive_N[:, None]
+    called_NT = probabilities_N[:, None] >= limits_T
+    columns = [called_NT & side_N[:, None] for side_N in (positive_N, ~positive_N)]
+    # One product for all counts, which are whole numbers and so the same in any order of summation.
+    columns_NX = np.concatenate([*columns, positive_N[:, None], np.ones((len(positive_N), 1))], axis=1)
     price_T = limits_T / (1.0 - limits_T)
 
     def evaluate(counts_RN: Floats) -> Floats:
-        positives_R1 = (counts_RN @ positive_N.astype(np.float64))[:, None]
-        totals_R1 = counts_RN.sum(axis=1)[:, None]
-        tp_RT, fp_RT = counts_RN @ tp_NT, counts_RN @ fp_NT
+        counted_RX, thresholds = counts_RN @ columns_NX, len(limits_T)
+        tp_RT, fp_RT = counted_RX[:, :thresholds], counted_RX[:, thresholds:-2]
+        positives_R1, totals_R1 = counted_RX[:, -2:-1], counted_RX[:, -1:]
         if prevalence is None:
             return np.asarray((tp_RT - fp_RT * price_T) / totals_R1)
         with np.errstate(invalid="ignore", divide="ignore"):

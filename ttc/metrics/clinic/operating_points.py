@@ -41,13 +41,14 @@ def decisions(
 ) -> Statistics:
     """Return the statistics of the decisions at every threshold, with predictive values at other prevalences."""
     called_NT = scores_N[:, None] >= np.array([limit for limit in thresholds.values() if limit is not None])
-    sides = [positive_N.astype(np.float64), (~positive_N).astype(np.float64)]
-    called_sides = [called_NT * side_N[:, None] for side_N in sides]
+    # One product for all counts, which are whole numbers and so the same in any order of summation.
+    columns = [called_NT & side_N[:, None] for side_N in (positive_N, ~positive_N)]
+    columns_NX = np.concatenate([*columns, positive_N[:, None], ~positive_N[:, None]], axis=1).astype(np.float64)
 
     def evaluate(counts_RN: Floats) -> dict[str, Floats]:
         statistics: dict[str, Floats] = {}
-        positives_R, negatives_R = (counts_RN @ side_N for side_N in sides)
-        called = zip(*((counts_RN @ side_NT).T for side_NT in called_sides), strict=True)
+        *called_XR, positives_R, negatives_R = (counts_RN @ columns_NX).T
+        called = zip(called_XR[: len(called_XR) // 2], called_XR[len(called_XR) // 2 :], strict=True)
         for rule, threshold in thresholds.items():
             if threshold is None:
                 at_threshold = undefined(DECISIONS, counts_RN)
