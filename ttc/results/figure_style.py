@@ -124,15 +124,15 @@ def save(figure: Figure, path_png: Path) -> None:
         assert isinstance(text, Text)
         text.set_parse_math(False)
     box: str | Bbox = "tight"
-    for suffix, settings in ((".png", {"dpi": 150}), (".pdf", {"metadata": {"CreationDate": None}})):
-        packed = io.BytesIO()
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", r"Glyph .* missing from")  # a box is drawn in its place
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph .* missing from")  # a box is drawn in its place
+        for suffix, settings in ((".png", {"dpi": 150}), (".pdf", {"metadata": {"CreationDate": None}})):
+            packed = io.BytesIO()
             figure.savefig(packed, format=suffix[1:], bbox_inches=box, pad_inches=_PADDING, **settings)
-        files.replace(Path(path_png).with_suffix(suffix), packed.getbuffer())
-        if box == "tight":  # the places are found; finding them again takes as long as drawing
-            figure.set_layout_engine("none")
-            box = figure.get_tightbbox().padded(_PADDING)
+            files.replace(Path(path_png).with_suffix(suffix), packed.getbuffer())
+            if box == "tight":  # the places are found; finding them again takes as long as drawing
+                figure.set_layout_engine("none")
+                box = figure.get_tightbbox().padded(_PADDING)
 
 
 @contextlib.contextmanager
