@@ -35,6 +35,16 @@ def _write(folder: Path, compressed: bool) -> Path:
     return folder
 
 
+def test_a_file_of_several_gzip_members_filled_up_with_zeros_is_one_file(tmp_path: Path) -> None:
+    plain = load_dataset(DatasetSettings("fashion", str(_write(tmp_path / "plain", compressed=True))))
+    for path in _write(tmp_path / "parts", compressed=True).iterdir():
+        content = gzip.decompress(path.read_bytes())
+        path.write_bytes(gzip.compress(content[:1000]) + gzip.compress(content[1000:]) + bytes(512))
+    parts = load_dataset(DatasetSettings("fashion", str(tmp_path / "parts")))
+    assert parts.split_digest() == plain.split_digest()
+    assert torch.equal(parts.images.data, plain.images.data)  # type: ignore[union-attr]  # in memory
+
+
 @pytest.mark.parametrize("compressed", [True, False])
 @pytest.mark.parametrize("layout", ["FashionMNIST/raw", ""])
 def test_layouts(tmp_path: Path, layout: str, compressed: bool) -> None:

@@ -101,13 +101,14 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray[tuple[int, ...], np.dtyp
 
 
 def _unpacked(content: bytes) -> bytes:
-    """Return what a gzip file holds; in one call, which takes half the time that the module gzip does."""
-    unpacker = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
-    unpacked = unpacker.decompress(content, MAX_BYTES)
-    if not unpacker.eof and len(unpacked) < MAX_BYTES:
-        raise zlib.error("it ends too early")
-    if unpacker.unused_data:
-        raise zlib.error("something follows its end")
+    """Return what a gzip file holds, all its members; in half the time that the module gzip takes."""
+    unpacked = b""
+    while content and len(unpacked) < MAX_BYTES:
+        unpacker = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+        unpacked += unpacker.decompress(content, MAX_BYTES - len(unpacked))
+        if not unpacker.eof and len(unpacked) < MAX_BYTES:
+            raise zlib.error("it ends too early")
+        content = unpacker.unused_data.lstrip(b"\0")  # a file may be filled up with zeros
     return unpacked
 
 
