@@ -16,19 +16,20 @@ if [[ ${1:-} =~ ^[0-9]+$ ]]; then
 fi
 tasks=("$@")
 if [ ${#tasks[@]} -eq 0 ]; then
-    readarray -t tasks < <("$PYTHON" -c 'from study.fair.grid import TASKS; print(*TASKS, sep="\n")')
+    read -ra tasks < <("$PYTHON" -c 'from study.fair.grid import TASKS; print(*TASKS)')
 fi
 results=runs/fair
 mkdir -p "$results"
 # Encoders that others begin with; done once.
-bash scripts/run_manifest.sh scripts/manifests/fair-start.csv "${jobs[@]}"
+bash scripts/run_manifest.sh scripts/manifests/fair-start.csv "${jobs[@]+"${jobs[@]}"}"
 for task in "${tasks[@]}"; do
     for stage in rates lengths further reported; do
         "$PYTHON" study/fair/plan.py collect --results "$results"
         rm -f "$results/left.csv"
         "$PYTHON" study/fair/plan.py lines --stage "$stage" --tasks "$task" --output "$results/left.csv"
         if [ -f "$results/left.csv" ]; then
-            bash scripts/run_manifest.sh "$results/left.csv" "${jobs[@]}" --output "$results"
+            # 1: a run failed, which is listed and holds up no other one; anything else, such as a stop, ends this too.
+            bash scripts/run_manifest.sh "$results/left.csv" "${jobs[@]+"${jobs[@]}"}" --output "$results" || [ $? -eq 1 ]
         fi
     done
 done
