@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 import pretrain
+from tests.reliability.runs import assert_same_state
 from ttc import distributed
 from ttc.datasets import TensorImages, TrainingBatches, load_dataset, resident
 from ttc.flags import data_settings, settings, setup
@@ -67,3 +68,21 @@ def trainer(
         )
 
     return state, train
+
+
+def assert_continues(
+    start: Callable[[], tuple[TrainingState, Callable[[int], bool]]], folder: Path, steps: int
+) -> TrainingState:
+    """Assert that a run stopped after three steps ends as the uninterrupted one in folder/whole; return the latter."""
+    whole, train = start()
+    train(steps)
+    whole.save(folder / "whole")
+    first, train = start()
+    train(3)
+    first.save(folder / "broken")
+    second, train = start()
+    second.resume(folder / "broken", "auto")
+    train(steps - 3)
+    second.save(folder / "broken")
+    assert_same_state(folder / "whole" / "last.pt", folder / "broken" / "last.pt")
+    return whole

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from tests.reliability.runs import assert_same_state
-from tests.steps import trainer
+from tests.steps import assert_continues, trainer
 from ttc.models.averaging import WeightAverage, equal_share, exponential_share
 from ttc.models.pretrained import load_network
 from ttc.run import checkpoint
@@ -95,17 +95,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_and_its_checkpoint_holds_both(
     words: tuple[str, ...], tmp_path: Path
 ) -> None:
     more = ("--method", "paco", *words)
-    whole, train_whole = start(tmp_path, *more)
-    train_whole(STEPS)
-    whole.save(tmp_path / "whole")
-    first, train_first = start(tmp_path, *more)
-    train_first(3)
-    first.save(tmp_path / "broken")
-    second, train_second = start(tmp_path, *more)
-    second.resume(tmp_path / "broken", "auto")
-    train_second(STEPS - 3)
-    second.save(tmp_path / "broken")
-    assert_same_state(tmp_path / "whole" / "last.pt", tmp_path / "broken" / "last.pt")
+    whole = assert_continues(partial(start, tmp_path, *more), tmp_path, STEPS)
 
     state = checkpoint.load(tmp_path / "whole" / "last.pt", "pretrain")
     raw = weights_of(whole)

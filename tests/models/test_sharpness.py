@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tests.reliability.runs import assert_same_state
-from tests.steps import trainer
+from tests.steps import assert_continues, trainer
 from ttc.losses import Objective, build_objective
 from ttc.models.optim import step_optimizer
 from ttc.models.sharpness import gradient_passes
@@ -184,14 +184,4 @@ def test_micro_batches_have_the_gradient_of_the_whole_batch(tmp_path: Path) -> N
 
 def test_a_resumed_run_is_the_uninterrupted_one(tmp_path: Path) -> None:
     words = ("--method", "tsc", "--method-settings", "matching=ema", "--sam-rho", "0.1", "--ema-decay", "0.9")
-    whole, train_whole = start(tmp_path, *words)
-    train_whole(6)
-    whole.save(tmp_path / "whole")
-    first, train_first = start(tmp_path, *words)
-    train_first(3)
-    first.save(tmp_path / "broken")
-    second, train_second = start(tmp_path, *words)
-    second.resume(tmp_path / "broken", "auto")
-    train_second(3)
-    second.save(tmp_path / "broken")
-    assert_same_state(tmp_path / "whole" / "last.pt", tmp_path / "broken" / "last.pt")
+    assert_continues(partial(start, tmp_path, *words), tmp_path, 6)

@@ -75,7 +75,7 @@ def add_heads(parser: Parser) -> None:
         help="what is evaluated: a linear probe with balanced classes, the nearest neighbours, a linear probe that "
         "learns the natural class shares and is balanced afterwards (tau-norm, of use for three classes or more; "
         "logit-adjusted), the nearest prototype (supproto's own prediction), or the classifier that the method itself "
-        "trained (own: ce family, bcl, paco)",
+        "trained (own: ce family, bcl, paco, proco)",
     )
     add(
         "--neighbours",
