@@ -57,12 +57,11 @@ class Task:
 
 _QUARTER = ("--probe-fraction", "0.25")
 _LONG_TAILED = ("main", "long-tailed")
-_CHOOSING = (*_LONG_TAILED, "candidate")
 TASKS: dict[str, Task] = {
-    "mix5-99": Task(3, "fashion-mix5", CONSTRUCTED, _CHOOSING),
-    "breast": Task(25, "breast", NATURAL, _CHOOSING),
+    "mix5-99": Task(3, "fashion-mix5", CONSTRUCTED, (*_LONG_TAILED, "long-tailed-shuffled", "candidate")),
+    "breast": Task(25, "breast", NATURAL, (*_LONG_TAILED, "candidate")),
     "pneumonia-99": Task(4, "pneumonia", CONSTRUCTED, _LONG_TAILED, linear_eval=_QUARTER),
-    "mix5-95": Task(3, "fashion-mix5", CONSTRUCTED, _LONG_TAILED),
+    "mix5-95": Task(3, "fashion-mix5", CONSTRUCTED),
     "shirt-99": Task(3, "fashion-shirt", CONSTRUCTED),
     "shirt-95": Task(3, "fashion-shirt", CONSTRUCTED),
     "pneumonia-95": Task(4, "pneumonia", CONSTRUCTED, linear_eval=_QUARTER),
@@ -121,14 +120,14 @@ ROWS: dict[str, Row] = {
     "cutmix-balanced": Row(("--method", "ce", *_CUTMIX, *_BALANCED), views=1),
     "joint-balanced": Row((*_JOINT, *_BALANCED), kinds=_ALWAYS),
     **{
-        f"{name}{ending}": Row(("--method", name, *words), views, ("long-tailed",))
+        f"{name}{ending}": Row(("--method", name, *words), views, (f"long-tailed{kind}",))
         for name, views in (("kcl", 2), ("paco", 2), ("proco", 3), ("ldam-drw", 1))
-        for ending, words in (("", ()), ("-balanced", _BALANCED))
+        for ending, kind, words in (("", "-shuffled", ()), ("-balanced", "", _BALANCED))
     },
     "simclr-balanced": Row(("--method", "simclr", *_BALANCED), kinds=("long-tailed", "start", "frozen")),
-    "ce": Row(("--method", "ce"), 1, ("long-tailed",)),
-    "cutmix": Row(("--method", "ce", *_CUTMIX), 1, ("long-tailed",)),
-    "joint": Row(_JOINT, kinds=("long-tailed",)),
+    "ce": Row(("--method", "ce"), 1, ("long-tailed-shuffled",)),
+    "cutmix": Row(("--method", "ce", *_CUTMIX), 1, ("long-tailed-shuffled",)),
+    "joint": Row(_JOINT, kinds=("long-tailed-shuffled",)),
     "joint-average": Row((*_JOINT, *_BALANCED, *_AVERAGE), kinds=("candidate",)),
     "cutmix-average": Row(("--method", "ce", *_CUTMIX, *_BALANCED, *_AVERAGE), 1, ("candidate",)),
     "supcon-ce": Row(("--method", "supcon", "--ce-weight", "1", *_BALANCED), kinds=("candidate",)),
@@ -184,15 +183,13 @@ class Run:
         # Probe "all" of a reported run learns from what the encoder learned from, as the logit-adjusted head does.
         probes = dict.fromkeys((*task.probes, *(["all"] if self.reported else [])))
         probe = ["--layers", task.probed, "--probes", *probes, *task.linear_eval, "--figures", "none"]
-        floor = ["--floor", "auto" if self.row == UNTRAINED else "none"]
-        if not self.reported:
-            steps = {"linear_eval": (*probe, "--bootstrap", "0", "--calibration", "none", "--floor", "none")}
-        else:
-            heads = ("--head", "linear", "logit-adjusted")
-            steps = {
-                "linear_eval": (*probe, *heads, "--bootstrap", "200", *floor),
-                "compute_metrics": ("--peu-draws", "0", "--scatter", "none"),
-            }
+        # Intervals are those over seeds.
+        probe += ["--bootstrap", "0", "--calibration", "none"]
+        probe += ["--floor", "auto" if self.reported and self.row == UNTRAINED else "none"]
+        steps = {"linear_eval": tuple(probe)}
+        if self.reported:
+            steps["linear_eval"] += ("--head", "linear", "logit-adjusted")
+            steps["compute_metrics"] = ("--peu-draws", "0", "--scatter", "none")
         return Line(self.name.replace("/", "-"), self.name, {"pretrain": tuple(pretrain), **steps})
 
 

@@ -34,6 +34,8 @@ OF_EMBEDDINGS = tuple(
         "mean_cosine/all",
     )
 )
+BAD_STEP = "bad_step.json"
+"""What a training leaves behind whose loss is not finite."""
 _NAME = re.compile(
     r"(?P<task>[\w-]+)/(?P<row>[\w-]+)-lr(?P<rate>[\d.]+)-e(?P<epochs>\d+)-seed(?P<seed>\d+)(-fold(?P<fold>\d+))?"
 )
@@ -73,6 +75,8 @@ def _measured(run: Run) -> Iterator[tuple[str, str]]:
 def finished(folder: Path, run: Run) -> dict[str, object] | None:
     """Return the line of a run; None if a step of it has not ended.
 
+    A tuning run whose loss was not finite has ended, without values: it is not to be chosen and not to be repeated.
+
     Args:
         folder: that of the run.
         run: what it is.
@@ -81,6 +85,8 @@ def finished(folder: Path, run: Run) -> dict[str, object] | None:
         ValueError: a result is damaged.
     """
     results = [folder / RESULT_FILES[step] for step in run.line().steps]
+    if not run.reported and (folder / BAD_STEP).is_file():
+        return {"run": run.name}
     if not all(path.is_file() for path in results):
         return None
     texts = [readers.read_result(path) for path in results]
@@ -104,9 +110,9 @@ def finished(folder: Path, run: Run) -> dict[str, object] | None:
 def collect(results: Path, known: pandas.DataFrame) -> pandas.DataFrame:
     """Return a ledger with all runs of a folder that have ended; what it knows of other runs stays."""
     lines = {str(line["run"]): line for line in known.to_dict("records")}
-    for path in sorted(results.glob("*/*/result.json")):
-        run = run_of(path.parent.relative_to(results).as_posix())
-        if line := finished(path.parent, run):
+    for folder in sorted({path.parent for name in ("result.json", BAD_STEP) for path in results.glob(f"*/*/{name}")}):
+        run = run_of(folder.relative_to(results).as_posix())
+        if line := finished(folder, run):
             lines[run.name] = line
     columns = dict.fromkeys(["run", *(column for line in lines.values() for column in line)])
     return pandas.DataFrame(list(lines.values()), columns=list(columns)).sort_values("run", ignore_index=True)

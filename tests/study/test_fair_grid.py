@@ -116,3 +116,13 @@ def test_a_pretrained_start_has_one_length_and_a_frozen_encoder_is_probed_behind
     assert "--freeze-encoder" in frozen["pretrain"]
     assert "--weights" not in frozen["pretrain"]
     assert frozen["linear_eval"][:2] == ("--layers", "projection")
+
+
+def test_a_rate_at_which_the_loss_was_not_finite_is_neither_chosen_nor_tried_again(tmp_path: Path) -> None:
+    bad, *others = [run for run in grid.rate_runs(["breast"]) if run.row == "supmin"]
+    (tmp_path / bad.name).mkdir(parents=True)
+    (tmp_path / bad.name / ledger.BAD_STEP).write_text("{}\n")
+    known = ledger.collect(tmp_path, pandas.DataFrame({"run": []}))
+    known = pandas.concat([known, scores(dict.fromkeys(others, 0.4))])
+    assert bad.name in set(known["run"])
+    assert next(chosen for chosen, _ in ledger.rates(known, ["breast"]) if chosen.row == "supmin") == others[0]
