@@ -163,6 +163,7 @@ def measure(case: str, samples: int, kinds: list[str], options: argparse.Namespa
         row["times_faster_than_plain"] = f"{timing.times_faster(times[names[0]], times[name]):.2f}"
         row["peak_mib"] = f"{memory[name]:.1f}"
         row["times_less_memory_than_plain"] = f"{memory[names[0]] / memory[name]:.1f}"
+        row["largest_calls"] = timing.largest_calls(call_of(name, options, samples)) if kind == "streamed" else ""
         timing.tell(row)
         rows.append(row)
     return rows

@@ -35,9 +35,9 @@ def build_parser() -> Parser:
 
 def write_table(name: str) -> bool:
     """Write a table; return whether that went well."""
-    start, words = time.perf_counter(), tables.words_of(name)
+    start, command = time.perf_counter(), [sys.executable, *tables.words_of(name)]
     log.info("%s: %s", name, tables.command_of(name))
-    code = subprocess.run([sys.executable, *words], cwd=ROOT, check=False).returncode
+    code = subprocess.run(command, cwd=ROOT, env=tables.environment_of(name), check=False).returncode
     result = f"failed with exit code {code}" if code else "written"
     log.info("%s: %s after %.0f s", name, result, time.perf_counter() - start)
     return code == 0

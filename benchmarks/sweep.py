@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import resource
 import shutil
 import statistics
@@ -43,7 +44,19 @@ class Version:
         """Remember the place of the code, and where this version writes."""
         self.code, self.folder = code, folder
         self._environment = os.environ | {"XDG_CACHE_HOME": str(folder / "cache")}
-        self._environment.pop("OMP_NUM_THREADS", None)
+        # Without the last one every start compiles the project's own modules again, which no user's does.
+        for name in ("OMP_NUM_THREADS", "PYTHONDONTWRITEBYTECODE"):
+            self._environment.pop(name, None)
+
+    def run(self, *words: str | Path, one_thread: bool) -> str:
+        """Run a script of this version and return its error stream; see `time`."""
+        command = [sys.executable, *map(str, words)]
+        environment = self._environment | ({"OMP_NUM_THREADS": "1"} if one_thread else {})
+        done = subprocess.run(command, cwd=self.code, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or [""])[-1]
+            raise ValueError(f"{' '.join(command)} in {self.code} ended with {done.returncode}: {last}")
+        return done.stderr
 
     def time(self, *words: str | Path, one_thread: bool) -> tuple[float, float]:
         """Run a script of this version; return processor time and time on the wall, in seconds.
@@ -56,13 +69,8 @@ class Version:
             ValueError: it failed.
         """
         before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-        command = [sys.executable, *map(str, words)]
-        environment = self._environment | ({"OMP_NUM_THREADS": "1"} if one_thread else {})
-        done = subprocess.run(command, cwd=self.code, env=environment, capture_output=True, text=True, check=False)
+        self.run(*words, one_thread=one_thread)
         seconds = time.perf_counter() - start
-        if done.returncode:
-            last = (done.stderr.strip().splitlines() or [""])[-1]
-            raise ValueError(f"{' '.join(command)} in {self.code} ended with {done.returncode}: {last}")
         while True:
             try:
                 os.wait()
@@ -106,6 +114,24 @@ def time_start(versions: Sequence[Version], script: str, repeats: int) -> Turns:
     return turns[1:]
 
 
+def largest_imports(version: Version, script: str, most: int = 4) -> str:
+    """Return which packages take most of the time to import at such a start, as shares of the whole start.
+
+    Python measures that itself (`-X importtime`), which makes an import a little slower.
+    """
+    words = (f"{script}.py", "--checkpoint", version.folder / "digits" / "checkpoints" / "last.pt")
+    start = time.perf_counter()
+    told = version.run("-X", "importtime", *words, "--output", version.folder / f"{script}-imports", one_thread=False)
+    whole_start = time.perf_counter() - start
+    spent: dict[str, float] = {}
+    for own, name in _IMPORT.findall(told):
+        spent[name] = spent.get(name, 0.0) + int(own) / 1e6
+    largest = sorted(spent.items(), key=lambda each: -each[1])[:most]
+    return "; ".join(f"import {name} {100 * seconds / whole_start:.0f} %" for name, seconds in largest)
+
+
+_IMPORT = re.compile(r"^import time: +(\d+) \| +\d+ \| +(\w+)", re.MULTILINE)
+"""Microseconds in a module itself, and the package that it belongs to."""
 Turns = list[list[tuple[float, float]]]
 """Of each turn, for both versions, processor time and time on the wall."""
 
@@ -155,10 +181,11 @@ def main() -> int:
         if lines := shared_lines(versions, args.manifest, args.only, args.lines) if args.lines else []:
             more = [] if args.data_root is None else ["--data-root", args.data_root]
             turns = time_lines(versions, args.manifest, lines, args.chunk, more)
-            rows.append(row_of(f"{len(lines)} lines, {args.chunk} a turn", turns))
+            rows.append({**row_of(f"{len(lines)} lines, {args.chunk} a turn", turns), "largest_imports": ""})
             timing.tell(rows[-1])
         for script in EVALUATIONS:
             rows.append(row_of(f"{script}.py on digits", time_start(versions, script, args.repeats)))
+            rows[-1]["largest_imports"] = largest_imports(versions[1], script)
             timing.tell(rows[-1])
     finally:
         shutil.rmtree(folder, ignore_errors=True)

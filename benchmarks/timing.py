@@ -6,6 +6,7 @@ less than the time on the wall. With several threads or on a GPU it is elapsed t
 
 from __future__ import annotations
 
+import cProfile
 import csv
 import importlib.util
 import multiprocessing
@@ -21,6 +22,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import CodeType
 from typing import TypeVar
 
 import torch
@@ -36,6 +38,9 @@ Row = Mapping[str, str | int | float]
 # Instructions that decide how fast products and bfloat16 are on a CPU, the fastest first.
 _VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2", "asimd": "NEON"}
 _BF16_FLAGS = ("amx_bf16", "avx512_bf16")
+_LIMIT = "ATEN_CPU_CAPABILITY"
+"""Environment variable by which torch leaves instructions out; with _LIMITS the libraries that it calls do so too."""
+_LIMITS = (_LIMIT, "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA")
 
 
 def start(threads: int) -> None:
@@ -94,6 +99,21 @@ def largest_operators(call: Call, device: torch.device, most: int = 4) -> str:
     times = sorted(((getattr(entry, field), entry.key) for entry in profiler.key_averages()), reverse=True)
     total = sum(spent for spent, _ in times) or 1
     return "; ".join(f"{name.removeprefix('aten::')} {100 * spent / total:.0f} %" for spent, name in times[:most])
+
+
+def largest_calls(call: Call, most: int = 4) -> str:
+    """Return which functions, of Python and of libraries, take most of a call's time by themselves, in percent."""
+    profiler = cProfile.Profile(time.process_time)
+    profiler.runcall(call)
+    times = sorted(((entry.inlinetime, _function(entry.code)) for entry in profiler.getstats()), reverse=True)
+    total = sum(spent for spent, _ in times) or 1
+    return "; ".join(f"{name} {100 * spent / total:.0f} %" for spent, name in times[:most])
+
+
+def _function(code: CodeType | str) -> str:
+    """Return the name of a function as a reader knows it: "mm" of "<built-in method torch.mm>"."""
+    name = code if isinstance(code, str) else code.co_name
+    return name.strip("<>").split(" of ")[0].split(" ")[-1].split(".")[-1].strip("'")
 
 
 def growth_of_peak(call: Call, device: torch.device) -> float:
@@ -188,6 +208,8 @@ def machine(device: torch.device) -> str:
     flags = fields.get("flags", fields.get("Features", "")).split()
     kind += [name for flag, name in _VECTORS.items() if flag in flags][:1]
     instructions = [flag for flag in _BF16_FLAGS if flag in flags][:1]
+    if limit := os.environ.get(_LIMIT):
+        kind.append(f"limited to {limit}")
     kind.append(f"bfloat16 by {instructions[0]}" if instructions else "no bfloat16 instructions")
     cores, threads = os.cpu_count(), torch.get_num_threads()
     used = f"{threads} thread{'s' if threads > 1 else ''} used"
@@ -206,7 +228,8 @@ def code_version() -> str:
 
 def write_rows(path: Path, rows: Sequence[Row], device: torch.device) -> None:
     """Write rows with equal keys as a CSV file, together with machine, commit and command that produced them."""
-    command = shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+    limits = [f"{name}={os.environ[name]}" for name in _LIMITS if name in os.environ]
+    command = shlex.join([*limits, "python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
     origin = {"machine": machine(device), "commit": code_version(), "command": command}
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=[*rows[0], *origin], lineterminator="\n")

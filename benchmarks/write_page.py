@@ -6,6 +6,7 @@ Reads docs/performance/*.csv: of each section those whose name begins with its n
 from __future__ import annotations
 
 import csv
+import re
 import sys
 from pathlib import Path
 
@@ -33,7 +34,8 @@ SECTIONS = {
         "Representation metrics",
         "`pairs`: SAD, SAA, CAD, CAC and the Gaussian potential; `peu`: one of five draws. `plain` builds "
         "full matrices (float32 for `pairs`, float64 for `peu`) and sorts; `streamed` is this project's, in float64 "
-        "but for PEU's products. `sklearn` computes CAC alone, or PEU with its own streamed argmin.",
+        "but for PEU's products. `sklearn` computes CAC alone, or PEU with its own streamed argmin. The last column "
+        "has the functions that take most of the time by themselves.",
     ),
     "augment": (
         "Augmentation",
@@ -76,7 +78,8 @@ SECTIONS = {
         "Lines of the study's manifest, run by an earlier version (`before`) and by this one in turns, and the "
         "evaluation of a small run on digits, most of which is the start. Lines run with one thread, the evaluations "
         "with the threads that the libraries choose. Seconds are medians over turns, of all processes together. In "
-        "these lines linear_eval.py draws no figures, which the earlier one cannot; this one measures the floor too.",
+        "these lines linear_eval.py draws no figures, which the earlier one cannot; this one measures the floor too. "
+        "The last column has the packages whose import takes most of a start.",
     ),
     "scaling": (
         "One and several processes",
@@ -144,7 +147,7 @@ def advice_lines(training: list[Table]) -> list[str]:
     lines = []
     for rows in training:
         speed = {row["step"]: float(row["images_per_second"]) for row in rows}
-        where = f"{rows[0]['machine'].partition(',')[0]}, {rows[0]['encoder']}, {rows[0]['image_size']} px"
+        where = f"{re.split('[(,]', rows[0]['machine'])[0].strip()}, {rows[0]['encoder']}, {rows[0]['image_size']} px"
         for flag, with_it, without in (
             ("channels-last memory in fp32", "ttc fp32", "ttc fp32 contiguous"),
             ("channels-last memory in bf16", "ttc bf16", "ttc bf16 contiguous"),
@@ -186,11 +189,16 @@ def main() -> int:
         "",
         "With one thread of a CPU:",
         "",
-        *targets.lines(targets.ON_CPU, tables, gpu=False),
+        *targets.lines(targets.ON_CPU, tables, "cpu"),
         "",
-        "On a GPU; figures of an earlier commit stay until there is a GPU to measure again:",
+        "Where torch and its libraries are kept from using more than AVX2 (one thread of a CPU):",
         "",
-        *targets.lines(targets.ON_GPU, tables, gpu=True),
+        *targets.lines(targets.ON_AVX2, tables, "avx2"),
+        "",
+        "On a GPU; figures of an earlier commit stay until there is a GPU to measure again. Two processes on two GPUs",
+        "(NCCL) have not been measured:",
+        "",
+        *targets.lines(targets.ON_GPU, tables, "gpu"),
         "",
     ]
     for name in SECTIONS:

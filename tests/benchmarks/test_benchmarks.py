@@ -153,10 +153,10 @@ def test_a_round_goes_on_with_the_tables_that_are_older(tmp_path: Path, monkeypa
 def test_a_missed_figure_is_explained_and_a_missing_one_says_why() -> None:
     row = {"images_from": "disk", "command": "x", "commit": "", "percent_of_bound": "80.0", "views_percent": "15.0"}
     cpu = (targets.Target("bound", {"images_from": "disk"}, "percent_of_bound", "≥ 90"),)
-    lines = list(targets.lines(cpu, {"bound": [[row]]}, gpu=False))
+    lines = list(targets.lines(cpu, {"bound": [[row]]}, "cpu"))
     assert "| bound: disk | percent of bound | ≥ 90 | 80.0 | no | - |" in lines
     assert lines[-1] == "* bound: disk: views 15.0 %."
-    assert "| not measured: no GPU | - | - |" in list(targets.lines(cpu, {"bound": [[row]]}, gpu=True))[-1]
+    assert "| not measured: no GPU | - | - |" in list(targets.lines(cpu, {"bound": [[row]]}, "gpu"))[-1]
     assert not targets.Target("losses", {}, "peak_mib", "≤ 256").met("256.1")
 
 
