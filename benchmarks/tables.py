@@ -32,6 +32,7 @@ CPU = {
     "--steps 1 --repeats 2",
     "original": "original",
     "sweep": "sweep --lines 20",
+    "starts": "starts --repeats 5",
 }
 """Table -> variables of the environment, benchmark and its flags, in the order of the page; on a CPU."""
 GPU = {

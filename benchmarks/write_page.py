@@ -74,12 +74,15 @@ SECTIONS = {
         "no choice of ours moves.",
     ),
     "sweep": (
-        "A sweep, and starts of evaluations",
-        "Lines of the study's manifest, run by an earlier version (`before`) and by this one in turns, and the "
-        "evaluation of a small run on digits, most of which is the start. Lines run with one thread, the evaluations "
-        "with the threads that the libraries choose. Seconds are medians over turns, of all processes together. In "
-        "these lines linear_eval.py draws no figures, which the earlier one cannot; this one measures the floor too. "
-        "The last column has the packages whose import takes most of a start.",
+        "A sweep",
+        "Lines of the first study's manifest, run by an earlier version (`before`) and by this one in turns, with one "
+        "thread. Seconds are medians over turns, of all processes together. In these lines linear_eval.py draws no "
+        "figures, which the earlier one cannot; this one measures the floor too.",
+    ),
+    "starts": (
+        "Starts of evaluations",
+        "The evaluation of a small run on digits, most of which is the start, by the same two versions in turns, with "
+        "the threads that the libraries choose.",
     ),
     "scaling": (
         "One and several processes",

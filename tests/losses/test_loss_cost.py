@@ -97,7 +97,8 @@ MOST_OPERATORS = {
 @pytest.mark.parametrize("method", STREAMED)
 def test_number_of_operators(method: str) -> None:
     objective = ready(method).float()
-    recorder = record(objective, inputs_for(objective, 256, "mixed", 0, dtype=torch.float32))
+    # Two views of 128 samples are one block on a CPU, as two of 2,048 are on a GPU.
+    recorder = record(objective, inputs_for(objective, 128, "mixed", 0, dtype=torch.float32))
     assert recorder.operators.total() <= MOST_OPERATORS[method], recorder.operators
     assert not (SYNCS | {"index by mask"}) & set(recorder.operators), recorder.operators
 

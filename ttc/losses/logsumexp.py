@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-# Edge of a square block. On a CPU a float32 block and its operands stay in a 2 MiB L2 cache, which measured fastest
-# (benchmarks/losses.py); a GPU needs larger multiplications to be busy.
-_BLOCK_CPU = 512
+# Edge of a square block. On a CPU a float32 block and its operands stay in a 1 MiB L2 cache, and two views of 256
+# samples are more than one block, so that what lies below the diagonal is skipped: that measured fastest
+# (benchmarks/losses.py). A GPU needs larger multiplications to be busy.
+_BLOCK_CPU = 256
 _BLOCK_GPU = 4096
 _SINGLE_PASS_CPU = 2048 * 2048
 _SINGLE_PASS_GPU = 8192 * 8192
