@@ -57,15 +57,16 @@ class Task:
 
 _QUARTER = ("--probe-fraction", "0.25")
 _LONG_TAILED = ("main", "long-tailed")
+_CONFIRMING = ("main", "chosen")
 TASKS: dict[str, Task] = {
     "mix5-99": Task(3, "fashion-mix5", CONSTRUCTED, (*_LONG_TAILED, "long-tailed-shuffled", "candidate")),
     "breast": Task(25, "breast", NATURAL, (*_LONG_TAILED, "candidate")),
-    "pneumonia-99": Task(4, "pneumonia", CONSTRUCTED, _LONG_TAILED, linear_eval=_QUARTER),
-    "mix5-95": Task(3, "fashion-mix5", CONSTRUCTED),
-    "shirt-99": Task(3, "fashion-shirt", CONSTRUCTED),
-    "shirt-95": Task(3, "fashion-shirt", CONSTRUCTED),
-    "pneumonia-95": Task(4, "pneumonia", CONSTRUCTED, linear_eval=_QUARTER),
-    "pneumonia": Task(3, "pneumonia", NATURAL),
+    "pneumonia-99": Task(4, "pneumonia", CONSTRUCTED, (*_LONG_TAILED, "chosen"), linear_eval=_QUARTER),
+    "mix5-95": Task(3, "fashion-mix5", CONSTRUCTED, _CONFIRMING),
+    "shirt-99": Task(3, "fashion-shirt", CONSTRUCTED, _CONFIRMING),
+    "shirt-95": Task(3, "fashion-shirt", CONSTRUCTED, _CONFIRMING),
+    "pneumonia-95": Task(4, "pneumonia", CONSTRUCTED, _CONFIRMING, linear_eval=_QUARTER),
+    "pneumonia": Task(3, "pneumonia", NATURAL, _CONFIRMING),
     "hannover": Task(25, "hannover", NATURAL, folds=5),
     "cells": Task(1, "cells", NATURAL),
 }
@@ -130,7 +131,8 @@ ROWS: dict[str, Row] = {
     "joint": Row(_JOINT, kinds=("long-tailed-shuffled",)),
     "joint-average": Row((*_JOINT, *_BALANCED, *_AVERAGE), kinds=("candidate",)),
     "cutmix-average": Row(("--method", "ce", *_CUTMIX, *_BALANCED, *_AVERAGE), 1, ("candidate",)),
-    "supcon-ce": Row(("--method", "supcon", "--ce-weight", "1", *_BALANCED), kinds=("candidate",)),
+    # The candidate that validation images chose (`winner.winner`): it goes on to the tasks that confirm or refute it.
+    "supcon-ce": Row(("--method", "supcon", "--ce-weight", "1", *_BALANCED), kinds=("candidate", "chosen")),
     # Two passes forward and back for each step.
     "joint-sharp": Row((*_JOINT, *_BALANCED, "--sam-rho", "0.05"), 4, ("candidate",)),
 }

@@ -11,6 +11,7 @@ from study.fair import grid, ledger, page_answers, page_tables, winner
 from study.fair.effects import SETS
 from study.fair.grid import Run
 from study.fair.state import State
+from tests.processes import ROOT
 
 
 def table_of(scores: dict[Run, float], tests: dict[Run, float]) -> pandas.DataFrame:
@@ -60,6 +61,13 @@ def test_the_candidate_with_the_largest_mean_advantage_is_chosen(scores: dict[Ru
     assert winner.winner(State(table_of(scores, {}))) == "joint-sharp"
     missing = next(run for run in scores if run.row == "supcon-balanced" and run.seed == 102)
     assert winner.winner(State(table_of({run: scores[run] for run in scores if run != missing}, {}))) is None
+
+
+def test_the_row_that_goes_on_is_the_one_that_the_ledger_chooses() -> None:
+    chosen = winner.winner(State(ledger.read(ROOT / "docs" / "results" / "fair.csv")))
+    if chosen is None:
+        pytest.skip("docs/results/fair.csv does not hold the runs that choose: bash scripts/run_study.sh")
+    assert {chosen} == {name for name, row in grid.ROWS.items() if "chosen" in row.kinds}
 
 
 @pytest.mark.parametrize(("worst", "wins"), [(0.0101, True), (0.0099, False)])
