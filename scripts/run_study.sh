@@ -21,7 +21,9 @@ fi
 results=runs/fair
 mkdir -p "$results"
 # Encoders that others begin with; done once.
-bash scripts/run_manifest.sh scripts/manifests/fair-start.csv "${jobs[@]+"${jobs[@]}"}"
+if [[ "${tasks[*]}" == *-from-* || "${tasks[*]}" == *-frozen-* ]]; then
+    bash scripts/run_manifest.sh scripts/manifests/fair-start.csv "${jobs[@]+"${jobs[@]}"}"
+fi
 for task in "${tasks[@]}"; do
     for stage in rates lengths further reported; do
         "$PYTHON" study/fair/plan.py collect --results "$results"
