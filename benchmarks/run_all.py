@@ -1,6 +1,6 @@
 """Write all tables of docs/performance/ and the page, one benchmark after another: python benchmarks/run_all.py.
 
-Takes about 45 minutes on a CPU, half of them for the sweep. After an interruption the same command goes on where it
+Takes about 35 minutes on a CPU. After an interruption the same command goes on where it
 was: a table that this round has written is left alone. Tables of a GPU are written where there is one.
 """
 

@@ -145,12 +145,14 @@ def _most(target: Target, row: Row) -> Iterator[str]:
 def _start(row: Row, tables: Tables) -> str:
     """Say what of a start cannot be saved, from the other rows of its table."""
     rows = {each["case"]: each for table in tables.get("starts", []) for each in table}
-    case, bare, least = row.get("case", ""), f"{row.get('case')}, no figure", "import torch"
-    if not {case, bare, least} <= rows.keys():
+    case, least = row.get("case", ""), "import torch"
+    if not {case, least} <= rows.keys():
         return ""
-    whole, without, torch = (float(rows[name]["elapsed_seconds"]) for name in (case, bare, least))
-    shares = f"importing torch {100 * torch / whole:.0f} %, the figure {100 * (whole - without) / whole:.0f} %"
-    return f"{shares}; without the figure it takes {rows[bare]['percent_of_elapsed_time']} % of the earlier time"
+    seconds = {name: float(each["elapsed_seconds"]) for name, each in rows.items()}
+    parts = [f"importing torch {100 * seconds[least] / seconds[case]:.0f} %"]
+    if (bare := f"{case}, no figure") in rows:
+        parts.append(f"the figure {100 * (1 - seconds[bare] / seconds[case]):.0f} %")
+    return ", ".join(parts)
 
 
 def profile(row: Row) -> str:
