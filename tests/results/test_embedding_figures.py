@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 import warnings
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from ttc.results import embedding_panels, figure_style
+from ttc.results import embedding_figures, embedding_panels, figure_style
 from ttc.results.embedding_figures import save_comparison_figure, save_embedding_figure
 
 NAMES = ["majority", "minority"]
@@ -62,6 +63,17 @@ def test_comparison_figure(tmp_path):
     save_comparison_figure(tmp_path / "c.png", runs, NAMES)
     assert shows_classes(tmp_path / "c.png")
     assert (tmp_path / "c.pdf").stat().st_size > 5000
+
+
+def test_long_names_of_runs_stand_side_by_side(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(embedding_figures, "save", lambda figure, path: drawn.append(figure))
+    runs = [(f"supproto-balanced-lr0.25-e100-seed{number}", *digits(), None) for number in range(9)]
+    save_comparison_figure(tmp_path / "c.png", runs, NAMES)
+    drawn[0].draw_without_rendering()
+    boxes = [axes.title.get_window_extent() for axes in drawn[0].axes if axes.get_title()]
+    assert len(boxes) == 9
+    assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
 
 
 def test_collapse_is_one_spot_and_antipodal_classes_lie_on_the_axis():

@@ -6,6 +6,7 @@ Only the first view of each sample is drawn.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
@@ -91,7 +92,7 @@ def save_comparison_figure(
         circle, histogram = panels[:, column]
         draw_circle(circle, rows_ND, labels_N, prototypes)
         draw_cosines(histogram, rows_ND, labels_N, class_names, legend=False)
-        circle.set_title(short_name(title, 30), fontsize=10)
+        circle.set_title(textwrap.fill(short_name(title, 60), 18), fontsize=9)
         if column:
             histogram.set_ylabel("")
             histogram.set_yticklabels([])
