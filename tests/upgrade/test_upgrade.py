@@ -117,13 +117,34 @@ def test_a_finished_run_and_its_results_are_left_alone(old: Path) -> None:
     assert contents(old) == before
 
 
+DECISIONS = {
+    "accuracy",
+    "balanced_accuracy",
+    "ece",
+    "ece_scaled",
+    "f1",
+    "mcc",
+    "npv",
+    "ppv",
+    "sensitivity",
+    "specificity",
+}
+"""Measures that jump when the score of an image passes a threshold or the border of a bin."""
+
+
 def differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
-    """Return the measures that are missing or differ by more than other processors round."""
-    return [
-        name
-        for name, measure in expected.items()
-        if name not in found or found[name]["value"] != pytest.approx(measure["value"], rel=1e-3, abs=1e-4)
-    ]
+    """Return the measures that are missing or differ by more than other processors round.
+
+    Rounding moves scores by less than 1e-4, but one image of 500 may lie nearer to a threshold: version 93a57da itself
+    prints other decisions than its stored ones on a Zen 5, and those that this version prints there.
+    """
+    wrong = []
+    for name, measure in expected.items():
+        # Of a class, which has about half of them, an image is a share of 2 / n and a little more.
+        one_image = 3 / measure["n"] if name.split("/")[-1] in DECISIONS else 1e-4
+        if name not in found or found[name]["value"] != pytest.approx(measure["value"], rel=1e-3, abs=one_image):
+            wrong.append(name)
+    return wrong
 
 
 @pytest.mark.parametrize("script", EVALUATED)
