@@ -116,7 +116,7 @@ def draw_methods(path_png: Path, state: State) -> bool:
     rows = [row for row in (UNTRAINED, *ROWS) if (runs["row"] == row).any()]
     rows.sort(key=lambda row: list(KINDS).index(kind_of(row)))
     figure, panels = _panels(tasks, 0.5 + 0.15 * len(rows))
-    for number, (axes, task) in enumerate(zip(panels, tasks, strict=True)):
+    for axes, task in zip(panels, tasks, strict=True):
         for place, row in enumerate(rows):
             members = runs[(runs["task"] == task) & (runs["row"] == row)]
             if members.empty:
@@ -127,7 +127,9 @@ def draw_methods(path_png: Path, state: State) -> bool:
                 axes.errorbar(values.mean(), place + shift, xerr=half, color=colour, marker=marker, markersize=3,
                               markerfacecolor=face or colour, elinewidth=0.8, markeredgewidth=0.8)  # fmt: skip
         axes.set_ylim(len(rows) - 0.4, -0.6)
-        axes.set_yticks(range(len(rows)), rows if number % _COLUMNS == 0 else [""] * len(rows), fontsize=_SMALL)
+        place_in_grid = axes.get_subplotspec()
+        first = place_in_grid is not None and place_in_grid.is_first_col()
+        axes.set_yticks(range(len(rows)), rows if first else [""] * len(rows), fontsize=_SMALL)
         axes.grid(axis="both", lw=0.3, color="0.85")
         axes.set_axisbelow(True)
     abscissa = "AUROC on test images, %: mean and 95 % interval over seeds"
