@@ -23,7 +23,7 @@ SURE = 0.05
 
 SETS: dict[str, tuple[str, ...]] = {
     "rare": ("mix5-99", "mix5-95", "shirt-99", "shirt-95", "pneumonia-99", "pneumonia-95"),
-    "natural": ("breast", "pneumonia", "hannover", "cells"),
+    "natural": ("breast", "pneumonia", "hannover", "platelets"),
 }
 
 _FIXES, _FIXES_BALANCED = ("supmin", "supproto"), ("supmin-balanced", "supproto-balanced")

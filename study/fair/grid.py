@@ -68,7 +68,7 @@ TASKS: dict[str, Task] = {
     "pneumonia-95": Task(4, "pneumonia", CONSTRUCTED, _CONFIRMING, linear_eval=_QUARTER),
     "pneumonia": Task(3, "pneumonia", NATURAL, _CONFIRMING),
     "hannover": Task(25, "hannover", NATURAL, folds=5),
-    "cells": Task(1, "cells", NATURAL),
+    "platelets": Task(1, "platelets", NATURAL),
 }
 """Name -> task, in the order in which they run; the recipe of a task is scripts/recipes/fair-NAME.args."""
 

@@ -92,12 +92,12 @@ def enumerated_by_bits(units: list[float]) -> float:
 
 
 def test_a_head_is_compared_with_the_other_head_of_the_same_row() -> None:
-    ledger = ledger_of(2, ["weighted-ce", "ce-balanced", "supmin"], ("breast", "cells"))
+    ledger = ledger_of(2, ["weighted-ce", "ce-balanced", "supmin"], ("breast", "platelets"))
     random = np.random.default_rng(3)
     for head in effects.HEADS:
         ledger[f"test/{head}/balanced_accuracy"] = random.normal(0.8, 0.01, len(ledger))
     for answer, row in zip(
-        effects.head_answers(ledger, ("breast", "cells")), ("weighted-ce", "ce-balanced"), strict=True
+        effects.head_answers(ledger, ("breast", "platelets")), ("weighted-ce", "ce-balanced"), strict=True
     ):
         runs = ledger[ledger["row"] == row]
         gap = runs["test/logit-adjusted/balanced_accuracy"] - runs["test/balanced-all/balanced_accuracy"]
@@ -136,5 +136,5 @@ def test_pretrained_starts_are_one_family_over_both_tasks_of_each_start() -> Non
     ],
 )
 def test_the_word_follows_from_the_corrected_p_and_the_margin(mean: float, level: bool, p: float, word: str) -> None:
-    effect = Effect(mean, 0.0, 0.0, level, 1, 2, ("breast", "cells"), 0.0)
+    effect = Effect(mean, 0.0, 0.0, level, 1, 2, ("breast", "platelets"), 0.0)
     assert Answer("A", "a", "b", 2, effect, p).word == word

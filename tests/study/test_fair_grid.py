@@ -13,6 +13,7 @@ from study.fair.grid import ROWS, TASKS, Run
 from tests.processes import ROOT, run
 from ttc.flags.recipes import expand
 from ttc.losses import METHODS
+from ttc.run import manifest
 
 
 def scores(runs: dict[Run, float]) -> pandas.DataFrame:
@@ -59,6 +60,13 @@ def test_rate_then_length_are_chosen_by_validation_and_every_fold_for_itself() -
     assert [(run.fold, run.seed, run.rate, run.epochs) for run in chosen] == [
         (1, 0, 0.03, 25), (2, 1, 0.25, 100), (3, 2, 0.1, 25), (4, 3, 0.1, 25), (5, 4, 0.01, 25),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_runs_of_every_task_are_lines_that_a_manifest_takes(task: str, tmp_path: Path) -> None:
+    lines = [run.line() for run in grid.rate_runs([task])]
+    (tmp_path / "left.csv").write_text(manifest.write_manifest(lines, "python study/fair/plan.py lines"))
+    assert manifest.read_manifest(tmp_path / "left.csv") == lines
 
 
 @pytest.mark.long

@@ -152,7 +152,7 @@ def test_a_partial_ledger_gives_pages_that_say_so(tmp_path: Path) -> None:
     known = fair_ledgers.write(
         tmp_path / "fair.csv",
         lambda run: (
-            (run.task == "cells" and run.row != "simclr" and not (run.row == "supcon" and run.seed in (3, 4)))
+            (run.task == "platelets" and run.row != "simclr" and not (run.row == "supcon" and run.seed in (3, 4)))
             or (run.task == "hannover" and run.row == "supmin" and run.seed > 4 and run.rate < 0.2)
         ),
     )
@@ -163,7 +163,7 @@ def test_a_partial_ledger_gives_pages_that_say_so(tmp_path: Path) -> None:
         assert f"**Not complete:** {len(known)} of {State(known).total:,} planned runs" in text
     assert "Whether the finding replicates on the rare tasks is open" in page
     assert "Whether a recipe wins is open" in page
-    assert re.search(r"\| cells \| 44 of 48 \| 11 of 12 \| 0 of 0 \| 58 of 65 \| 0, 1, 2, 3, 4 \| 0 \|", tables)
+    assert re.search(r"\| platelets \| 44 of 48 \| 11 of 12 \| 0 of 0 \| 58 of 65 \| 0, 1, 2, 3, 4 \| 0 \|", tables)
     assert re.search(
         r"\| supcon - untrained \| i \| \S+ \[.*\] \| \d of 3 \(20 planned\) \| 1 \| - \| - \| no test", tables
     )

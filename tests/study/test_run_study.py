@@ -12,7 +12,7 @@ import pytest
 from tests.processes import ROOT, environment_of_this_python
 from tests.study import fair_ledgers
 
-FIRST = "cells/untrained-lr0.25-e0-seed0"
+FIRST = "platelets/untrained-lr0.25-e0-seed0"
 RECORDER = """#!/bin/sh
 case "$1" in
     scripts/run_cells.py) echo "$2 $(grep -c '^[^#]' "$2")" >> "{calls}" ;;
@@ -33,12 +33,12 @@ def test_each_stage_asks_for_what_the_ledger_lacks(tmp_path: Path) -> None:
     (code / "docs" / "results").mkdir(parents=True)
     ledger = code / "docs" / "results" / "fair.csv"
     known = fair_ledgers.write(
-        ledger, lambda run: run.task == "cells" and run.row != "supmin" and (run.reported <= (run.name == FIRST))
+        ledger, lambda run: run.task == "platelets" and run.row != "supmin" and (run.reported <= (run.name == FIRST))
     )
     environment = environment_of_this_python(tmp_path / "venv")
     recorder = RECORDER.format(python=sys.executable, calls=tmp_path / "calls")
     (tmp_path / "venv" / "bin" / "python").write_text(recorder)
-    words = ["bash", "scripts/run_study.sh", "2", "cells"]
+    words = ["bash", "scripts/run_study.sh", "2", "platelets"]
     done = subprocess.run(words, cwd=code, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     asked = [line.split() for line in (tmp_path / "calls").read_text().splitlines()]
