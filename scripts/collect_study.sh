@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Add the finished runs of the study's manifests to the ledgers in docs/results and write docs/study.md again.
+# Add the finished runs of the study's manifests to the ledgers in docs/results and write docs/study-first.md again.
 #
 #   bash scripts/collect_study.sh [FOLDER]     the folder that holds the results of each manifest; the default is runs
 #

@@ -5,7 +5,8 @@
 #   bash scripts/run_study.sh 2 breast pneumonia-99
 #
 # N runs at a time, by default as many as there are cores. What docs/results/fair.csv holds is not run again, and each
-# stage is added to it when it has ended: the same command goes on where it was interrupted.
+# stage is added to it when it has ended: the same command goes on where it was interrupted. At the end the pages are
+# written again.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/environment.sh requirements.txt
@@ -36,3 +37,4 @@ for task in "${tasks[@]}"; do
     done
 done
 "$PYTHON" study/fair/plan.py collect --results "$results"
+"$PYTHON" study/fair/write_page.py

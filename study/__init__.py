@@ -1,1 +1,1 @@
-"""The project's own science: what writes docs/study.md and its figures from the ledgers in docs/results."""
+"""The project's own science: what writes the pages of both studies from the ledgers in docs/results."""

@@ -1,4 +1,4 @@
-"""The figures of docs/study.md: metrics against the minority share, and one panel per ablation."""
+"""The figures of docs/study-first.md: metrics against the minority share, and one panel per ablation."""
 
 from __future__ import annotations
 

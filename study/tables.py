@@ -1,4 +1,4 @@
-"""The tables of docs/study.md: what was run, all rows at one share, paired differences, ranks."""
+"""The tables of docs/study-first.md: what was run, all rows at one share, paired differences, ranks."""
 
 from __future__ import annotations
 

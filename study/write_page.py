@@ -1,4 +1,4 @@
-"""Fill the tables of docs/study.md and draw its figures from the ledgers in docs/results.
+"""Fill the tables of docs/study-first.md and draw its figures from the ledgers in docs/results.
 
 bash scripts/run_manifest.sh scripts/manifests/study.csv 2
 bash scripts/collect_study.sh                                    adds the runs to the ledgers and calls this script
@@ -34,10 +34,10 @@ def read(name: str, results: Path) -> Sweep:
 
 def main() -> int:
     """Read, tabulate, draw."""
-    parser = Parser("Fill docs/study.md from the ledgers.", "python study/write_page.py")
+    parser = Parser("Fill docs/study-first.md from the ledgers.", "python study/write_page.py")
     add = parser.add_argument
     add("--results", default=str(ROOT / "docs" / "results"), metavar="FOLDER", help="where the ledgers lie")
-    add("--page", default=str(ROOT / "docs" / "study.md"), metavar="FILE", help="page whose blocks are replaced")
+    add("--page", default=str(ROOT / "docs" / "study-first.md"), metavar="FILE", help="page whose blocks are replaced")
     add("--images", default=str(ROOT / "docs" / "images"), metavar="FOLDER", help="where the figures go")
     args = parser.parse(sys.argv[1:]).namespace()
     sweeps = {name: read(name, Path(args.results)) for name in SWEEPS}

@@ -142,6 +142,21 @@ def test_the_pages_are_what_the_ledger_says(finished: State, name: str) -> None:
         assert held == text_of(finished), f"{block} is stale; run python study/fair/write_page.py"
 
 
+def test_each_finding_names_rows_of_the_tables_and_takes_its_numbers_from_them(finished: State) -> None:
+    page = (DOCS / "study.md").read_text()
+    lines = [line for line in (page + (DOCS / "study-tables.md").read_text()).splitlines() if line.startswith("|")]
+    found = re.findall(r"^\* (.+?)(?=\n\* |\n\n|\Z)", page.split("## Findings")[1].split("\n## ")[0], re.M | re.S)
+    assert len(found) >= 8
+    for finding in found:
+        named = [line for line in lines for name in re.findall(r"`([^`]+)`", finding) if f"| {name} |" in line]
+        assert named, f"names no row of a table: {finding}"
+        held = " ".join(named)
+        for number in re.findall(r"[+-]?\d+\.\d+|\d+ of \d+", finding):
+            assert re.search(rf"(?<![\d.]){re.escape(number)}(?![\d.])", held), (
+                f"{number} stands in no such row: {finding}"
+            )
+
+
 @pytest.mark.long
 def test_the_tables_of_the_study_are_what_plain_pandas_says(finished: State) -> None:
     assert recompute(LEDGER, (DOCS / "study-tables.md").read_text()) >= ALL

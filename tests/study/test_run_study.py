@@ -30,7 +30,10 @@ def test_each_stage_asks_for_what_the_ledger_lacks(tmp_path: Path) -> None:
         shutil.copytree(ROOT / name, code / name, ignore=shutil.ignore_patterns("__pycache__"))
     for path in ROOT.glob("requirements*.txt"):
         shutil.copy(path, code)
-    (code / "docs" / "results").mkdir(parents=True)
+    for name in ("results", "images"):
+        (code / "docs" / name).mkdir(parents=True)
+    for name in ("study.md", "study-tables.md"):
+        shutil.copy(ROOT / "docs" / name, code / "docs")
     ledger = code / "docs" / "results" / "fair.csv"
     known = fair_ledgers.write(
         ledger, lambda run: run.task == "platelets" and run.row != "supmin" and (run.reported <= (run.name == FIRST))
@@ -46,3 +49,4 @@ def test_each_stage_asks_for_what_the_ledger_lacks(tmp_path: Path) -> None:
     assert asked == [["runs/fair/left.csv", "5"], ["runs/fair/left.csv", str(60 - 1 + 1)]]
     assert "lengths: nothing is left to do" in done.stdout
     assert len(ledger.read_text().splitlines()) == len(known) + 1
+    assert "**Not complete:**" in (code / "docs" / "study.md").read_text()

@@ -165,11 +165,11 @@ def test_every_row_of_the_ablations_belongs_to_a_factor() -> None:
 
 @pytest.mark.long
 def test_the_page_is_what_its_ledgers_say(tmp_path: Path) -> None:
-    page = tmp_path / "study.md"
-    page.write_text((ROOT / "docs" / "study.md").read_text())
+    page = tmp_path / "study-first.md"
+    page.write_text((ROOT / "docs" / "study-first.md").read_text())
     made = run("study.write_page", "--page", page, "--images", tmp_path, folder=tmp_path)
     assert made.code == 0, made.stderr
-    assert page.read_text() == (ROOT / "docs" / "study.md").read_text(), "stale; run python study/write_page.py"
+    assert page.read_text() == (ROOT / "docs" / "study-first.md").read_text(), "stale; run python study/write_page.py"
 
 
 def test_nothing_to_write_is_said(tmp_path: Path) -> None:
