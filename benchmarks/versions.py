@@ -34,16 +34,6 @@ class Version:
         for name in ("OMP_NUM_THREADS", "PYTHONDONTWRITEBYTECODE"):
             self._environment.pop(name, None)
 
-    def run(self, *words: str | Path, one_thread: bool) -> str:
-        """Run a script of this version and return its error stream; see `time`."""
-        command = [sys.executable, *map(str, words)]
-        environment = self._environment | ({"OMP_NUM_THREADS": "1"} if one_thread else {})
-        done = subprocess.run(command, cwd=self.code, env=environment, capture_output=True, text=True, check=False)
-        if done.returncode:
-            last = (done.stderr.strip().splitlines() or [""])[-1]
-            raise ValueError(f"{' '.join(command)} in {self.code} ended with {done.returncode}: {last}")
-        return done.stderr
-
     def time(self, *words: str | Path, one_thread: bool) -> tuple[float, float]:
         """Run a script of this version; return processor time and time on the wall, in seconds.
 
@@ -55,8 +45,13 @@ class Version:
             ValueError: it failed.
         """
         before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-        self.run(*words, one_thread=one_thread)
+        command = [sys.executable, *map(str, words)]
+        environment = self._environment | ({"OMP_NUM_THREADS": "1"} if one_thread else {})
+        done = subprocess.run(command, cwd=self.code, env=environment, capture_output=True, text=True, check=False)
         seconds = time.perf_counter() - start
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or [""])[-1]
+            raise ValueError(f"{' '.join(command)} in {self.code} ended with {done.returncode}: {last}")
         while True:
             try:
                 os.wait()

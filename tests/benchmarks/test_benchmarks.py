@@ -124,6 +124,11 @@ def test_the_committed_page_belongs_to_the_committed_tables(tmp_path: Path) -> N
     assert not re.search(r"/(tmp|home|work|root)/", page.read_text())
 
 
+def test_the_seconds_of_the_readme_are_those_of_the_table() -> None:
+    fp32, bf16 = (float(row["seconds_per_image"]) for row in read(ROOT / tables.FOLDER / "training_224.csv"))
+    assert f"a view of an image takes {fp32:.2f} s, {bf16:.2f} s in bf16" in (ROOT / "README.md").read_text()
+
+
 def test_every_committed_table_is_of_a_command_that_is_run_again() -> None:
     for path in sorted((ROOT / tables.FOLDER).glob("*.csv")):
         assert path.stem in tables.CPU | tables.GPU
