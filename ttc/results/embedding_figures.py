@@ -6,7 +6,6 @@ Only the first view of each sample is drawn.
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
@@ -15,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ttc.results.embedding_panels import draw_circle, draw_cosines, draw_scatter, first_view, some
-from ttc.results.figure_style import class_legend, no_data, panel_grid, save, short_name, wrapped
+from ttc.results.figure_style import class_legend, no_data, panel_grid, save, wrapped
 from ttc.run.log import with_bar
 
 Embedded: TypeAlias = tuple[str, ArrayLike, ArrayLike, ArrayLike | None]
@@ -92,7 +91,7 @@ def save_comparison_figure(
         circle, histogram = panels[:, column]
         draw_circle(circle, rows_ND, labels_N, prototypes)
         draw_cosines(histogram, rows_ND, labels_N, class_names, legend=False)
-        circle.set_title(textwrap.fill(short_name(title, 60), 18), fontsize=9)
+        circle.set_title(wrapped(title, 18, at_hyphens=True), fontsize=9)
         if column:
             histogram.set_ylabel("")
             histogram.set_yticklabels([])

@@ -150,7 +150,8 @@ def short_name(name: str, most: int = 40) -> str:
     return plain(name, most)
 
 
-def wrapped(name: str, width: int) -> str:
+def wrapped(name: str, width: int, *, at_hyphens: bool = False) -> str:
     """Return a name for a figure in lines of at most `width` letters, six at the most; line feeds in it are kept."""
-    lines = [textwrap.fill(short_name(line, 3 * width), width, break_on_hyphens=False) for line in name.split("\n")[:2]]
+    lines = [short_name(line, 3 * width) for line in name.split("\n")[:2]]
+    lines = [textwrap.fill(line, width, break_on_hyphens=at_hyphens) for line in lines]
     return "\n".join(lines)
