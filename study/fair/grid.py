@@ -88,7 +88,9 @@ def _started(name: str) -> Iterator[tuple[str, Task]]:
         yield f"{name}-frozen-{start}", frozen
 
 
-TASKS |= {name: task for base in ("breast", "pneumonia-99") for name, task in _started(base)}
+BEGUN = ("breast", "pneumonia-99")
+"""Tasks that are tried from pretrained starts."""
+TASKS |= {name: task for base in BEGUN for name, task in _started(base)}
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,19 @@ from collections.abc import Callable, Sequence
 import pandas
 
 from study.fair import ledger
-from study.fair.grid import LONGER, RATES, ROWS, SEEDS, TASKS, UNTRAINED, Run, rows_reported, short_epochs
+from study.fair.grid import (
+    BEGUN,
+    LONGER,
+    RATES,
+    ROWS,
+    SEEDS,
+    STARTS,
+    TASKS,
+    UNTRAINED,
+    Run,
+    rows_reported,
+    short_epochs,
+)
 from study.fair.ledger import OF_PROBES, PROBES
 from study.fair.state import MAIN, STAGES, STARTED, State, expected
 from study.tables import markdown, mean_and_spread
@@ -117,6 +129,30 @@ def results(state: State) -> str:
 def starts(state: State) -> str:
     """Return the tables of the pretrained starts."""
     return "\n".join(results_of(state, task) for task in STARTED)
+
+
+def starts_compared(state: State) -> str:
+    """Return mean AUROC, "probe i / probe ii", by what an encoder began with and by how much of it was trained.
+
+    On a frozen encoder "untrained" is its own probe, every other row that of a projector trained on it.
+    """
+    means = state.runs.groupby(["task", "row"])[list(AUROC)].mean() * 100
+
+    def cell(task: str, row: str) -> str:
+        if row not in rows_reported(task):
+            return "-"
+        return " / ".join(f"{value:.1f}" for value in means.loc[(task, row)]) if (task, row) in means.index else "open"
+
+    columns = {"random": "", **{start: f"-from-{start}" for start in STARTS}}
+    lines = []
+    for base in BEGUN:
+        for row in rows_reported(f"{base}{columns['ce']}"):
+            cells = []
+            for start, ending in columns.items():
+                frozen, whole = cell(f"{base}-frozen-{start}", row), cell(base + ending, row)
+                cells += [whole, "-"] if row == UNTRAINED else [frozen, whole]
+            lines.append([base, row, *cells])
+    return markdown(("task", "row", *(f"{start}, {mode}" for start in columns for mode in ("frozen", "all"))), lines)
 
 
 def ranks(state: State) -> str:

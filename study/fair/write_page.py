@@ -25,6 +25,7 @@ PAGE = {
     "fair-status": page_tables.status,
     "fair-replicated": page_answers.replicated,
     "fair-summary": page_answers.summary,
+    "fair-starts-compared": page_tables.starts_compared,
     "fair-recipe": page_answers.recipe,
 }
 """Blocks of the page of findings."""

@@ -12,7 +12,7 @@ import pandas
 import pytest
 from scipy import stats
 
-from study.fair import figures, ledger, write_page
+from study.fair import figures, ledger, page_tables, write_page
 from study.fair.effects import SETS
 from study.fair.grid import ROWS, TASKS
 from study.fair.state import STAGES, State, expected
@@ -24,8 +24,9 @@ LEDGER = DOCS / "results" / "fair.csv"
 DATA_SETS = {"mix5-99": "mix5", "mix5-95": "mix5", "shirt-99": "shirt", "shirt-95": "shirt",
              "pneumonia-99": "pneumonia", "pneumonia-95": "pneumonia"}  # fmt: skip
 
-ALL = 240 + 4 * (3 * 30 + 7 * 22 + 4 * 4)
-"""Differences on the page of tables: thirty pairs by sets, outcomes and probes; by task, those of rows that it has."""
+ALL = 240 + 2 * 2 + 8 * 4 + 4 * (3 * 30 + 7 * 22 + 4 * 4)
+"""Differences on the page of tables: thirty pairs by sets, outcomes and probes; heads; starts; by task, those of rows
+that it has."""
 
 
 def cells(table: str) -> list[list[str]]:
@@ -36,30 +37,39 @@ def numbers(text: str) -> list[float]:
     return [float(number) for number in re.findall(r"[+-]\d+\.\d", text)]
 
 
-def recompute(path: Path, page: str) -> int:
-    """Compare every difference, interval and decision that a page prints with those of its ledger; return how many."""
+def reported(path: Path) -> pandas.DataFrame:
+    """Return the runs of a ledger that are reported, with task, row and seed from their names."""
     runs = pandas.read_csv(path)
     parts = runs["run"].str.extract(r"^(?P<task>.+)/(?P<row>.+)-lr[\d.]+-e\d+-seed(?P<seed>[0-4])(-fold\d)?$")
-    runs = runs.join(parts[["task", "row", "seed"]]).dropna(subset="task")  # other seeds choose
-    compared, columns = 0, {}
+    return runs.join(parts[["task", "row", "seed"]]).dropna(subset="task")  # other seeds choose
 
-    def gaps(difference: str, probe: str, outcome: str, tasks: tuple[str, ...]) -> pandas.DataFrame:
-        """Return 100 (a - b), a line per task and a column per seed."""
-        column = f"test/{probe}/{outcome.lower().replace(' ', '_')}"
-        if column not in columns:
-            columns[column] = runs.pivot(index=["task", "seed"], columns="row", values=column)
-        values = columns[column][columns[column].index.get_level_values("task").isin(tasks)]
-        a, b = difference.split(" - ")
-        return (100 * (values[a] - values[b])).dropna().unstack("seed")
 
-    for tasks, outcome, table in re.findall(r"### [A-F]\. .*\((\w+) tasks, ([\w ]+)\)\n\n((?:\|.*\n)+)", page):
+def gaps(runs: pandas.DataFrame, difference: str, probe: str, outcome: str, tasks: tuple[str, ...]) -> pandas.DataFrame:
+    """Return 100 (a - b), a line per task and a column per seed, of rows "NAME[ from START][, HEAD]"."""
+    rows = []
+    for row in difference.split(" - "):
+        row, _, head = row.partition(", ")
+        row, _, start = row.partition(" from ")
+        of = {"adjusted": "logit-adjusted", "balanced": "balanced-all"}.get(head, probe)
+        kept = [f"{task}-from-{start}" if start else task for task in tasks]
+        values = runs[(runs["row"] == row) & runs["task"].isin(kept)].set_index(["task", "seed"])
+        rows.append(values[f"test/{of}/{outcome.lower().replace(' ', '_')}"])
+    return (100 * (rows[0] - rows[1])).dropna().unstack("seed")
+
+
+def recompute(path: Path, page: str) -> int:
+    """Compare every difference, interval and decision that a page prints with those of its ledger; return how many."""
+    runs, compared = reported(path), 0
+    sets = {**{f"{name} tasks": tasks for name, tasks in SETS.items()},
+            "breast and pneumonia-99": ("breast", "pneumonia-99")}  # fmt: skip
+    for tasks, outcome, table in re.findall(r"### [A-H]\. .*\(([\w -]+), ([\w ]+)\)\n\n((?:\|.*\n)+)", page):
         family = pandas.DataFrame(
             cells(table), columns=["pair", "probe", "points", "above", "tasks", "p", "holm", "word"]
         )
         for probe, lines in family.groupby("probe"):
             p_values, words = {}, {}
             for _, line in lines.iterrows():
-                gap = gaps(line["pair"], str(probe), outcome, SETS[tasks])
+                gap = gaps(runs, line["pair"], str(probe), outcome, sets[tasks])
                 units = (gap / gap.size).groupby(lambda task: DATA_SETS.get(task, task)).sum()
                 parts_of_variance = units.shape[1] * units.var(axis=1)
                 freedom = parts_of_variance.sum() ** 2 / (parts_of_variance**2 / (units.shape[1] - 1)).sum()
@@ -89,7 +99,7 @@ def recompute(path: Path, page: str) -> int:
         for difference, *printed in cells(table):
             asked = [(probe, outcome) for outcome in ("AUROC", "balanced accuracy") for probe in ("i", "ii")]
             for (probe, outcome), text in zip(asked, printed, strict=True):
-                gap = gaps(difference, probe, outcome, (task,)).to_numpy().ravel()
+                gap = gaps(runs, difference, probe, outcome, (task,)).to_numpy().ravel()
                 low, high = stats.ttest_1samp(gap, 0).confidence_interval()
                 assert numbers(text) == pytest.approx([gap.mean(), low, high], abs=0.0501)
                 compared += 1
@@ -140,6 +150,20 @@ def test_the_pages_are_what_the_ledger_says(finished: State, name: str) -> None:
     for block, text_of in (write_page.PAGE if name == "study.md" else write_page.TABLES).items():
         held = page.split(f"<!-- {block}: begin -->\n")[1].split(f"<!-- {block}: end -->")[0]
         assert held == text_of(finished), f"{block} is stale; run python study/fair/write_page.py"
+
+
+def test_the_table_of_pretrained_starts_holds_the_means_of_the_tasks_that_it_names(finished: State) -> None:
+    means = 100 * reported(LEDGER).groupby(["task", "row"])[["test/i/auroc", "test/ii/auroc"]].mean()
+    held = {}
+    for base, row, *printed in cells(page_tables.starts_compared(finished)):
+        tasks = [f"{base}{ending}" for ending in ("-frozen-random", "", "-frozen-ce", "-from-ce", "-frozen-simclr",
+                                                  "-from-simclr")]  # fmt: skip
+        if row == "untrained":
+            tasks = [base, None, f"{base}-from-ce", None, f"{base}-from-simclr", None]
+        held |= {(task, row): text for task, text in zip(tasks, printed, strict=True) if text != "-"}
+    assert len(held) == 2 * (3 + 4 * 6 + 3)
+    for key, text in held.items():
+        assert [float(number) for number in text.split(" / ")] == pytest.approx(means.loc[key].tolist(), abs=0.0501)
 
 
 def test_each_finding_names_rows_of_the_tables_and_takes_its_numbers_from_them(finished: State) -> None:
