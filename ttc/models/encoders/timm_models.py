@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import importlib.util
 import inspect
 import sys
@@ -31,9 +32,7 @@ def has(name: str) -> bool:
 def _timm(name: str) -> ModuleType:
     if importlib.util.find_spec("timm") is None:
         raise ValueError(f"--encoder {name} needs timm; pip install timm, or choose a model of torchvision")
-    import timm
-
-    return timm
+    return importlib.import_module("timm")
 
 
 def build(spec: EncoderSpec, drop_path: float) -> nn.Module:
