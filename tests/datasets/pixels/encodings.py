@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -54,7 +55,8 @@ def write_dicom(
     photometric: str = "MONOCHROME2",
     more: Mapping[str, object] | None = None,
 ) -> None:
-    """Write an uncompressed DICOM file of values [H, W], or [F, H, W] for several frames."""
+    """Write an uncompressed DICOM file of values [H, W], or [F, H, W] for several frames; skip without pydicom."""
+    pytest.importorskip("pydicom")
     from pydicom.dataset import FileDataset, FileMetaDataset
     from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 
