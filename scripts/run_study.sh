@@ -25,16 +25,16 @@ mkdir -p "$results"
 if [[ "${tasks[*]}" == *-from-* || "${tasks[*]}" == *-frozen-* ]]; then
     bash scripts/run_manifest.sh scripts/manifests/fair-start.csv "${jobs[@]+"${jobs[@]}"}"
 fi
+"$PYTHON" study/fair/plan.py collect --results "$results"
 for task in "${tasks[@]}"; do
     for stage in rates lengths further reported; do
-        "$PYTHON" study/fair/plan.py collect --results "$results"
         rm -f "$results/left.csv"
         "$PYTHON" study/fair/plan.py lines --stage "$stage" --tasks "$task" --output "$results/left.csv"
         if [ -f "$results/left.csv" ]; then
             # 1: a run failed, which is listed and holds up no other one; anything else, such as a stop, ends this too.
             bash scripts/run_manifest.sh "$results/left.csv" "${jobs[@]+"${jobs[@]}"}" --output "$results" || [ $? -eq 1 ]
+            "$PYTHON" study/fair/plan.py collect --results "$results"
         fi
     done
 done
-"$PYTHON" study/fair/plan.py collect --results "$results"
 "$PYTHON" study/fair/write_page.py

@@ -61,6 +61,7 @@ def main() -> int:
         sys.stdout.write(text)
     else:
         write_text(Path(args.output), text)
+        manifest.read_manifest(Path(args.output))  # what cannot run is refused here, and ends run_study.sh
         print(f"{args.output}: {len(runs)} runs")
     return 0
 

@@ -1,4 +1,4 @@
-"""scripts/run_study.sh in a copy of the project: which runs it asks for, stage by stage, and where it goes on."""
+"""scripts/run_study.sh in a copy of the project: which runs it asks for, where it goes on, and what ends it."""
 
 from __future__ import annotations
 
@@ -50,3 +50,10 @@ def test_each_stage_asks_for_what_the_ledger_lacks(tmp_path: Path) -> None:
     assert "lengths: nothing is left to do" in done.stdout
     assert len(ledger.read_text().splitlines()) == len(known) + 1
     assert "**Not complete:**" in (code / "docs" / "study.md").read_text()
+    # A manifest that cannot run ends all of it: the stages after it would have nothing to choose from.
+    grid = code / "study" / "fair" / "grid.py"
+    grid.write_text(grid.read_text().replace('f"{self.task}/', 'f"cells/{self.task}/'))
+    refused = subprocess.run(words, cwd=code, env=environment, capture_output=True, text=True, check=False)
+    assert refused.returncode == 1
+    assert "must lie in the folder of the results, outside of its cells" in refused.stderr
+    assert len((tmp_path / "calls").read_text().splitlines()) == len(asked)
