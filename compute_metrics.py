@@ -42,6 +42,9 @@ from ttc.run import files, ledger, runtime
 from ttc.run.folder import RunFolder, tell
 from ttc.run.log import log, save_projector, start_logging
 
+_OF_IMAGES = ("views", "max_samples", "class_balance", "projector", "data_root")
+"""Flags that have no effect on embeddings that were made elsewhere."""
+
 
 def build_parser() -> Parser:
     """Describe the command line."""
@@ -152,9 +155,12 @@ def main() -> int:
     args = given.namespace()
     if (args.checkpoint is None) == (args.embeddings is None):
         parser.refuse("give either --checkpoint or --embeddings")
+    if args.embeddings is not None and (idle := [name for name in _OF_IMAGES if given.sources[name] != "default"]):
+        flag = idle[0].replace("_", "-")
+        parser.refuse(f"--{flag} says how images are embedded, which --embeddings holds already; leave it out")
 
     # 2. runtime
-    world = distributed.start(runtime.pick_device(args.device))
+    world = distributed.start(runtime.pick_device(args.device), distributed.EVALUATION_MINUTES)
     start_logging(world.main)
 
     # 3. run folder
@@ -174,7 +180,8 @@ def main() -> int:
     if args.embeddings is not None:
         values, labels, class_names = load_embeddings(args.embeddings, args.split)
         embeddings = {"embeddings": values}
-        minority = int(torch.bincount(labels, minlength=len(class_names)).argmin())
+        counts = torch.bincount(labels)
+        minority = int(torch.where(counts > 0, counts, counts.sum() + 1).argmin())
     else:
         run = load_pretrained(args.checkpoint, args.data_root, args.num_workers, world.device)
         rows = choose_rows(run, args.split, args.class_balance, args.max_samples)

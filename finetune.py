@@ -121,7 +121,11 @@ def train(
 
 
 def build_state(
-    args: argparse.Namespace, run: Pretrained, arguments: dict[str, object], device: torch.device
+    args: argparse.Namespace,
+    run: Pretrained,
+    class_counts: list[int],
+    arguments: dict[str, object],
+    device: torch.device,
 ) -> TrainingState:
     """Build network, classifier and optimizer; with --from-scratch only the encoder's first weights differ."""
     flags.check_classes(args, run.description)
@@ -134,7 +138,7 @@ def build_state(
         device=device,
     )
     objective, objective_settings = build_classifier(
-        args.loss, run.description, network.feature_dim, args.class_weights, args.seed
+        args.loss, class_counts, network.feature_dim, args.class_weights, args.seed
     )
     objective.to(device)
     return TrainingState(
@@ -200,7 +204,7 @@ def main() -> int:
 
     # 5. model, 6. objective, 7. optimizer
     runtime.seed_everything(args.seed, rank=0)
-    state = build_state(args, run, identity, world.device)
+    state = build_state(args, run, sampler.presented_counts(), identity, world.device)
     state.average = setup.weight_average(args, state, sampler)
     linear_epochs = args.epochs if args.freeze_encoder else args.linear_epochs
     encoder_before = module_digest(state.network.encoder) if args.freeze_encoder else None

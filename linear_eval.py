@@ -158,7 +158,7 @@ def main() -> int:
     refuse_idle_heads(parser, args, given.sources)
 
     # 2. runtime
-    world = distributed.start(runtime.pick_device(args.device))
+    world = distributed.start(runtime.pick_device(args.device), distributed.EVALUATION_MINUTES)
     runtime.seed_everything(args.seed, rank=0)
     start_logging(world.main)
 

@@ -209,9 +209,8 @@ def main() -> int:
         dataset.mend_split(folder.path / "split.csv")
 
     # 10. loop
-    collapse_value = state.objective.collapse_value(args.batch_size)
     remedies = plan.collapse_remedies(sampler, args.method, args.lr)
-    watch = CollapseWatch(state.network, dataset, recipe.views, collapse_value, remedies)
+    watch = CollapseWatch(state.network, dataset, recipe.views, remedies)
     reporter = setup.build_reporter(args, state, folder, sampler, stop, world, watch)
     reporter.begin(plan_lines, dataset, recipe.views)
     embed_all = partial(embed_training, state.network, dataset, recipe.views, args.num_workers)

@@ -38,7 +38,7 @@ from ttc.flags.parser import Parser
 from ttc.results.clinic.figures import draw_clinical
 from ttc.results.clinic.report_card import report_card
 from ttc.results.clinic.tables import format_external
-from ttc.run import ledger, runtime
+from ttc.run import ledger, readers, runtime
 from ttc.run.checkpoint import write_text
 from ttc.run.folder import RunFolder, tell
 from ttc.run.log import log, start_logging
@@ -94,6 +94,14 @@ def digest_of_inputs(args: argparse.Namespace) -> str:
         settings.file_digest(path) if Path(path).is_file() else path for path in paths if path not in (None, "own")
     ]
     return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+
+
+def digest_of_heads(args: argparse.Namespace) -> str:
+    """Return the sha256 over the heads and predictions of the runs, which linear_eval.py may have written again."""
+    named = [Path(head) for head in args.head or () if head != "own"]
+    heads = named or [settings.run_of(path) / "linear_eval" / "heads.pt" for path in args.checkpoint or ()]
+    paths = [path for head in heads for path in (head, head.with_name("predictions.csv")) if path.is_file()]
+    return hashlib.sha256("\n".join(settings.file_digest(str(path)) for path in paths).encode()).hexdigest()
 
 
 def class_map(words: list[str] | None) -> dict[str, str]:
@@ -192,7 +200,11 @@ def main() -> int:
     # 2. folder
     folder = RunFolder(output_folder(args))
     identity = {**given.values, "input_sha256": digest_of_inputs(args)}
+    heads_digest = digest_of_heads(args)
     if folder.claim(identity):
+        # Results of earlier versions do not say which heads they are about.
+        if readers.read_result(folder.result, folder.path).get("heads_sha256", heads_digest) != heads_digest:
+            raise ValueError(f"--output {folder.path} is about heads that have changed since; choose another folder")
         log.info("%s holds the finished result of this command; nothing to do", folder.path)
         folder.tell(args.json)
         return 0
@@ -215,6 +227,7 @@ def main() -> int:
         "class_names": names,
         "positive_class": positive,
         "test_samples": len(samples.ids),
+        "heads_sha256": heads_digest,
         **entries,
     }
 

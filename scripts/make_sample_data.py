@@ -186,6 +186,20 @@ def write_csv(root: Path, artist: Artist, per_class: int) -> Iterator[dict[str, 
     yield {"--dataset": "csv", "--data-root": str(root / "table.csv")}
 
 
+def write_arrays(root: Path, artist: Artist, per_class: int) -> Iterator[dict[str, object]]:
+    """Write one file of images, labels and patients of two images each."""
+    root.mkdir(parents=True)
+    numbers = range(per_class + rare(per_class))
+    labels = [int(number >= per_class) for number in numbers]
+    np.savez_compressed(
+        root / "images.npz",
+        images=np.stack([artist.draw(label, number) for label, number in zip(labels, numbers, strict=True)]),
+        label=np.array(["healthy", "ill"])[labels],
+        group=np.array([f"patient{number // 2:03d}" for number in numbers]),
+    )
+    yield {"--dataset": "arrays", "--data-root": str(root / "images.npz")}
+
+
 WRITERS: dict[str, Callable[[Path, Artist, int], Iterator[dict[str, object]]]] = {
     "inat21": write_inat21,
     "fracatlas": write_fracatlas,
@@ -194,6 +208,7 @@ WRITERS: dict[str, Callable[[Path, Artist, int], Iterator[dict[str, object]]]] =
     "fashion": write_fashion,
     "imagefolder": write_imagefolder,
     "csv": write_csv,
+    "arrays": write_arrays,
 }
 
 

@@ -141,7 +141,7 @@ SCORE = [f"val/{probe}/auroc" for probe in PROBES]
 
 def scores(ledger: pandas.DataFrame) -> dict[str, float]:
     """Return run -> mean of both probes' AUROC on validation images; of a run without one, less than any other."""
-    values = ledger.set_index("run").reindex(columns=SCORE).mean(axis=1)
+    values = ledger.set_index("run").reindex(columns=SCORE).mean(axis=1, skipna=False)
     return {str(run): float(value) for run, value in values.fillna(-np.inf).items()}
 
 

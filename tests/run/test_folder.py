@@ -89,6 +89,23 @@ def test_what_a_failed_set_up_leaves_does_not_count(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "log.txt"]
 
 
+def test_files_of_a_run_inside_are_left_to_it(tmp_path: Path) -> None:
+    """A finished run is asked for again while a fine-tuning of it writes in a folder of its own inside."""
+    release(begun(tmp_path))
+    inner = begun(tmp_path / "finetune")
+    half_written = tmp_path / "finetune" / "checkpoints" / ".last.pt.7.tmp"
+    leftover = tmp_path / "checkpoints" / ".last.pt.99.tmp"
+    for path in (half_written, leftover):
+        path.parent.mkdir()
+        path.touch()
+    RunFolder(tmp_path).claim(VALUES)
+    assert half_written.exists()
+    assert not leftover.exists()
+    release(inner)
+    RunFolder(tmp_path / "finetune").claim(VALUES)
+    assert not half_written.exists()
+
+
 def claim_elsewhere(path: str) -> None:
     """Claim the folder in this process, which ends with 0 when it is refused."""
     try:

@@ -25,7 +25,7 @@ def test_the_watch_and_the_start_of_another_run_have_the_averages(tmp_path: Path
     assert "evaluated: the exponential average of the weights, of decay 0.99, not the last weights" in done.stderr
     last = str(tmp_path / "run" / "checkpoints" / "last.pt")
     loaded = load_pretrained(last, None, 0, CPU)
-    values = CollapseWatch(loaded.network, loaded.dataset, loaded.views, None).measure(2, {})
+    values = CollapseWatch(loaded.network, loaded.dataset, loaded.views).measure(2, {})
     (logged,) = (line for line in metrics(tmp_path / "run") if "watch/probe_auroc" in line)
     for name in ("watch/probe_auroc", "watch/mean_cosine", "watch/effective_rank"):
         assert logged[name] == pytest.approx(values[name], rel=1e-4), name

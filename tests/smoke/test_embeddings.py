@@ -104,6 +104,24 @@ def test_what_needs_a_network_is_refused(words: tuple[str, ...], text: str, tmp_
     assert len(result.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    "words", [("--views", 7), ("--max-samples", 10), ("--class-balance", "balanced"), ("--projector",)]
+)
+def test_metrics_of_embeddings_refuse_what_concerns_images(words: tuple[object, ...], tmp_path: Path) -> None:
+    result = run("compute_metrics", "--embeddings", write(tmp_path / "f.npz"), *words, folder=tmp_path)
+    assert result.code == 2
+    assert f"{words[0]} says how images are embedded" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_the_minority_of_embeddings_is_a_class_that_occurs(tmp_path: Path) -> None:
+    labels = np.array([0] * 50 + [1] * 10)
+    path = write(tmp_path / "f.npz", labels=labels, class_names=np.array(["common", "rare", "absent"]))
+    result = run("compute_metrics", "--embeddings", path, "--peu-draws", 0, folder=tmp_path)
+    assert result.code == 0, result.stderr
+    assert json.loads(result.stdout)["minority_class"] == 1
+
+
 def test_metrics_of_a_single_view(tmp_path: Path) -> None:
     path = write(tmp_path / "f.npz", split=np.where(np.arange(60) % 2, "train", "test"))
     result = run("compute_metrics", "--embeddings", path, "--peu-draws", 0, folder=tmp_path)

@@ -148,6 +148,22 @@ def test_features_give_the_same_result_as_images(place: Path) -> None:
     assert "| 13" in (place / "b" / "report_card.md").read_text().replace("12d, 13", "13")
 
 
+def test_a_finished_result_is_about_the_heads_of_its_time(place: Path, tmp_path: Path) -> None:
+    """linear_eval.py runs again with another probe, and leaves other heads in the place of the first ones."""
+    shutil.copytree(place, tmp_path / "place")
+    first = evaluate(tmp_path / "place", *RUN, *OTHER, "--output", "out")
+    assert first.code == 0, first.stderr
+    again = evaluate(tmp_path / "place", *RUN, *OTHER, "--output", "out")
+    assert again.code == 0
+    assert "nothing to do" in again.stderr
+    shutil.rmtree(tmp_path / "place" / "run" / "linear_eval")
+    words = (*RUN, "--probes", "minority", "--layers", "encoder", "--bootstrap", 0, "--floor", "none")
+    assert run("linear_eval", *words, folder=tmp_path / "place").code == 0
+    changed = evaluate(tmp_path / "place", *RUN, *OTHER, "--output", "out")
+    assert changed.code == 1
+    assert "--output out is about heads that have changed since; choose another folder" in changed.stderr
+
+
 def test_scores_of_any_model(place: Path) -> None:
     generator = np.random.default_rng(0)
     labels = (np.arange(90) % 3 == 0).astype(int)

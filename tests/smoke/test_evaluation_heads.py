@@ -173,6 +173,7 @@ def test_groups_are_reported(grouped_run: Path, tmp_path: Path) -> None:
         (("--folds", 2), 2, "2 is below 3"),
         (("--folds", 5, "--probes", "all"), 2, "leave out --probes"),
         (("--folds", 5, "--head", "own"), 2, "--head own has nothing to learn"),
+        (("--neighbours", 3), 2, "--neighbours has no effect without --head knn"),
         (("--folds", 400), 1, "--folds 400: class"),
         (("--deploy-prevalence", 0), 2, "--deploy-prevalence"),
     ],

@@ -135,7 +135,7 @@ def test_a_frozen_encoder_keeps_every_parameter_and_buffer(
     after = weights(tmp_path / "out" / "checkpoints" / "last.pt")
     assert any("running_mean" in name for name in start)
     assert moved(start, after) == set()
-    head, _ = build_classifier("weighted-ce", loaded(pretrained_run).description, 32, None, 0)
+    head, _ = build_classifier("weighted-ce", loaded(pretrained_run).description.class_counts, 32, None, 0)
     assert not torch.equal(head.state_dict()["head.weight"], after["objective.head.weight"])
     # In eval mode BatchNorm knows no batch: in micro-batches the head learns the same.
     (tmp_path / "pieces").mkdir()
@@ -144,6 +144,16 @@ def test_a_frozen_encoder_keeps_every_parameter_and_buffer(
     assert "micro-batches of 32" in pieces.stderr
     again = weights(tmp_path / "pieces" / "out" / "checkpoints" / "last.pt")
     torch.testing.assert_close(again["objective.head.weight"], after["objective.head.weight"], rtol=1e-5, atol=1e-6)
+
+
+def test_class_weights_are_those_of_the_batches(pretrained_run: Path, tmp_path: Path) -> None:
+    """Batches with more rare images have corrected part of the imbalance already."""
+    words = ("--batch-size", 64, "--min-minority-per-batch", 16, "--epochs", 1)
+    result = finetune(pretrained_run, tmp_path, *words)
+    assert result.code == 0, result.stderr
+    weights_K = weights(tmp_path / "out" / "checkpoints" / "last.pt")["objective.class_weights_K"]
+    rare = loaded(pretrained_run).description.minority_class
+    assert weights_K[rare] / weights_K[1 - rare] == pytest.approx(3, rel=0.02)
 
 
 def test_layers_up_to_the_named_one_stand_still(pretrained_run: Path, start: dict[str, Tensor], tmp_path: Path) -> None:

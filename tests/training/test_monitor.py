@@ -131,8 +131,8 @@ def view_generator(digits: Dataset) -> ViewGenerator:
     return ViewGenerator(PRESETS["digits"], 8, digits.mean, digits.std, 0)
 
 
-def watch(digits: Dataset, kind: str = "spread", value: float | None = None) -> CollapseWatch:
-    return CollapseWatch(Fixed(kind), digits, view_generator(digits), value)
+def watch(digits: Dataset, kind: str = "spread") -> CollapseWatch:
+    return CollapseWatch(Fixed(kind), digits, view_generator(digits))
 
 
 @pytest.fixture
@@ -161,10 +161,12 @@ def test_a_dead_network_is_a_collapse(digits: Dataset, warnings_of: pytest.LogCa
 
 
 def test_a_loss_at_its_collapse_value_is_told(digits: Dataset, warnings_of: pytest.LogCaptureFixture) -> None:
-    watch(digits, value=5.0).measure(5, {"train/loss": 5.2})
-    watch(digits, value=5.0).measure(5, {})
+    watched = watch(digits)
+    watched.measure(5, {"train/loss": 5.2}, 5.0)
+    watched.measure(5, {}, 5.0)
+    watched.measure(5, {"train/loss": 5.01})
     assert not warnings_of.records
-    watch(digits, value=5.0).measure(5, {"train/loss": 5.01})
+    watched.measure(5, {"train/loss": 5.01}, 5.0)
     assert len(warnings_of.records) == 1
     assert "loss 5.010 against 5.000" in warnings_of.records[0].getMessage()
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+from tests.processes import run
+from tests.smoke.runs import metrics
 from tests.steps import trainer
 
 CPU = torch.device("cpu")
@@ -54,3 +57,17 @@ def test_ldam_counts_the_images_of_the_data_and_the_steps_of_the_run(tmp_path: P
     assert weights[1] / weights[0] == pytest.approx(128 / 32, rel=0.01)
     assert torch.equal(balanced.objective.get_buffer("margins_K"), margins)
     assert balanced.objective.get_buffer("class_weights_K").tolist() == pytest.approx([1.0, 1.0])
+
+
+def test_the_collapse_value_ends_with_the_phase_that_has_one(tmp_path: Path) -> None:
+    """SBC is SupCon in its first epoch; what came of that must not stand in the result, nor end a run later."""
+    words = ("--method", "sbc", "--method-settings", "warmup_epochs=1", "every=1", "--epochs", 3, "--batch-size", 64)
+    words += ("--metrics-every-epochs", 1, "--output", "run")
+    done = run("pretrain", *words, folder=tmp_path)
+    assert done.code == 0, done.stderr
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["collapse_value"] is None
+    assert "train/loss_over_collapse" not in result
+    logged = [line for line in metrics(tmp_path / "run") if "train/loss" in line]
+    assert {line["epoch"] for line in logged if "train/loss_over_collapse" in line} <= {0, 1}
+    assert any("train/loss_over_collapse" in line for line in logged)

@@ -17,10 +17,11 @@ from ttc.distributed.collectives import (
     pool_of,
     sum_with_gradient,
 )
-from ttc.distributed.group import World, count_failure, rank, start, stop, wait, world_size
+from ttc.distributed.group import EVALUATION_MINUTES, World, count_failure, rank, start, stop, wait, world_size
 from ttc.distributed.launch import task as launched_task
 
 __all__ = [
+    "EVALUATION_MINUTES",
     "DistributedDataParallel",
     "Pool",
     "World",

@@ -38,6 +38,10 @@ class World:
         return self.rank == 0
 
 
+EVALUATION_MINUTES = 24 * 60.0
+"""How long the ranks of an evaluation wait for the first one, which fits probes and draws figures alone."""
+
+
 def start(device: torch.device, timeout_minutes: float = 30.0) -> World:
     """Join the process group that torchrun or srun describe in the environment, if there is one.
 

@@ -109,6 +109,8 @@ def refuse_idle_heads(parser: Parser, args: Namespace, sources: Mapping[str, str
         parser.refuse("give either --checkpoint or --embeddings")
     if args.embeddings is not None:
         _refuse_on_features(parser, args, sources)
+    if "knn" not in args.head and sources["neighbours"] != "default":
+        parser.refuse("--neighbours has no effect without --head knn; add it, or leave --neighbours out")
 
 
 def _refuse_on_folds(parser: Parser, args: Namespace) -> None:

@@ -186,7 +186,7 @@ def build_reporter(
         folder=folder.path,
         run_log=RunLog(folder.path, main=world.main, step=state.step),
         progress=Progress(steps=args.epochs * steps, first=state.step, main=world.main),
-        monitor=LossMonitor(folder.path, None if watch is None else watch.collapse_value),
+        monitor=LossMonitor(folder.path, state.objective.collapse_value(args.batch_size)),
         stop=stop,
         world=world,
         epochs=args.epochs,

@@ -22,7 +22,7 @@ _STATE = ("known_ids_N", "sub_classes_N", "class_temperatures_K")
 _NEWEST_RULE = 2
 
 
-@method("sbc", "SupCon inside sub-classes of equal size, and a weaker one between them")
+@method("sbc", "SupCon inside sub-classes about as large as the smallest class, and a weaker one between them")
 class SBC(SupCon):
     """Sub-class balancing: SupCon over sub-classes found by k-means, plus a term that joins the sub-classes of a class.
 
@@ -64,7 +64,8 @@ class SBC(SupCon):
             weight: weight of the second term.
             every: epochs between two clusterings.
             warmup_epochs: epochs of SupCon before the first clustering.
-            min_cluster_size: smallest size of a sub-class; the smallest class's size if that is larger.
+            min_cluster_size: a class is cut into as many sub-classes as it has times this many images, or times the
+                smallest class's if that is larger; k-means decides how large each one is.
             tau2: "paper" or "code", the form of the second term's temperature.
             second_term: "rank" contrasts rows of the class outside the sub-class with other sub-classes, at the
                 class's own temperature; "ccl" is SupCon at the first term's temperature.

@@ -95,8 +95,10 @@ def measured(
     if scores_N.ndim == 2 and classes == 2:
         scores_N = scores_N[:, positive_class]
     if predictions is not None:
-        predictions_N = np.asarray(predictions).astype(np.int64)
-        if predictions_N.shape != labels_N.shape or predictions_N.min() < 0 or predictions_N.max() >= classes:
+        given_N = np.asarray(predictions)
+        predictions_N = given_N.astype(np.int64)
+        whole = given_N.shape == labels_N.shape and (predictions_N == given_N).all()
+        if not whole or predictions_N.min() < 0 or predictions_N.max() >= classes:
             raise ValueError(f"predictions must be {len(labels_N)} labels from 0 to {classes - 1}, like the labels")
     elif classes == 2:
         predictions_N = np.where(scores_N >= 0.5, positive_class, 1 - positive_class)

@@ -283,11 +283,11 @@ def without_dead(embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, in
 
 
 def fixed_subset(dataset: Dataset, most: int) -> Tensor:
-    """Return rows to watch during training, equally many of each class: of validation, or of training without one.
+    """Return rows to watch during training, of validation, or of training without one.
 
     Args:
         dataset: the data.
-        most: largest number of rows.
+        most: largest number of rows; each class has an equal share of it, or all its rows where it has fewer.
 
     Returns:
         int64, ascending; the same for every method and ratio.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -20,6 +21,15 @@ _BEFORE_THE_RUN = (".lock", "log.txt", "STOP")
 
 def _before_the_run(path: Path) -> bool:
     return path.name in _BEFORE_THE_RUN or path.match(checkpoint.TEMPORARY)
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove files that killed processes of a run left half-written; a run in a folder of its own inside is spared."""
+    for parent, folders, names in os.walk(path):
+        folders[:] = [name for name in folders if not Path(parent, name, ".lock").exists()]
+        for leftover in (Path(parent, name) for name in names):
+            if leftover.match(checkpoint.TEMPORARY):
+                leftover.unlink(missing_ok=True)
 
 
 class RunFolder:
@@ -81,8 +91,7 @@ class RunFolder:
         except (BlockingIOError, PermissionError):
             raise ValueError(f"--output {path} is in use by another process; wait for it or stop it") from None
         self._lock = lock
-        for leftover in path.rglob(checkpoint.TEMPORARY):
-            leftover.unlink()
+        _remove_leftovers(path)
         return self.finished
 
     def _compare(self, arguments_file: Path, values: Mapping[str, object]) -> None:

@@ -10,7 +10,6 @@ from torch import nn
 from ttc.losses import build_objective
 from ttc.losses.objective import Objective
 from ttc.models.batchnorm import synchronise
-from ttc.models.description import Description
 from ttc.models.layers import recompute_blocks
 from ttc.models.networks import PretrainNetwork
 from ttc.models.optim import learning_rate
@@ -86,13 +85,13 @@ def build_network(
 
 
 def build_classifier(
-    loss: str, description: Description, feature_dim: int, class_weights: Sequence[float] | None, seed: int
+    loss: str, class_counts: list[int], feature_dim: int, class_weights: Sequence[float] | None, seed: int
 ) -> tuple[Objective, dict[str, object]]:
     """Build a new head with its loss.
 
     Args:
         loss: one of LOSSES.
-        description: of the pretraining run.
+        class_counts: samples of each class that the batches present, as `BatchSampler.presented_counts` says.
         feature_dim: F.
         class_weights: one per class, in place of the inverse class frequencies; for losses with weights.
         seed: of the head's weights.
@@ -103,9 +102,9 @@ def build_classifier(
     Raises:
         ValueError: not one weight per class.
     """
-    classes = len(description.class_names)
+    classes = len(class_counts)
     settings: dict[str, object] = {
-        "num_classes": classes, "class_counts": description.class_counts, "feature_dim": feature_dim, "seed": seed
+        "num_classes": classes, "class_counts": class_counts, "feature_dim": feature_dim, "seed": seed
     }  # fmt: skip
     objective = build_objective(loss, **settings)  # type: ignore[arg-type]  # the values above
     if class_weights is not None:

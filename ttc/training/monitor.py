@@ -186,31 +186,30 @@ class CollapseWatch:
         network: nn.Module,
         dataset: Dataset,
         views: ViewGenerator,
-        collapse_value: float | None,
         remedies: str = "a lower --lr",
     ) -> None:
-        """Choose the subset: validation samples, equally many of each class.
+        """Choose the subset: validation samples, up to an equal share of each class.
 
         Args:
             network: returns (features, z) for images; its statistics are not touched.
             dataset: the data.
             views: makes the two fixed views of every sample.
-            collapse_value: loss of fully collapsed embeddings, or None.
             remedies: what the warning advises to try.
         """
         self._network, self._dataset, self._views = network, dataset, views
-        self.collapse_value, self._remedies = collapse_value, remedies
+        self._remedies = remedies
         self._rows = fixed_subset(dataset, WATCHED_SAMPLES)
         counts = dataset.class_counts("train")
         per_class = min(*counts, WATCHED_SAMPLES // len(counts))
         self._probe_rows = balanced_rows(dataset, dataset.indices("train"), per_class, "watch", dataset.settings.seed)
 
-    def measure(self, epoch: int, latest: Mapping[str, float]) -> dict[str, float]:
+    def measure(self, epoch: int, latest: Mapping[str, float], collapse_value: float | None = None) -> dict[str, float]:
         """Measure now, and warn when a collapse is found that the last call did not find.
 
         Args:
             epoch: epochs completed.
             latest: the newest numbers of the run: the training loss, and what the last call returned.
+            collapse_value: loss of fully collapsed embeddings now, or None; a method with phases changes it.
 
         Returns:
             Key -> number, for the log; what is not defined is left out. "watch/collapsed" counts the calls in a row
@@ -219,8 +218,9 @@ class CollapseWatch:
         """
         values = {**self._geometry(), **self._probe()}
         loss, cosine = latest.get("train/loss"), values.get("watch/mean_cosine")
-        value = self.collapse_value
-        near = value is not None and loss is not None and abs(loss - value) < 0.01 * (abs(value) or 1.0)
+        near = False
+        if collapse_value is not None and loss is not None:
+            near = abs(loss - collapse_value) < 0.01 * (abs(collapse_value) or 1.0)
         collapsed = epoch >= 3 and (near or cosine is None or cosine > 0.98)
         values["watch/collapsed"] = latest.get("watch/collapsed", 0.0) + 1.0 if collapsed else 0.0
         if values["watch/collapsed"] == 1.0:
@@ -229,7 +229,7 @@ class CollapseWatch:
                 "undefined, no unit is active" if cosine is None else f"{cosine:.3f}",
                 "/".join(f"{value:.1f}" for key, value in values.items() if "SAA" in key) or "undefined",
                 "unknown" if loss is None else f"{loss:.3f}",
-                "no known value" if self.collapse_value is None else f"{self.collapse_value:.3f}",
+                "no known value" if collapse_value is None else f"{collapse_value:.3f}",
                 self._remedies,
             )
         return values

@@ -135,6 +135,8 @@ class Reporter:
         if self.logs_at(step) or step % self.steps_per_epoch == 0:
             # A method with phases changes it, and a resumed run must log what the uninterrupted one logs.
             self.monitor.collapse_value = self.state.objective.collapse_value(self.batch_size)
+            if self.monitor.collapse_value is None:  # nor may the result keep what an earlier phase had
+                self.state.latest.pop("train/loss_over_collapse", None)
             self.write({**self.monitor.read(), "train/lr": self.state.optimizer.param_groups[0]["lr"]})
 
     def log_epoch(self) -> None:
@@ -143,7 +145,7 @@ class Reporter:
         due = self.metrics_every_epochs and epoch % self.metrics_every_epochs == 0
         if self.world.main and self.watch is not None and due:
             with self.state.evaluated():
-                values = self.watch.measure(epoch, self.state.latest)
+                values = self.watch.measure(epoch, self.state.latest, self.monitor.collapse_value)
             self.write(values)
         self._end_a_collapsed_run()
         latest = self.state.latest

@@ -6,6 +6,8 @@ Source: Clopper and Pearson, "The use of confidence or fiducial limits illustrat
 Biometrika 26 (1934). With groups: Korn and Graubard, "Confidence intervals for proportions with small expected number
 of positive counts estimated from survey data", Survey Methodology 24 (1998): the same limits with the effective number
 of samples, which is their number divided by the design effect.
+Note: on the safe side of that: no factor G / (G - 1) in the variance, a design effect of at least 1, the t quantile of
+the effective samples, not of all of them; few groups count as fewer samples.
 """
 
 from __future__ import annotations
