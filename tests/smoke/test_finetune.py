@@ -222,12 +222,12 @@ def test_two_processes_do_what_one_does(finetuned: Path, pretrained_run: Path, t
 
 
 def test_without_progress_the_patience_ends_the_run(pretrained_run: Path, tmp_path: Path) -> None:
-    words = ("--epochs", 30, "--linear-epochs", 1, "--patience", 2, "--lr", 1e-12, "--batch-sampler", "balanced")
+    words = ("--epochs", 30, "--linear-epochs", 3, "--patience", 2, "--lr", 1e-12, "--batch-sampler", "balanced")
     result = finetune(pretrained_run, tmp_path, *words)
     assert result.code == 0, result.stderr
     found = json.loads(result.stdout)
     # The scores never change, so that the first epoch stays the best; the patience counts after the linear phase.
-    assert (found["best_epoch"], found["epochs"], found["loss"]) == (1, 3, "ce")
+    assert (found["best_epoch"], found["epochs"], found["loss"]) == (1, 5, "ce")
     assert arguments(tmp_path / "out")["loss"] == {"value": "ce", "source": "derived"}
 
 
