@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import optimize, stats
 from scipy.special import expit
 from scipy.stats import binomtest
 
@@ -74,6 +75,53 @@ def test_groups_of_equal_samples_count_once_and_independent_ones_fully() -> None
     many = generator.random(2000) < 0.3
     assert 1500 < effective_samples(many, np.repeat(np.arange(400), 5)) <= 2000
     assert effective_samples(np.ones(50, dtype=bool), np.repeat(np.arange(10), 5)) == 10
+
+
+def few_groups() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return labels, probabilities of class 1, and seven groups that differ, of different sizes."""
+    generator = np.random.default_rng(3)
+    groups = np.repeat(np.arange(7), [4, 6, 8, 10, 12, 14, 16])
+    odds = generator.normal(size=len(groups))
+    chances = 1 / (1 + np.exp(-(0.8 * odds + generator.normal(size=7)[groups])))
+    return (generator.random(len(groups)) < chances).astype(np.int64), 1 / (1 + np.exp(-odds)), groups
+
+
+def test_calibration_of_few_groups_is_the_sandwich_written_out() -> None:
+    labels, probabilities, groups = few_groups()
+    odds = np.log(probabilities / (1 - probabilities))
+    found = intercept_and_slope(labels, np.stack([1 - probabilities, probabilities], axis=1), groups)
+    for name, columns, offsets in (
+        ("intercept", np.ones((len(odds), 1)), odds),
+        ("slope", np.stack([np.ones_like(odds), odds], axis=1), np.zeros_like(odds)),
+    ):
+
+        def loss(guess: np.ndarray, columns: np.ndarray = columns, offsets: np.ndarray = offsets) -> float:
+            values = columns @ guess + offsets
+            return float((np.logaddexp(0, values) - labels * values).sum())
+
+        guess = optimize.minimize(loss, np.zeros(columns.shape[1]), tol=1e-12).x
+        chances = 1 / (1 + np.exp(-(columns @ guess + offsets)))
+        bread, meat = np.zeros((len(guess), len(guess))), np.zeros((len(guess), len(guess)))
+        for column, chance in zip(columns, chances, strict=True):
+            bread += chance * (1 - chance) * np.outer(column, column)
+        for group in range(7):
+            score = ((labels - chances)[:, None] * columns)[groups == group].sum(0)
+            meat += np.outer(score, score)
+        variance = 7 / 6 * (np.linalg.inv(bread) @ meat @ np.linalg.inv(bread))[-1, -1]
+        both_classes = min(len(set(groups[labels == label])) for label in (0, 1))
+        margin = stats.t.ppf(0.975, both_classes - 1) * np.sqrt(variance)
+        expected = (guess[-1], guess[-1] - margin, guess[-1] + margin)
+        assert (found[name]["value"], found[name]["low"], found[name]["high"]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_effective_samples_of_few_groups_written_out() -> None:
+    labels, _, groups = few_groups()
+    share = labels.mean()
+    spread = sum((labels[groups == group].sum() - share * (groups == group).sum()) ** 2 for group in range(7))
+    effective = len(labels) / (spread / (len(labels) * share * (1 - share)))
+    assert 7 < effective < len(labels)
+    ratio = stats.t.ppf(0.975, effective - 1) / stats.t.ppf(0.975, 6)
+    assert effective_samples(labels == 1, groups) == pytest.approx(effective * ratio**2, rel=1e-12)
 
 
 def test_no_interval_has_zero_width() -> None:
