@@ -38,7 +38,7 @@ from ttc.flags.parser import Parser
 from ttc.results.clinic.figures import draw_clinical
 from ttc.results.clinic.report_card import report_card
 from ttc.results.clinic.tables import format_external
-from ttc.run import ledger, readers, runtime
+from ttc.run import files, ledger, readers, runtime
 from ttc.run.checkpoint import write_text
 from ttc.run.folder import RunFolder, tell
 from ttc.run.log import log, start_logging
@@ -84,7 +84,7 @@ def output_folder(args: argparse.Namespace) -> Path:
     if args.embeddings is not None:
         return Path(args.head[0]).parent.parent / "external" / Path(args.embeddings).stem
     name = args.dataset if args.data_root is None else Path(args.data_root).stem
-    return settings.run_of(args.checkpoint[0]) / "external" / name
+    return files.folder_of(args.checkpoint[0]) / "external" / name
 
 
 def digest_of_inputs(args: argparse.Namespace) -> str:
@@ -99,7 +99,7 @@ def digest_of_inputs(args: argparse.Namespace) -> str:
 def digest_of_heads(args: argparse.Namespace) -> str:
     """Return the sha256 over the heads and predictions of the runs, which linear_eval.py may have written again."""
     named = [Path(head) for head in args.head or () if head != "own"]
-    heads = named or [settings.run_of(path) / "linear_eval" / "heads.pt" for path in args.checkpoint or ()]
+    heads = named or [files.folder_of(path) / "linear_eval" / "heads.pt" for path in args.checkpoint or ()]
     paths = [path for head in heads for path in (head, head.with_name("predictions.csv")) if path.is_file()]
     return hashlib.sha256("\n".join(settings.file_digest(str(path)) for path in paths).encode()).hexdigest()
 

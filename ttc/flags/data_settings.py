@@ -20,8 +20,7 @@ from ttc.datasets.prepare import shows_no_colour, side_of
 from ttc.datasets.registry import build_dataset, read_source
 from ttc.datasets.splits import NEWEST_RULE
 from ttc.flags.parser import Given, Namespace, part_of, whole
-from ttc.flags.settings import run_of
-from ttc.run import readers
+from ttc.run import files, readers
 from ttc.run.roles import Role
 from ttc.run.runtime import usable_cores
 from ttc.training.budget import budget, epochs_of, image_size
@@ -202,7 +201,7 @@ def stored_arguments(args: Namespace, folder: Path) -> Stored:
     """
     path = folder / "args.json"
     if not path.is_file() and args.resume not in ("auto", "never"):
-        path = run_of(args.resume) / "args.json"
+        path = files.folder_of(args.resume) / "args.json"
     return readers.read_arguments(path, path.parent, "choose another --output") if path.is_file() else {}
 
 

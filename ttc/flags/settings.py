@@ -223,15 +223,9 @@ def evaluation_folder(args: argparse.Namespace, name: str) -> Path:
         return Path(args.output)
     if args.checkpoint is None:
         return Path(args.embeddings).with_suffix("") / name
-    folder = run_of(args.checkpoint) / name
+    folder = files.folder_of(args.checkpoint) / name
     files.refuse_special(folder)
     return folder
-
-
-def run_of(checkpoint: str) -> Path:
-    """Return the run folder that a checkpoint belongs to; of a copy that lies elsewhere, the folder that it lies in."""
-    parent = Path(checkpoint).resolve().parent
-    return parent.parent if parent.name == "checkpoints" else parent
 
 
 def file_digest(path: str) -> str:

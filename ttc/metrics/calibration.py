@@ -12,15 +12,12 @@ from typing import TypedDict
 
 import numpy as np
 
-from ttc.metrics.clinic.logistic import fit_logistic
+from ttc.metrics.clinic.logistic import fit_logistic, logarithms
 from ttc.metrics.clinic.proportions import TAIL
 from ttc.metrics.intervals import Estimate, Floats, Ints, shared
 
 BINS = 15
 """Bins of equal width, as in Guo et al., "On calibration of modern neural networks", ICML 2017."""
-
-_SMALLEST = 1e-300
-"""Stands for a probability that was rounded to zero, whose logarithm would be infinite."""
 
 _BEYOND_FITTING = 50.0
 """Log-odds that no data can show, e^50 to one. A fit that gets there, or an interval far beyond, has diverged."""
@@ -131,10 +128,10 @@ def intercept_and_slope(labels_N: Ints, probabilities_NK: Floats, groups_N: Ints
     scores_N, happened_N = scored_events(labels_N, probabilities_NK)
     events_N = happened_N == 1.0
     if probabilities_NK.shape[1] == 2:
-        logs_N2 = _logarithms(probabilities_NK)
+        logs_N2 = logarithms(probabilities_NK)
         odds_N = logs_N2[:, 1] - logs_N2[:, 0]
     else:
-        odds_N = _logarithms(scores_N) - _logarithms(1.0 - scores_N)
+        odds_N = logarithms(scores_N) - logarithms(1.0 - scores_N)
     ones_N = np.ones_like(odds_N)
     quantile, groups_N = norm.ppf(1.0 - TAIL), shared(groups_N)
     if groups_N is not None:
@@ -177,7 +174,7 @@ def fit_temperature(labels_N: Ints, probabilities_NK: Floats) -> float | None:
     from scipy.optimize import brentq
     from scipy.special import softmax
 
-    logs_NK = _logarithms(probabilities_NK)
+    logs_NK = logarithms(probabilities_NK)
     true_N = logs_NK[np.arange(len(labels_N)), labels_N]
 
     def slope(inverse: float) -> float:
@@ -196,8 +193,4 @@ def apply_temperature(probabilities_NK: Floats, temperature: float) -> Floats:
     """Return softmax(log p / T): the ranking stays for two classes, the predicted class always."""
     from scipy.special import softmax
 
-    return np.asarray(softmax(_logarithms(probabilities_NK) / temperature, axis=1))
-
-
-def _logarithms(probabilities_NK: Floats) -> Floats:
-    return np.log(np.maximum(probabilities_NK, _SMALLEST))
+    return np.asarray(softmax(logarithms(probabilities_NK) / temperature, axis=1))

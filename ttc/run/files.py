@@ -55,6 +55,12 @@ def run_of(path: Path) -> Path | None:
     return path.parent.parent if path.parent.name == "checkpoints" else None
 
 
+def folder_of(checkpoint: str) -> Path:
+    """Return the run folder that a checkpoint belongs to; of a copy that lies elsewhere, the folder that it lies in."""
+    path = Path(checkpoint).resolve()
+    return run_of(path) or path.parent
+
+
 def read_bytes(path: Path, within: Path | None = None) -> bytes:
     """Read a whole regular file.
 

@@ -26,7 +26,7 @@ from ttc.metrics.clinic.calibrators import Calibrator
 from ttc.models.description import Description
 from ttc.models.networks import PretrainNetwork
 from ttc.models.pretrained import build_stored, class_probabilities, load_network
-from ttc.run import checkpoint
+from ttc.run import checkpoint, files
 
 log = logging.getLogger("ttc")
 
@@ -123,8 +123,7 @@ def heads_of_checkpoint(
         description: of the run.
         state: content of the checkpoint.
     """
-    parent = Path(path).resolve().parent
-    run = parent.parent if parent.name == "checkpoints" else parent
+    run = files.folder_of(path)
     if head is None and state["kind"] == checkpoint.FINETUNE and not (run / "linear_eval" / "heads.pt").is_file():
         head = "own"
     if head != "own":

@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from ttc.evaluation.probe import tensors_digest
-from ttc.run import checkpoint, readers
+from ttc.run import checkpoint, files, readers
 
 log = logging.getLogger("ttc")
 
@@ -51,8 +51,7 @@ def reported_state(path: str, state: checkpoint.State) -> checkpoint.State:
     Raises:
         ValueError: its weights are not those that the run's result, thresholds and calibrator are about.
     """
-    file = Path(path).resolve()
-    run = file.parent.parent if file.parent.name == "checkpoints" else file.parent
+    file, run = Path(path).resolve(), files.folder_of(path)
     if state["kind"] != checkpoint.FINETUNE or not (run / "result.json").is_file():
         return state
     best = run / "checkpoints" / "best.pt"

@@ -16,15 +16,12 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from ttc.metrics.clinic.logistic import fit_logistic
+from ttc.metrics.clinic.logistic import fit_logistic, logarithms
 from ttc.metrics.intervals import Floats, Ints
 
 METHODS = ("auto", "platt", "prior", "isotonic", "none")
 FEWEST_FOR_PLATT, FEWEST_FOR_ISOTONIC = 20, 200
 """Validation samples of each class; positive validation samples."""
-
-_SMALLEST = 1e-300
-"""Stands for a score that was rounded to zero, whose logarithm would be infinite."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +53,7 @@ class Calibrator:
         """
         from scipy.special import softmax
 
-        logs_NK = _logarithms(scores_NK)
+        logs_NK = logarithms(scores_NK)
         if self.knots:
             log_odds, probabilities = np.array(self.knots).T
             positive_N = np.interp(logs_NK[:, 1] - logs_NK[:, 0], log_odds, probabilities)
@@ -165,7 +162,7 @@ def fit_calibrator(
         return Calibrator(method, 1.0, (0.0, 0.0), prevalence, _isotonic(labels_N, scores_NK), kept)
     if method == "platt" or (method == "auto" and counts_K.min() >= FEWEST_FOR_PLATT):
         if classes == 2:
-            logs_N2 = _logarithms(scores_NK)
+            logs_N2 = logarithms(scores_NK)
             odds_N = logs_N2[:, 1] - logs_N2[:, 0]
             fit = fit_logistic(np.stack([np.ones_like(odds_N), odds_N], axis=1), labels_N == 1)
             if fit is not None and fit.coefficients_P[1] > 0.0:
@@ -184,7 +181,7 @@ def _common_slope(labels_N: Ints, scores_NK: Floats, offsets_K: Floats) -> float
     from scipy.optimize import brentq
     from scipy.special import softmax
 
-    logs_NK = _logarithms(scores_NK)
+    logs_NK = logarithms(scores_NK)
     true_N = logs_NK[np.arange(len(labels_N)), labels_N]
 
     def ascent(slope: float) -> float:
@@ -202,11 +199,7 @@ def _isotonic(labels_N: Ints, scores_N2: Floats) -> tuple[tuple[float, float], .
     """Return the monotone table of scikit-learn."""
     from sklearn.isotonic import IsotonicRegression
 
-    logs_N2 = _logarithms(scores_N2)
+    logs_N2 = logarithms(scores_N2)
     model = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip")
     model.fit(logs_N2[:, 1] - logs_N2[:, 0], labels_N == 1)
     return tuple(zip(model.X_thresholds_.tolist(), model.y_thresholds_.tolist(), strict=True))
-
-
-def _logarithms(scores_NK: Floats) -> Floats:
-    return np.log(np.maximum(scores_NK, _SMALLEST))

@@ -13,9 +13,8 @@ import math
 
 import numpy as np
 
+from ttc.metrics.clinic.logistic import logarithms
 from ttc.metrics.intervals import Estimate, Floats, Ints
-
-_SMALLEST = 1e-300
 
 
 def difference(first: Estimate, second: Estimate) -> Estimate:
@@ -48,7 +47,7 @@ def recalibrate_in_the_large(labels_N: Ints, probabilities_NK: Floats) -> Floats
     counts_K = np.bincount(labels_N, minlength=classes).astype(np.float64)
     if not counts_K.all():
         return None
-    logs_NK, offsets_K = np.log(np.maximum(probabilities_NK, _SMALLEST)), np.zeros(classes)
+    logs_NK, offsets_K = logarithms(probabilities_NK), np.zeros(classes)
 
     def loss(offsets: Floats) -> float:
         shifted_NK = logs_NK + offsets

@@ -15,6 +15,13 @@ from numpy.typing import NDArray
 from ttc.metrics.intervals import Floats, Ints
 
 _STEPS = 100
+_SMALLEST = 1e-300
+"""Stands for a probability that was rounded to zero, whose logarithm would be infinite."""
+
+
+def logarithms(probabilities: Floats) -> Floats:
+    """Return the natural logarithms of probabilities, of any shape; finite for 0 as well."""
+    return np.log(np.maximum(probabilities, _SMALLEST))
 
 
 @dataclass(frozen=True)
