@@ -12,10 +12,12 @@ all of it, or at a terminal, unless --json is given, what matters.
 
 from __future__ import annotations
 
+import argparse
 import gc
 import io
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 if __name__ == "__main__":
@@ -60,6 +62,15 @@ def build_parser() -> Parser:
     flags.add_evaluation_output(parser)
     flags.add_json(parser)
     return parser
+
+
+def refuse_idle(parser: Parser, args: argparse.Namespace, sources: Mapping[str, str]) -> None:
+    """End with exit code 2 unless there is one source, and where a flag would have no effect on it."""
+    if (args.checkpoint is None) == (args.embeddings is None):
+        parser.refuse("give either --checkpoint or --embeddings")
+    if args.embeddings is not None and (idle := [name for name in _OF_IMAGES if sources[name] != "default"]):
+        flag = idle[0].replace("_", "-")
+        parser.refuse(f"--{flag} says how images are embedded, which --embeddings holds already; leave it out")
 
 
 def load_embeddings(path: str, split: str = "test") -> tuple[Tensor, Tensor, list[str]]:
@@ -153,11 +164,7 @@ def main() -> int:
     parser = build_parser()
     given = parser.parse(sys.argv[1:])
     args = given.namespace()
-    if (args.checkpoint is None) == (args.embeddings is None):
-        parser.refuse("give either --checkpoint or --embeddings")
-    if args.embeddings is not None and (idle := [name for name in _OF_IMAGES if given.sources[name] != "default"]):
-        flag = idle[0].replace("_", "-")
-        parser.refuse(f"--{flag} says how images are embedded, which --embeddings holds already; leave it out")
+    refuse_idle(parser, args, given.sources)
 
     # 2. runtime
     world = distributed.start(runtime.pick_device(args.device), distributed.EVALUATION_MINUTES)

@@ -14,9 +14,7 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from tests.processes import Result, run, run_ranks
 from ttc.evaluation.heads import train_paper_probe
-from ttc.evaluation.probabilities import held_at
 from ttc.evaluation.probe import module_digest
-from ttc.metrics.clinic.calibrators import fit_calibrator
 from ttc.models.pretrained import embed_shared, load_pretrained
 
 FAST = ("--probe-fraction", 0.1, "--probe-seeds", 1, "--bootstrap", 20, "--floor", "none")
@@ -121,26 +119,6 @@ def grouped_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     result = run("pretrain", *words, folder=folder)
     assert result.code == 0, result.stderr
     return folder / "run" / "checkpoints" / "last.pt"
-
-
-def test_probabilities_are_calibrated_on_validation(all_heads: tuple[Path, Result]) -> None:
-    folder, _ = all_heads
-    parts = {}
-    for split in ("val", "test"):
-        rows = predictions(folder, "all", split)
-        labels, scores = columns(rows)
-        probabilities = np.array([float(row["probability"]) for row in rows])
-        parts[split] = labels.astype(np.int64), np.stack([1 - scores, scores], axis=1), probabilities
-    labels, scores_NK, _ = parts["val"]
-    calibrator = fit_calibrator(labels, scores_NK)
-    assert calibrator is not None
-    labels, scores_NK, probabilities = parts["test"]
-    expected = calibrator(scores_NK, held_at(calibrator, labels))[:, 1]
-    assert probabilities == pytest.approx(expected, abs=1e-9)
-    # Fitted on the test split it would be another one.
-    leaked = fit_calibrator(labels, scores_NK)
-    assert leaked is not None
-    assert np.abs(leaked(scores_NK, held_at(leaked, labels))[:, 1] - expected).max() > 1e-4
 
 
 def test_folds_test_every_unseen_sample_once(grouped_run: Path, tmp_path: Path) -> None:

@@ -10,16 +10,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
-import pandas
 import pytest
 import torch
 from torch import Tensor
 
 from tests.processes import HANGS, ROOT, Result, Running, free_port, run
 from tests.smoke.runs import arguments, metrics, wait_for_lines
-from ttc.evaluation.probabilities import held_at
-from ttc.metrics.clinic.calibrators import fit_calibrator
 from ttc.models.pretrained import Pretrained, embed_shared, load_pretrained, own_classifier
 from ttc.run import checkpoint
 from ttc.training.finetuning import build_classifier, build_network
@@ -148,35 +144,6 @@ def test_a_frozen_encoder_keeps_every_parameter_and_buffer(
     assert "micro-batches of 32" in pieces.stderr
     again = weights(tmp_path / "pieces" / "out" / "checkpoints" / "last.pt")
     torch.testing.assert_close(again["objective.head.weight"], after["objective.head.weight"], rtol=1e-5, atol=1e-6)
-
-
-def test_class_weights_are_those_of_the_batches(pretrained_run: Path, tmp_path: Path) -> None:
-    """Batches with more rare images have corrected part of the imbalance already."""
-    words = ("--batch-size", 64, "--min-minority-per-batch", 16, "--epochs", 1)
-    result = finetune(pretrained_run, tmp_path, *words)
-    assert result.code == 0, result.stderr
-    weights_K = weights(tmp_path / "out" / "checkpoints" / "last.pt")["objective.class_weights_K"]
-    rare = loaded(pretrained_run).description.minority_class
-    assert weights_K[rare] / weights_K[1 - rare] == pytest.approx(3, rel=0.02)
-
-
-def test_plain_cross_entropy_is_calibrated_from_the_shares_of_its_batches(pretrained_run: Path, tmp_path: Path) -> None:
-    result = finetune(pretrained_run, tmp_path, "--loss", "ce", "--calibration", "prior", "--epochs", 1)
-    assert result.code == 0, result.stderr
-    table = pandas.read_csv(tmp_path / "out" / "predictions.csv")
-    val, test = (table[table["split"] == split] for split in ("val", "test"))
-    counts = np.array(loaded(pretrained_run).description.class_counts)
-    made = {}
-    for name, prior in (("batches", (counts / counts.sum()).tolist()), ("equal", None)):
-        calibrator = fit_calibrator(val["label"].to_numpy(), both_classes(val), "prior", prior)
-        assert calibrator is not None
-        made[name] = calibrator(both_classes(test), held_at(calibrator, test["label"].to_numpy()))[:, 1]
-    assert test["probability"].to_numpy() == pytest.approx(made["batches"], abs=1e-9)
-    assert np.abs(made["equal"] - made["batches"]).max() > 0.01
-
-
-def both_classes(table: pandas.DataFrame) -> np.ndarray:
-    return np.stack([1 - table["score"], table["score"]], axis=1)
 
 
 def test_layers_up_to_the_named_one_stand_still(pretrained_run: Path, start: dict[str, Tensor], tmp_path: Path) -> None:
