@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 
 from ttc import distributed, flags
+from ttc.evaluation.elsewhere.weights import checkpoint_of
 from ttc.evaluation.embeddings import read_features
 from ttc.evaluation.probe import balanced_rows, evaluation_rows
 from ttc.flags import settings
@@ -165,6 +166,8 @@ def main() -> int:
     given = parser.parse(sys.argv[1:])
     args = given.namespace()
     refuse_idle(parser, args, given.sources)
+    if args.embeddings is None:
+        args.checkpoint = given.values["checkpoint"] = checkpoint_of(args.checkpoint)
 
     # 2. runtime
     world = distributed.start(runtime.pick_device(args.device), distributed.EVALUATION_MINUTES)
@@ -241,8 +244,8 @@ def main() -> int:
             "class_names": class_names,
             "minority_class": minority,
             **metrics,
+            "dead_samples": dead_samples,
         }
-        result["dead_samples"] = dead_samples
         if run is not None:
             result |= described(run, args.split, args.class_balance)
         result = ledger.complete(result, given.values)

@@ -29,6 +29,7 @@ from torch import nn
 
 from ttc import distributed, flags
 from ttc.datasets import TrainingBatches
+from ttc.evaluation.elsewhere.weights import checkpoint_of
 from ttc.evaluation.probe import module_digest
 from ttc.flags import data_settings, settings, setup
 from ttc.flags.encoder import optimizer_of
@@ -180,6 +181,7 @@ def main() -> int:
     choose_length(parser, given)
     args = given.namespace()
     derived = flags.complete_finetuning(parser, args)
+    args.checkpoint = given.values["checkpoint"] = checkpoint_of(args.checkpoint)
 
     # 2. runtime
     world, stop = setup.start_processes(args)

@@ -35,6 +35,7 @@ from torch import Tensor
 
 from ttc import distributed, flags
 from ttc.datasets import Dataset
+from ttc.evaluation.elsewhere.weights import checkpoint_of
 from ttc.evaluation.embeddings import as_run, read_features
 from ttc.evaluation.evaluate import Evaluation, Results, cross_validate, fit_and_test
 from ttc.evaluation.floor.measure import FloorResult, measure_floor
@@ -156,6 +157,7 @@ def main() -> int:
     given = parser.parse(sys.argv[1:])
     args = given.namespace()
     refuse_idle_heads(parser, args, given.sources)
+    args.checkpoint = given.values["checkpoint"] = args.checkpoint and checkpoint_of(args.checkpoint)
 
     # 2. runtime
     world = distributed.start(runtime.pick_device(args.device), distributed.EVALUATION_MINUTES)

@@ -198,6 +198,8 @@ def main() -> int:
     parser = build_parser()
     given = parser.parse(sys.argv[1:])
     args = given.namespace()
+    if args.folds is not None and args.seeds is not None:
+        parser.refuse("--folds repeats the experiment in folds, with one seed; leave out --folds or --seeds")
     read_data(parser, args, given)
 
     # 2. folder; reading tells what every step tells again

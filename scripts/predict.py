@@ -154,7 +154,10 @@ def add_samples(parser: Parser) -> None:
 
 def threshold(text: str) -> float | str:
     """Read --threshold: a rule's name or a number in [0, 1]."""
-    return text if text in RULES else real(0, 1)(text)
+    try:
+        return text if text in RULES else real(0, 1)(text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{error}; give a number, or a rule of {', '.join(RULES)}") from None
 
 
 def refuse_idle(parser: Parser, args: argparse.Namespace) -> None:

@@ -184,7 +184,7 @@ def measured(pretrained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     done = run("linear_eval", *words, folder=folder)
     assert done.code == 0, done.stderr
     assert "does not clear the floor of raw pixels" in done.stderr
-    assert "more steps (--epochs; it ran 8)" in " ".join(done.stderr.split())
+    assert "more steps (--epochs; it took 8 steps)" in " ".join(done.stderr.split())
     return folder / "out", json.loads(done.stdout)
 
 

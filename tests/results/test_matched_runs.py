@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,18 @@ def test_two_methods_are_compared_over_seeds_and_folds(tmp_path: Path) -> None:
     for part in ("p both", "p images", "p seeds", "pairs of runs: 6, seeds: 2, images: 60", "take at least six"):
         assert part in " ".join(text.split()), part
     assert run("scripts.compare", *sides["supmin"], folder=tmp_path).code == 2
+
+
+def test_a_run_that_was_fine_tuned_too_is_asked_where_the_probe_is(tmp_path: Path) -> None:
+    probed = make_fold(tmp_path, 1)
+    folder = next(path.parent for path in probed.rglob("predictions.csv"))
+    shutil.copytree(folder, folder.with_name("finetune"))
+    table = folder.with_name("finetune") / "predictions.csv"
+    table.write_text(table.read_text().replace("minority", "own"))
+    assert loaded(probed)[0].path == folder / "predictions.csv"
+    assert load_predictions(str(probed), "own", RULE, None).path == table
+    with pytest.raises(ValueError, match=r"has several predictions\.csv; name the evaluation folder, such as"):
+        load_predictions(str(probed), None, RULE, None)
 
 
 def test_what_does_not_match_is_refused_in_one_line(tmp_path: Path) -> None:

@@ -166,6 +166,19 @@ def test_a_finished_result_is_printed_once(script: str, pretrained_run: Path, tm
     assert second.stdout == ""
 
 
+@pytest.mark.parametrize("script", ["linear_eval", "compute_metrics", "finetune"])
+def test_a_run_folder_stands_for_its_checkpoint(script: str, pretrained_run: Path, tmp_path: Path) -> None:
+    more = {
+        "linear_eval": (*FAST, "--probes", "minority"),
+        "compute_metrics": ("--max-samples", 40, "--peu-draws", 0, "--scatter", "none"),
+        "finetune": ("--epochs", 1, "--freeze-encoder", "--bootstrap", 0),
+    }
+    for path in (pretrained_run, pretrained_run / "checkpoints", pretrained_run / "checkpoints" / "last.pt"):
+        result = run(script, "--checkpoint", path, "--output", "out", *more[script], folder=tmp_path)
+        assert result.code == 0, result.stderr
+        assert ("nothing to do" in result.stderr) == (path != pretrained_run)
+
+
 def write_npz(path: Path, **arrays: object) -> Path:
     np.savez(path, **arrays)  # type: ignore[arg-type]
     return path

@@ -15,7 +15,7 @@ from ttc.models.description import Description
 
 log = logging.getLogger("ttc")
 
-NO_CALIBRATOR = "%s has no calibrator, as files of earlier versions: probability is left empty; %s"
+NO_CALIBRATOR = "%s has no calibrator (of an earlier version, or never calibrated): probability is left empty; %s"
 """Warning: which head, and the remedy."""
 
 

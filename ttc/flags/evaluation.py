@@ -20,7 +20,7 @@ def add_checkpoint(parser: Parser, *, required: bool) -> None:
         role=Role.WHERE,
         required=required,
         metavar="FILE",
-        help="checkpoint of pretrain.py; it names data, splits, normalisation and architecture",
+        help="checkpoint of pretrain.py, or its run folder; it names data, splits, normalisation and architecture",
     )
     add(
         "--data-root",

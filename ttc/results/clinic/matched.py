@@ -38,17 +38,27 @@ class Predictions:
     classes: int
 
 
-def predictions_file(run: str) -> Path:
-    """Return the file that a run folder, an evaluation folder or a path names."""
+def predictions_file(run: str, probe: str | None) -> Path:
+    """Return the file that a run folder, an evaluation folder or a path names.
+
+    Of a run that was probed and fine-tuned it is the one of the two that alone has the probe.
+
+    Raises:
+        ValueError: there is none, or there are several.
+    """
     path = Path(run)
     if path.exists() and not path.is_dir():
         return path
     folders = [
         folder for folder in (path, path / "linear_eval", path / "finetune") if (folder / "predictions.csv").is_file()
     ]
+    if len(folders) > 1 and probe is not None:
+        tables = [read_predictions_table(folder / "predictions.csv", path) for folder in folders]
+        having = [folder for folder, table in zip(folders, tables, strict=True) if probe in set(table.get("probe", ()))]
+        folders = having or folders
     if len(folders) != 1:
         what = "no predictions.csv" if not folders else "several predictions.csv"
-        inside = sorted(path.glob("external/*/predictions.csv")) + sorted(path.glob("*/predictions.csv"))
+        inside = sorted(path.glob("*/predictions.csv")) + sorted(path.glob("external/*/predictions.csv"))
         example = inside[0].parent if inside else path / "linear_eval"
         raise ValueError(f"{run} has {what}; name the evaluation folder, such as {example}")
     return folders[0] / "predictions.csv"
@@ -77,7 +87,7 @@ def load_predictions(run: str, probe: str | None, rule: DecisionRule, positive_c
     Raises:
         ValueError: no predictions, several probes to choose from, or samples that occur twice.
     """
-    path = predictions_file(run)
+    path = predictions_file(run, probe)
     within = Path(run) if Path(run).is_dir() else None
     name, table = choose_probe(read_predictions_table(path, within), probe, path)
     result = path.parent / "result.json"

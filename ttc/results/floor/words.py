@@ -84,7 +84,7 @@ def falls_short(
 def _remedies(description: Description, arguments: Mapping[str, object], step: int) -> Iterator[str]:
     """Yield what the run does not do yet."""
     if step < FEW_STEPS:
-        yield f"more steps (--epochs; it ran {step})"
+        yield f"more steps (--epochs; it took {step} steps)"
     scale = description.augmentation.get("scale")
     if isinstance(scale, list | tuple) and scale[0] < SMALL_CROP:
         yield f"milder crops (--crop-scale; they keep {100 * scale[0]:g} % and more)"
