@@ -196,14 +196,9 @@ def main() -> int:
         run = load_pretrained(args.checkpoint, args.data_root, args.num_workers, world.device)
         rows = choose_rows(run, args.split, args.class_balance, args.max_samples)
         # Training draws are never negative; a draw per seed gives every seed other views.
+        draw, workers = -1000 - args.seed, args.num_workers
         outputs = embed_shared(
-            run.network,
-            run.dataset,
-            run.views,
-            rows,
-            views=args.views,
-            draw=-1000 - args.seed,
-            num_workers=args.num_workers,
+            run.network, run.dataset, run.views, rows, views=args.views, draw=draw, num_workers=workers
         )
         embeddings = dict(zip(("encoder", "projection"), (output.transpose(0, 1) for output in outputs), strict=True))
         labels, class_names = run.dataset.labels[rows], run.description.class_names
