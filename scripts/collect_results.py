@@ -28,7 +28,7 @@ from ttc.results.table_parts import paper
 from ttc.results.table_parts.columns import PAPER, WANTED, Column
 from ttc.results.table_parts.row_names import compared_with
 from ttc.results.tables import as_csv, as_latex, as_markdown, as_text, build_table, replace_block
-from ttc.run import runtime
+from ttc.run import files, runtime
 from ttc.run.checkpoint import write_text
 from ttc.run.log import log, start_logging
 
@@ -114,6 +114,8 @@ def main() -> int:
         parser.refuse("give run folders, --from-csv or both")
     if args.brief and (args.paper or args.columns or args.names or args.probe):
         parser.refuse("--brief has rows and columns of its own; leave out --paper, --columns, --names and --probe")
+    if args.output:
+        files.place(Path(f"{args.output}.csv"))
     names = dict(word.partition("=")[::2] for word in args.names)
     if not all(names.values()):
         parser.refuse("--names: write ROW=NAME")
@@ -147,7 +149,6 @@ def main() -> int:
     table = build_table(shown, columns, name_groups=args.paper)
     sys.stdout.write(brief.as_text(lines) if args.brief else as_text(table))
     if args.output:
-        Path(args.output).parent.mkdir(parents=True, exist_ok=True)
         for suffix, text in (
             (".csv", as_csv(build_table(shown, in_file, name_groups=args.paper))),
             (".md", as_markdown(table)),

@@ -31,7 +31,7 @@ from ttc.metrics.clinic.per_group import LABELS, POOLS
 from ttc.metrics.comparison import compare_scores
 from ttc.metrics.thresholds import RULES
 from ttc.results.clinic.matched import Place, Predictions, aligned, load_predictions, match, pair_of, per_group
-from ttc.run import runtime
+from ttc.run import files, runtime
 from ttc.run.checkpoint import write_text
 from ttc.run.escape import plain
 
@@ -220,6 +220,8 @@ def main() -> int:
         parser.refuse("--probe takes one name, or one for each side")
     if args.against is None and len(args.runs) != 2:
         parser.refuse("give two runs, or several runs of each method: RUN ... --against RUN ...")
+    if args.output:
+        files.place(Path(args.output))
     rule = DecisionRule(args.threshold, args.per_group, args.group_label)
     sides = ([args.runs[0]], [args.runs[1]]) if args.against is None else (args.runs, args.against)
     first, second = (

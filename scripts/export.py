@@ -126,7 +126,7 @@ def main() -> int:
     encoder = ExportedEncoder(network, description)
     images = example_images(description.preprocessing.decoding.channels, encoder.image_size)
     folder = settings.evaluation_folder(args, "export")
-    folder.mkdir(parents=True, exist_ok=True)
+    files.place(folder / "card.md")
     files.refuse_links(folder)
 
     # 3. exports

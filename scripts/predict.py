@@ -46,7 +46,7 @@ from ttc.metrics.thresholds import RULES
 from ttc.models.description import Description
 from ttc.models.networks import PretrainNetwork
 from ttc.models.pretrained import load_network
-from ttc.run import runtime
+from ttc.run import files, runtime
 from ttc.run.checkpoint import write_text
 from ttc.run.log import log, start_logging
 
@@ -229,7 +229,6 @@ def write_tables(args: argparse.Namespace, samples: Samples, head: FrozenHead, p
         if args.output == "-":
             sys.stdout.write("\n" * bool(number) + text)
             continue
-        Path(name).parent.mkdir(parents=True, exist_ok=True)
         write_text(Path(name), text)
         log.info("wrote %d predictions to %s", int((content["class"] != "").sum()), name)
 
@@ -240,6 +239,8 @@ def main() -> int:
     parser = build_parser()
     args = parser.parse(sys.argv[1:]).namespace()
     refuse_idle(parser, args)
+    if args.output != "-":
+        files.place(Path(args.output))
     start_logging(main=True)
     probes = None if args.probe is None else [args.probe]
 

@@ -121,7 +121,7 @@ def main() -> int:
     args = build_parser().parse(sys.argv[1:]).namespace()
     start_logging(main=True)
     page = None if args.choices is None else read_page(Path(args.choices))
-    output, folders = Path(args.output), [Path(run) for run in args.runs]
+    output, folders = files.place(Path(args.output)), [Path(run) for run in args.runs]
     runs = []
     for folder in with_bar(folders, "runs"):
         run, missing = collect.read_run(folder)
@@ -142,7 +142,6 @@ def main() -> int:
         probe,
         sweep_figures.kinds(args.figures),
     )
-    output.parent.mkdir(parents=True, exist_ok=True)
     title, first = (args.title, "") if page is None else (page.title, as_html(page))
     text = html_report(title, tables_of(lines, probe), figures, texts, made_with, first, sections, output.parent)
     write_text(output, text)

@@ -70,3 +70,25 @@ def test_a_corrected_command_may_use_the_folder_of_a_failed_one(tmp_path: Path) 
     assert run("pretrain", "--batch-size", 5000, "--output", "run", folder=tmp_path).code == 1
     done = run("pretrain", "--epochs", 0, "--output", "run", folder=tmp_path)
     assert done.code == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("report", ("none",)),
+        ("compare", ("none", "none")),
+        ("collect_results", ("none",)),
+        ("predict", ("--checkpoint", "none.pt", "--images", "none")),
+    ],
+)
+@pytest.mark.parametrize(("place", "why"), [("taken/a", "cannot be written"), ("folder", "is a folder")])
+def test_a_place_that_cannot_be_written_is_told_first(
+    script: str, words: tuple[str, ...], place: str, why: str, tmp_path: Path
+) -> None:
+    (tmp_path / "taken").touch()
+    (tmp_path / ("folder.csv" if script == "collect_results" else "folder")).mkdir()
+    done = run(f"scripts.{script}", *words, "--output", place, folder=tmp_path)
+    assert done.code == 1
+    assert f"--output {place}" in done.stderr
+    assert why in done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr

@@ -101,6 +101,21 @@ def open_append(path: Path, within: Path | None = None) -> io.TextIOWrapper:
     return open(_descriptor(path, within or path.parent, flags), "a", encoding="utf-8")
 
 
+def place(path: Path) -> Path:
+    """Return where a command will write, once the folder around it is there; ask before the work is done.
+
+    Raises:
+        ValueError: the folder cannot be made, or the path is a folder itself.
+    """
+    if path.is_dir():
+        raise ValueError(f"--output {path} is a folder; name a file in it")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"--output {path} cannot be written ({error.strerror}); choose another place") from None
+    return path
+
+
 def replace(path: Path, data: bytes | memoryview) -> None:
     """Replace `path` by `data`: after a crash at any point the file is the old one or the new one.
 
