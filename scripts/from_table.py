@@ -18,6 +18,7 @@ import re
 import shlex
 import subprocess
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -224,7 +225,9 @@ def main() -> int:
     # 4. choose
     plan = make_plan(args, typed, source, dataset := load_dataset(dataset_settings(wanted)), out)
     for choice in plan.choices:
-        log.info("%s: %s (%s; %s)", choice.what, choice.chosen, choice.reason, choice.change)
+        text = f"{choice.what}: {choice.chosen} ({choice.reason}; {choice.change})"
+        for line in textwrap.wrap(text, 100, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False):
+            log.info("%s", line)
     recipe = f"@{out / 'recipe.args'}"
     fold = [] if plan.repeated.folds is None else ["--fold", f"1/{plan.repeated.folds}"]
     if not (out / "runs").is_dir():
@@ -251,7 +254,8 @@ def main() -> int:
     page = conclude(args, out, plan, dataset)
     words = ["--choices", str(out / "choices.json"), "--output", str(out / "report.html"), "--probe", "all"]
     must("the report", call("scripts/report.py", *words, *runs))
-    sys.stdout.write("\n".join(["", *page.says, f"Report: {out / 'report.html'}", f"{USES}:", *page.commands, ""]))
+    says = [line for sentence in page.says for line in textwrap.wrap(sentence, 100)]
+    sys.stdout.write("\n".join(["", *says, f"Report: {out / 'report.html'}", f"{USES}:", *page.commands, ""]))
     return 0
 
 
