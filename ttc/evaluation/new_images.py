@@ -79,7 +79,10 @@ def _with_intensity(decoding: Decoding, intensity: Intensity) -> Decoding:
 
 def _table(path: Path, path_column: str, id_column: str | None) -> tuple[list[str], list[str]]:
     needed = [path_column] if id_column is None else [path_column, id_column]
-    table = read_table(path, "--images", needed, "the first line must name it (or --path-column, --id-column)")
+    flag_of = {path_column: "--path-column"} if path_column != "path" else {}
+    flag_of |= {} if id_column is None else {id_column: "--id-column"}
+    remedy = "the first line must name it (or --path-column, --id-column)"
+    table = read_table(path, "--images", needed, remedy, flag_of=flag_of)
     cells = table.filled(path_column)
     names = [str(path.parent / name) for name in cells]
     refuse_all_missing(names, table.place)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,6 +51,7 @@ def read_table(
     needed: Sequence[str],
     remedy: str = "name the columns in the first line",
     instead: str = "pass the CSV file itself",
+    flag_of: Mapping[str, str] | None = None,
 ) -> Table:
     """Read a table whose first line names its columns.
 
@@ -62,6 +63,7 @@ def read_table(
         needed: Columns that must be there.
         remedy: What to do when one is missing.
         instead: What to do when the file is missing.
+        flag_of: Column -> flag that the user named it with, to be corrected where there is no such column.
 
     Returns:
         The table; it may have no rows.
@@ -89,8 +91,9 @@ def read_table(
         columns[name] = cells
     for name in needed:
         if name not in columns:
-            among = ", ".join(header) or "none"
-            raise ValueError(f"{place}: no column {name!r} among {among}; {_hint(name, header) or remedy}")
+            among, given = ", ".join(header) or "none", (flag_of or {}).get(name)
+            fault, other = f"{place}: no column {name!r} among {among}", f"correct {given} {name}, or rename a column"
+            raise ValueError(f"{fault}; {_hint(name, header, given) or (other if given else remedy)}")
     return Table(place, columns, [line for line, _ in rows[1:]])
 
 
@@ -123,11 +126,11 @@ def _rows(text: str, place: str) -> list[tuple[int, list[str]]]:
         raise ValueError(f"{place} line {reader.line_num} is no UTF-8 CSV file ({error}); {_SAVE}") from None
 
 
-def _hint(name: str, header: Sequence[str]) -> str | None:
+def _hint(name: str, header: Sequence[str], given: str | None) -> str | None:
     """Say what is wrong with a first line that is separated by something else, or spells the column otherwise."""
     for other in header:
         if other.casefold() == name.casefold():
-            return f"rename {other!r} to {name!r}"
+            return f"write {given} {other}" if given else f"rename {other!r} to {name!r}"
     for mark, name in ((";", "semicolons"), ("\t", "tabs")):
         if len(header) == 1 and mark in header[0]:
             return f"the cells are separated by {name}; separate them by commas"

@@ -105,3 +105,8 @@ def test_copies_in_own_arrays_are_refused(tmp_path: Path) -> None:
     content["images"][1] = content["images"][0]  # type: ignore[index]
     with pytest.raises(ValueError, match=r"arrays/00000[01] .* and arrays/00000[01] .* are the same image"):
         load_dataset(settings(tmp_path, content))
+
+
+def test_the_flag_that_names_no_array_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no array 'ill' among images, label; correct --label-column ill"):
+        load_dataset(settings(tmp_path, arrays(), label_column="ill"))

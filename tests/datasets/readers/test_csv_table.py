@@ -235,3 +235,16 @@ def test_a_word_that_is_a_label_and_a_list_is_ambiguous(folder: Path) -> None:
         load_dataset(dataclasses.replace(settings, positive_classes=split_words("a,b")))
     quoted = dataclasses.replace(settings, positive_classes=split_words('"a,b"'))
     assert load_dataset(quoted).class_names == ["not a,b", "a,b"]
+
+
+@pytest.mark.parametrize(
+    ("column", "header", "message"),
+    [
+        ({"label_column": "1"}, "path,label", "no column '1' among path, label; correct --label-column 1, or rename"),
+        ({"group_column": "patient"}, "path,label", "no column 'patient' .*; correct --group-column patient"),
+        ({"label_column": "ill"}, "path,Ill", "no column 'ill' among path, Ill; write --label-column Ill"),
+    ],
+)
+def test_the_flag_that_names_no_column_is_told(column: dict[str, str], header: str, message: str, folder: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_dataset(dataclasses.replace(_table(folder, header, _rows()), **column))  # type: ignore[arg-type]

@@ -26,13 +26,15 @@ def read(settings: DatasetSettings) -> Source:
     path = Path(settings.data_root)
     try:
         stored = array_names(path)
-        names = {kind: _name_of(settings, kind, stored) for kind in ("label", "split", "group", "id")}
-        images = spelled(stored, "image") or "images"
-        wanted = [images, *(name for name in names.values() if name is not None)]
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from None
+    names = {kind: _name_of(settings, kind, stored, path) for kind in ("label", "split", "group", "id")}
+    images = spelled(stored, "image") or "images"
+    wanted = [images, *(name for name in names.values() if name is not None)]
+    try:
         arrays = dict(zip(wanted, read_arrays(path, wanted), strict=True))
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise ValueError(f"--data-root {path} cannot be read ({reason}); pass an .npz file of plain arrays") from None
+        raise _unreadable(path, error) from None
     pixels = _pixels(arrays[images], path)
     cells = {kind: _texts(arrays[name], name, len(pixels), path) for kind, name in names.items() if name is not None}
     if "label" not in cells:
@@ -54,11 +56,21 @@ def read(settings: DatasetSettings) -> Source:
     )
 
 
-def _name_of(settings: DatasetSettings, kind: str, stored: set[str]) -> str | None:
+def _unreadable(path: Path, error: Exception) -> ValueError:
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+    return ValueError(f"--data-root {path} cannot be read ({reason}); pass an .npz file of plain arrays")
+
+
+def _name_of(settings: DatasetSettings, kind: str, stored: set[str], path: Path) -> str | None:
     """Return the name of an array: the one that a flag gives, or the singular or plural of what it holds."""
     given: str | None = getattr(settings, f"{kind}_column")
     if given == "":  # splits that are another study's
         return None
+    if given is not None and given not in stored:
+        among = ", ".join(sorted(stored))
+        raise ValueError(
+            f"--data-root {path}: it has no array {given!r} among {among}; correct --{kind}-column {given}"
+        )
     return given or spelled(stored, kind)
 
 

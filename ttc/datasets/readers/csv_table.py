@@ -70,6 +70,7 @@ def _columns(path: Path, settings: DatasetSettings) -> tuple[Table, dict[str, li
         "--data-root",
         needed,
         "the first line must name the comma-separated columns path and label (or --path-column, --label-column, ...)",
+        flag_of={name: f"--{kind}-column" for kind, name in chosen.items() if name},
     )
     twice = {name for name in needed if needed.count(name) > 1}
     if twice:
