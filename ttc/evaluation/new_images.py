@@ -16,7 +16,7 @@ from torch import Tensor
 from ttc.datasets import batches
 from ttc.datasets.checks.listing import list_images, refuse_all_missing, refuse_strange_names
 from ttc.datasets.images import FileImages, TensorImages, relative_id, tensor_images
-from ttc.datasets.pixels.files import EXTENSIONS
+from ttc.datasets.pixels.files import EXTENSIONS, is_image
 from ttc.datasets.pixels.preprocessing import EDITION, Decoding
 from ttc.datasets.pixels.survey import Intensity
 from ttc.models.description import Description
@@ -54,6 +54,7 @@ def read_images(
         ValueError: there is nothing to read, or the network cannot take the images.
     """
     path, decoding = Path(source), description.preprocessing.decoding
+    _refuse_others(path)
     if path.suffix == ".npz":
         return _arrays(path, decoding.size, decoding.channels)
     if path.is_dir():
@@ -67,6 +68,16 @@ def read_images(
         raise ValueError(f"--images {path} has no images ({', '.join(sorted(EXTENSIONS))}); pass a folder that has")
     refuse_strange_names([*ids, *names], "--images")
     return ids, FileImages(names, decoding if intensity is None else _with_intensity(decoding, intensity))
+
+
+def _refuse_others(path: Path) -> None:
+    """Raise ValueError when a path is no folder, table or .npz file: a single image, a pattern, or nothing at all."""
+    remedy = "give a folder of images, a CSV table with a column path, or an .npz file"
+    if not path.exists():
+        pattern = " (the shell found no file that matches)" if any(mark in str(path) for mark in "*?[") else ""
+        raise ValueError(f"--images {path} does not exist{pattern}; {remedy}")
+    if path.is_file() and is_image(path):
+        raise ValueError(f"--images {path} is a single image; {remedy}")
 
 
 def _with_intensity(decoding: Decoding, intensity: Intensity) -> Decoding:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,9 +54,22 @@ def read_arrays(path: Path, names: Sequence[str], within: Path | None = None) ->
         if total > memory:
             raise ValueError(f"it unpacks to {total / 2**30:.0f} GiB, this machine has {memory / 2**30:.0f}")
         with files.open_binary(path, within) as stream, np.load(stream, allow_pickle=False) as file:
-            return [file[name] for name in names]
+            return [_plain(file, name) for name in names]
     except Exception as error:  # damaged archives raise a dozen unrelated types
         raise ValueError(plain(" ".join(str(error).split()) or type(error).__name__, 200)) from error
+
+
+def _plain(file: Mapping[str, NDArray[np.generic]], name: str) -> NDArray[np.generic]:
+    """Return an array; ValueError with the remedy where it holds Python objects, such as text that pandas gave."""
+    try:
+        return file[name]
+    except ValueError as error:
+        if "Object arrays" not in str(error):
+            raise
+        remedy = f"save text as {name}.astype('U') and numbers as numbers"
+        raise ValueError(
+            f"the array {name} holds Python objects, never loaded (allow_pickle=False); {remedy}"
+        ) from None
 
 
 @dataclass(frozen=True)

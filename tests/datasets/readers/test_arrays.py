@@ -77,7 +77,7 @@ def test_arrays_may_be_called_by_the_singular_or_the_plural(tmp_path: Path) -> N
         ({"images": np.zeros((0, 9, 9), np.uint8)}, r"\[0, 9, 9\]"),
         ({"label": np.array([""] * 60)}, r"array label is empty at image 0"),
         ({"split": np.array(["dev"] * 60)}, r"unknown split 'dev'"),
-        ({"group": np.array([{}] * 60)}, r"cannot be read \(.*plain arrays"),
+        ({"group": np.array([{}] * 60)}, r"cannot be read \(the array group holds Python objects, .*plain arrays"),
     ],
 )
 def test_other_arrays_are_explained(changes: dict[str, object], message: str, tmp_path: Path) -> None:
