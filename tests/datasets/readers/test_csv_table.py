@@ -6,7 +6,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from ttc.datasets import DatasetSettings, load_dataset
 from ttc.datasets.classes import split_words
@@ -248,3 +250,27 @@ def test_a_word_that_is_a_label_and_a_list_is_ambiguous(folder: Path) -> None:
 def test_the_flag_that_names_no_column_is_told(column: dict[str, str], header: str, message: str, folder: Path) -> None:
     with pytest.raises(ValueError, match=message):
         load_dataset(dataclasses.replace(_table(folder, header, _rows()), **column))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (
+            "images/00.png,sick,0",
+            "lines 2 and 62: id '0' occurs twice; remove one of these lines, or train with --group-copies drop",
+        ),
+        ("images/00.png,well,0", "lines 2 and 62: .* its labels are 'sick' and 'well'"),
+        ("images/../images/00.png,sick,0", "lines 2 and 62: .*; give each image an id of its own"),
+    ],
+)
+def test_two_rows_of_one_id_are_named_with_the_remedy(row: str, message: str, folder: Path) -> None:
+    rows = [f"{row},{number}" for number, row in enumerate(_rows())]
+    for number in range(60):  # the pictures of the fixture are all alike
+        Image.fromarray(np.random.default_rng(number).integers(0, 256, (8, 8), np.uint8)).save(
+            folder / "images" / f"{number:02d}.png"
+        )
+    settings = _table(folder, "path,label,id", [*rows, row])
+    with pytest.raises(ValueError, match=message):
+        load_dataset(settings)
+    if "--group-copies drop" in message:
+        assert len(load_dataset(dataclasses.replace(settings, group_copies="drop")).ids) == 60

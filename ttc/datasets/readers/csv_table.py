@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ttc.datasets.checks.listing import refuse_all_missing
@@ -31,6 +31,8 @@ def read(settings: DatasetSettings) -> Source:
     paths = [str(path.parent / name) for name in columns["path"]]
     refuse_all_missing(paths, table.place)
     ids = columns.get("id") or (columns["path"] if settings.split_rule == 1 else ids_of(columns["path"]))
+    if settings.group_copies != "drop":  # which leaves one of them, as far as their pixels are equal
+        _refuse_repeated(table, ids, columns)
     splits = _splits(table, columns["split"]) if "split" in columns else ["train"] * len(ids)
     labels = sorted_labels(set(columns["label"]))
     classes = group_labels({label: label for label in labels}, settings.classes, settings.positive_classes)
@@ -84,6 +86,24 @@ def _columns(path: Path, settings: DatasetSettings) -> tuple[Table, dict[str, li
         if kind in NEEDED or chosen[kind] or any(table.columns.get(name, ())):
             columns[kind] = table.filled(name)
     return table, columns
+
+
+def _refuse_repeated(table: Table, ids: Sequence[str], columns: Mapping[str, Sequence[str]]) -> None:
+    """Raise ValueError when two rows have one id; the remedy depends on whether they are one image."""
+    row_of: dict[str, int] = {}
+    for row, sample_id in enumerate(ids):
+        first = row_of.setdefault(sample_id, row)
+        if first == row:
+            continue
+        paths, labels = ([columns[kind][each] for each in (first, row)] for kind in NEEDED)
+        remedy = "remove one of these lines, or train with --group-copies drop"
+        if paths[0] != paths[1]:
+            remedy = "give each image an id of its own"
+        elif labels[0] != labels[1]:
+            remedy = f"its labels are {labels[0]!r} and {labels[1]!r}: correct one and remove the other"
+        lines, more = f"{table.lines[first]} and {table.lines[row]}", len(ids) - len(set(ids)) - 1
+        others = f" ({more} more lines repeat an id)" if more else ""
+        raise ValueError(f"{table.place} lines {lines}: id {sample_id!r} occurs twice{others}; {remedy}")
 
 
 def _splits(table: Table, cells: Sequence[str]) -> list[str]:
