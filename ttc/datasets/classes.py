@@ -7,7 +7,12 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from ttc.datasets.checks.alike import pairs_alike
+from ttc.run.escape import counted
+
 Groups = Sequence[Sequence[str]]
+MOST_COMPARED = 50
+"""Labels that are searched for slips; more are codes or species."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,9 @@ def group_labels(
     if classes is None and default is None:
         if len(labels) != 2:
             remedy = "choose groups with --classes or --positive-classes" if len(labels) > 2 else "two are needed"
-            raise ValueError(f"the data has {len(labels)} labels ({describe_labels(labels)}); {remedy}")
+            raise ValueError(
+                f"the data has {counted(len(labels), 'label')} ({describe_labels(labels)}); {remedy}{_slips(labels)}"
+            )
         default = [[label] for label in labels]
     flag = "--classes " + " ".join(",".join(group) for group in classes or default or [])
     groups = [find_labels(group, labels, flag) for group in classes or default or []]
@@ -115,6 +122,15 @@ def describe_labels(labels: Mapping[str, str], limit: int = 12) -> str:
     """List labels with their names for a message, at most `limit` of them."""
     named = [label if name == label else f"{label} ({name})" for label, name in list(labels.items())[:limit]]
     return ", ".join(named) + (f", ... {len(labels) - limit} more" if len(labels) > limit else "")
+
+
+def _slips(labels: Mapping[str, str]) -> str:
+    """Name two labels that look alike, for the end of a message."""
+    words = list(labels)[:MOST_COMPARED]
+    for place, word in enumerate(words):
+        if pairs := pairs_alike([word], words[place + 1 :]):
+            return f"; {' and '.join(pairs[0])} look alike: correct the data if they are one class"
+    return ""
 
 
 def _one_against_rest(labels: Mapping[str, str], positive_classes: Sequence[str]) -> ClassGroups:

@@ -25,6 +25,7 @@ log = logging.getLogger("ttc")
 FILE_IMAGE_SIZE = 224
 CHANNEL_PROBE_FILES = 256
 COLOUR_PROBE_IMAGES = 64
+STATISTICS_FILES = 4096
 DIGEST_SAMPLES = 64
 """Images of each class whose content is part of the digest."""
 
@@ -117,6 +118,14 @@ def area_cut_off(preprocessing: Preprocessing, paths: Sequence[str] | None, ids:
         return 0.0
     sample = [paths[row] for row in hash_order(ids, 0, "framing")[:FILES]]
     return mean_area_cut_off(headers_of(sample), preprocessing.decoding.framing)
+
+
+def statistics_rows(images: Images, ids: Sequence[str], train: Sequence[int], seed: int) -> torch.Tensor:
+    """Return the rows behind the statistics: all of split "train" in memory, at most 4,096 files."""
+    if not isinstance(images, TensorImages) and len(train) > STATISTICS_FILES:
+        order = hash_order([ids[row] for row in train], seed, "statistics")[:STATISTICS_FILES]
+        train = sorted(train[position] for position in order)
+    return torch.tensor(train, dtype=torch.int64)
 
 
 def content_digest_of(

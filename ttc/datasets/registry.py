@@ -13,6 +13,7 @@ import torch
 from ttc import distributed
 from ttc.datasets.cache import open_cache
 from ttc.datasets.checks.copies import content_digests, join_copies
+from ttc.datasets.checks.doubts import tell_doubts
 from ttc.datasets.checks.leaks import (
     Samples,
     check_leaks,
@@ -24,10 +25,10 @@ from ttc.datasets.checks.listing import refuse_strange_names
 from ttc.datasets.checks.rare import check_classes, warn_of_few_groups
 from ttc.datasets.checks.spelling import two_spellings
 from ttc.datasets.images import FileImages, Images, TensorImages, find_bad_images, tensor_images
-from ttc.datasets.imbalance import draw_subset, hash_order, subset_counts
+from ttc.datasets.imbalance import draw_subset, subset_counts
 from ttc.datasets.loading import channel_statistics
 from ttc.datasets.pixels.preprocessing import Preprocessing
-from ttc.datasets.prepare import area_cut_off, content_digest_of, prepare_files, prepare_memory
+from ttc.datasets.prepare import area_cut_off, content_digest_of, prepare_files, prepare_memory, statistics_rows
 from ttc.datasets.residence import kept
 from ttc.datasets.splits import describe_redrawn, draw_fold, hold_out
 from ttc.datasets.table import Dataset, DatasetSettings, Source, count_classes, minority_of
@@ -63,7 +64,6 @@ READERS: dict[str, str] = {
 DATASETS = tuple(READERS)
 PUBLISHED = frozenset(("digits", "fashion", "ukbb-cardiac", *MEDMNIST_NAMES))
 """Held in memory and used as they are: copies in them are told, not refused, or results could not be compared."""
-STATISTICS_FILES = 4096
 
 
 def load_dataset(
@@ -122,6 +122,8 @@ def build_dataset(
     Raises:
         ValueError: As `load_dataset`.
     """
+    if refuse_leaks and compare_pixels:  # else the report tells it, or an earlier step did
+        tell_doubts(settings, source)
     source = _without_copies(settings, source, stored)
     splits = _splits(settings, source, refuse_leaks)
     rows = [row for row, label in enumerate(source.labels) if label in source.classes.label_of]
@@ -150,8 +152,8 @@ def build_dataset(
     train = np.flatnonzero(split_array == "train").tolist()
     counts = count_classes(label_tensor[train], len(names))
     if not preprocessing.mean:
-        statistics_rows = _statistics_rows(images, ids, train, settings.seed)
-        preprocessing = _normalised(preprocessing, images, statistics_rows, settings.num_workers)
+        rows_of_statistics = statistics_rows(images, ids, train, settings.seed)
+        preprocessing = _normalised(preprocessing, images, rows_of_statistics, settings.num_workers)
     dataset = Dataset(
         settings=settings,
         name=settings.name,
@@ -290,11 +292,3 @@ def _normalised(preprocessing: Preprocessing, images: Images, rows: torch.Tensor
     channels = preprocessing.decoding.channels
     mean, std = distributed.from_first_rank(lambda: channel_statistics(images, rows, channels, num_workers))
     return replace(preprocessing, mean=tuple(mean), std=tuple(std))
-
-
-def _statistics_rows(images: Images, ids: Sequence[str], train: Sequence[int], seed: int) -> torch.Tensor:
-    """Return the rows behind the statistics: all of split "train" in memory, at most 4,096 files."""
-    if not isinstance(images, TensorImages) and len(train) > STATISTICS_FILES:
-        order = hash_order([ids[row] for row in train], seed, "statistics")[:STATISTICS_FILES]
-        train = sorted(train[position] for position in order)
-    return torch.tensor(train, dtype=torch.int64)

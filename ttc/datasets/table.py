@@ -142,6 +142,7 @@ class Source:
         channels: 1 or 3 where the source fixes it for its files; None to look at them.
         bad_images: Place and reason of images that the reader left out, as `--on-bad-image skip` asks.
         left_out: Source label -> format -> files that are no images and were left out.
+        doubts: What the reader found that a user should hear of, one line each with the remedy.
     """
 
     ids: list[str]
@@ -155,6 +156,7 @@ class Source:
     channels: int | None = None
     bad_images: list[tuple[str, str]] = field(default_factory=list)
     left_out: dict[str, Counter[str]] = field(default_factory=dict)
+    doubts: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""Names that anybody may have chosen (classes, methods, folders, groups), written so that they stay names.
+"""Names that anybody may have chosen (classes, methods, folders, groups), written so that they stay names; numbers.
 
 One function per format; every writer uses them. Cells of CSV files are left as they are: programs read them back.
 """
@@ -71,3 +71,14 @@ def html(text: str) -> str:
 def html_lines(text: str) -> str:
     """Return preformatted text for an HTML page; its line feeds are kept."""
     return "\n".join(map(html, text.split("\n")))
+
+
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """Return a number with its noun: "1 image", "2 images", "2 classes".
+
+    Args:
+        number: how many.
+        noun: the singular.
+        plural: of the noun; None appends an s.
+    """
+    return f"{number} {noun}" if number == 1 else f"{number} {plural or f'{noun}s'}"

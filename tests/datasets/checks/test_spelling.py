@@ -73,5 +73,5 @@ def test_a_label_in_two_spellings_never_changes_sides(
 
 
 def test_a_group_in_two_spellings_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"groups '6' \(2 images\) and '6.0' \(1 images\) look like one group"):
+    with pytest.raises(ValueError, match=r"groups '6' \(2 images\) and '6.0' \(1 image\) look like one group"):
         load_dataset(settings(tmp_path, "ill", "6.0"))

@@ -98,7 +98,7 @@ def test_a_runs_split_file_can_be_read_back(folder: Path) -> None:
         ("path,label,split", ["images/00.png,1,test", "images/01.png,0,val"], r"no row has split 'train'"),
         ("path,label", [*_rows(), "images/00.png,sick"], r"id 'images/00.png' occurs twice"),
         ("path,label", [*_rows(59), "images/99.png,well"], r"cannot read image .*99.png: No such file"),
-        ("path,label", [f"images/{k:02d}.png,1" for k in range(9)], r"1 labels \(1\); two are needed"),
+        ("path,label", [f"images/{k:02d}.png,1" for k in range(9)], r"1 label \(1\); two are needed"),
     ],
 )
 def test_malformed_tables_are_explained(folder: Path, header: str, rows: list[str], message: str) -> None:

@@ -84,7 +84,7 @@ def test_other_files_and_hidden_folders_are_left_out(make_tree: MakeTree) -> Non
         ({"": 3}, r"has no class folders"),
         ({"cat": 5, "dog": 0}, r"class folder 'dog' holds no image"),
         ({"cat": 5, "dog/patient1": 3}, r"holds the folder 'patient1'"),
-        ({"cat": 5}, r"1 labels \(cat\); two are needed"),
+        ({"cat": 5}, r"1 label \(cat\); two are needed"),
         ({"cat": 30, "dog": 1}, r"class 1 \(dog\) has no sample in split"),
     ],
 )

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from ttc.datasets.checks import depths
+from ttc.datasets.checks.doubts import doubts_about, told_about
 from ttc.datasets.checks.leaks import pixel_digests
 from ttc.datasets.checks.listing import describe_formats
 from ttc.datasets.checks.rare import least, too_few_groups, too_few_images
@@ -65,6 +66,7 @@ def examine(settings: DatasetSettings) -> Report:
     unreadable = _by_class(source, dataset.bad_images)
     lines = [
         *describe(dataset),
+        *told_about(settings, source),
         f"smallest class: {least(counts)}",
         "images: " + ", ".join(f"{count} {name}" for name, count in formats.most_common()),
         f"size: {_spread(widths)} px wide, {_spread(heights)} px high; the network sees {dataset.channels} x "
@@ -82,8 +84,8 @@ def examine(settings: DatasetSettings) -> Report:
         f"group {group!r} is in the splits {' and '.join(parts)}; keep each group in one split"
         for group, parts in groups
     ]
-    warnings = [*_left_out(source), *_harmless_spellings(source, doubts), *copies.warnings()]
-    warnings += [*depths.warnings_of(classes), *too_few_groups(dataset), *too_few_images(dataset)]
+    warnings = [*doubts_about(settings, source), *_left_out(source), *_harmless_spellings(source, doubts)]
+    warnings += [*copies.warnings(), *depths.warnings_of(classes), *too_few_groups(dataset), *too_few_images(dataset)]
     values: dict[str, object] = {
         "dataset": dataset.name,
         "class_names": dataset.class_names,

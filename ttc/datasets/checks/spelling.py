@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from ttc.datasets.table import DatasetSettings, Source
+from ttc.run.escape import counted
 
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?|[+-]?\.\d+")
 
@@ -49,13 +50,28 @@ def two_spellings(settings: DatasetSettings, source: Source) -> list[str]:
             continue
         remedy = "write it in one way, or name every spelling in --classes"
         lines.append(f"labels {_counted(forms, source.labels)} look like one label in two spellings; {remedy}")
-    for forms in spellings(source.groups or []):
-        lines.append(
-            f"groups {_counted(forms, source.groups or [])} look like one group in two spellings; write it in one way"
-        )
-    return lines
+    return lines + group_spellings(source.groups or [])
+
+
+def group_spellings(groups: Sequence[str]) -> list[str]:
+    """Say which groups are probably one in two spellings; one line each."""
+    return [
+        f"groups {_counted(forms, groups)} look like one group in two spellings; write it in one way"
+        for forms in spellings(groups)
+    ]
+
+
+def refuse_two_groups_for_one(groups: Sequence[str] | None, place: str) -> None:
+    """Raise ValueError when a group seems to be in two spellings, which would count as two.
+
+    Args:
+        groups: of the samples, or None.
+        place: where they come from, for the message.
+    """
+    if groups is not None and (doubts := group_spellings(groups)):
+        raise ValueError(f"{place}: {doubts[0]}")
 
 
 def _counted(forms: Sequence[str], values: Sequence[str]) -> str:
     counts = Counter(values)
-    return " and ".join(f"{form!r} ({counts[form]} images)" for form in forms)
+    return " and ".join(f"{form!r} ({counted(counts[form], 'image')})" for form in forms)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ttc.datasets.checks.doubts import identifies, unnamed_groups
 from ttc.datasets.classes import group_labels, sorted_labels
 from ttc.datasets.splits import SPLIT_OF, missing_parts
 from ttc.datasets.table import SPLITS, DatasetSettings, Source
@@ -53,7 +55,18 @@ def read(settings: DatasetSettings) -> Source:
         held_out=missing_parts(splits, settings.fold),
         pixels=pixels,
         groups=cells.get("group"),
+        doubts=[] if "group" in cells else _unnamed(path, stored - set(wanted), len(pixels)),
     )
+
+
+def _unnamed(path: Path, others: set[str], count: int) -> list[str]:
+    """Say which of the arrays that are not used tells whose the images are."""
+    columns = {}
+    for name in filter(identifies, sorted(others)):
+        with contextlib.suppress(OSError, ValueError):  # not used, so it may be anything
+            values = read_arrays(path, [name])[0]
+            columns[name] = [str(value) for value in values.reshape(-1).tolist()] if values.size == count else []
+    return unnamed_groups(columns, "array")
 
 
 def _unreadable(path: Path, error: Exception) -> ValueError:

@@ -6,11 +6,13 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ttc.datasets.checks.doubts import unnamed_groups
 from ttc.datasets.checks.listing import refuse_all_missing
 from ttc.datasets.classes import group_labels, sorted_labels
 from ttc.datasets.splits import SPLIT_OF, missing_parts
 from ttc.datasets.table import SPLITS, DatasetSettings, Source
 from ttc.run.csv_file import Table, read_table
+from ttc.run.escape import counted
 
 COLUMNS = ("path", "label", "split", "group", "id")
 """What is read, and the default names of the columns; --path-column and the like name others."""
@@ -46,7 +48,13 @@ def read(settings: DatasetSettings) -> Source:
         held_out=missing_parts(splits, settings.fold),
         paths=[paths[row] for row in order],
         groups=None if groups is None else [groups[row] for row in order],
+        doubts=[] if groups is not None else _unnamed(table, settings),
     )
+
+
+def _unnamed(table: Table, settings: DatasetSettings) -> list[str]:
+    used = {getattr(settings, f"{kind}_column") or kind for kind in COLUMNS}
+    return unnamed_groups({name: cells for name, cells in table.columns.items() if name not in used}, "column")
 
 
 def ids_of(paths: Sequence[str]) -> list[str]:
@@ -102,7 +110,7 @@ def _refuse_repeated(table: Table, ids: Sequence[str], columns: Mapping[str, Seq
         elif labels[0] != labels[1]:
             remedy = f"its labels are {labels[0]!r} and {labels[1]!r}: correct one and remove the other"
         lines, more = f"{table.lines[first]} and {table.lines[row]}", len(ids) - len(set(ids)) - 1
-        others = f" ({more} more lines repeat an id)" if more else ""
+        others = f" ({counted(more, 'more such line')})" if more else ""
         raise ValueError(f"{table.place} lines {lines}: id {sample_id!r} occurs twice{others}; {remedy}")
 
 
