@@ -25,6 +25,7 @@ import numpy as np
 from torch import Tensor
 
 from ttc import flags
+from ttc.datasets.checks.doubts import check_groups
 from ttc.datasets.images import FileImages, find_bad_images
 from ttc.evaluation.elsewhere.frozen import FrozenHead, features_for
 from ttc.evaluation.elsewhere.heads import heads_of_checkpoint, heads_of_file
@@ -202,6 +203,7 @@ def read_feature_samples(args: argparse.Namespace, head: FrozenHead) -> Samples:
         groups = file.groups if args.group_column is None else file.column(args.group_column)
         if groups is None:
             raise ValueError(f"--per-group needs groups, --embeddings {file.path} has no array groups; add it")
+        check_groups(groups, f"--embeddings {file.path}")
     columns = {name: file.column(name) for name in args.subgroup_columns or ()}
     return Samples(file.ids, list(range(len(file.ids))), file.features, groups, columns)
 

@@ -37,3 +37,32 @@ def test_broken_files_are_left_out_on_request(tmp_path: Path, caplog: pytest.Log
         assert len(read(settings)) == 7
     assert "ill/2.png" in caplog.text
     assert "ill/2.png" in read(replace(settings, on_bad_image="stop"))  # told when it is decoded
+
+
+@pytest.mark.parametrize("second", ["1.0", "01", "nan"])
+def test_groups_are_looked_at_as_those_of_training(
+    second: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = ["path,label,group"]
+    for number in range(8):
+        pixels = np.full((9, 9), 30 * number, dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+        rows.append(f"{number}.png,{'ill' if number % 2 else 'well'},{'1' if number < 4 else second}")
+    (tmp_path / "t.csv").write_text("\n".join(rows))
+    settings = DatasetSettings("csv", data_root=str(tmp_path / "t.csv"))
+    logging.getLogger("ttc").propagate = True
+
+    def groups() -> list[str] | None:
+        decoding = Decoding(size=8, channels=1)
+        run = replace(settings, data_root="elsewhere")
+        return read_other(settings, ["ill", "well"], class_map={}, run=run, split=None, decoding=decoding).groups
+
+    if second == "nan":
+        with caplog.at_level(logging.WARNING, logger="ttc"):
+            assert groups() == ["1"] * 4 + ["nan"] * 4
+        assert "4 images are of a group called 'nan'" in caplog.text
+        return
+    with pytest.raises(
+        ValueError, match=rf"^--data-root .*t.csv: groups '.+' \(4 images\) and '({second}|1)' .* one group"
+    ):
+        groups()

@@ -11,7 +11,9 @@ from PIL import Image
 
 from ttc.batches.augment import PRESETS
 from ttc.datasets import DatasetSettings, load_dataset
+from ttc.evaluation.elsewhere.frozen import read_scores
 from ttc.evaluation.new_images import read_images
+from ttc.evaluation.new_predictions import read_groups
 from ttc.models.description import Description
 from ttc.models.encoders import EncoderSpec
 
@@ -48,3 +50,12 @@ def test_what_is_no_folder_table_or_npz_file_is_told(
     with pytest.raises(ValueError, match=f"^--images .*{fault}") as caught:
         read_images(str(tmp_path / name), description)
     assert "\n" not in str(caught.value)
+
+
+def test_groups_of_new_images_and_scores_in_two_spellings_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("path,patient\n0.png,1\n1.png,1.0\n2.png,2\n")
+    with pytest.raises(ValueError, match=r"^--images .*t.csv: groups '1' .* and '1.0' \(1 image\) look like one group"):
+        read_groups(tmp_path / "t.csv", "patient")
+    (tmp_path / "s.csv").write_text("id,label,score,group\na,0,0.1,1\nb,1,0.9,1.0\n")
+    with pytest.raises(ValueError, match=r"^--scores .*s.csv: groups '1' .* look like one group"):
+        read_scores(tmp_path / "s.csv", ())

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ttc.datasets.checks.doubts import check_groups
 from ttc.datasets.checks.leaks import check_unique_ids
 from ttc.datasets.checks.listing import refuse_strange_names
 from ttc.datasets.images import FileImages, TensorImages, find_bad_images, tensor_images
@@ -63,7 +64,8 @@ def read_other(
         columns: further columns of a table, or arrays.
 
     Raises:
-        ValueError: it cannot be read, a class is none of the run's, or the network cannot take the images.
+        ValueError: it cannot be read, a class is none of the run's, a group seems to be in two spellings, or the
+            network cannot take the images.
     """
     source = _read(settings, split, run)
     refuse_strange_names([*source.ids, *(source.paths or ())], "--data-root")
@@ -85,11 +87,13 @@ def read_other(
         raise ValueError(
             f"--data-root {settings.data_root} has samples of one class only{only}; an evaluation needs both classes"
         )
+    groups = None if source.groups is None else [source.groups[row] for row in rows]
+    check_groups(groups, f"--data-root {settings.data_root}")
     further = _columns(settings, source, columns)
     return OtherData(
         [source.ids[row] for row in rows],
         labels,
-        None if source.groups is None else [source.groups[row] for row in rows],
+        groups,
         _images(source, rows, decoding, settings.data_root),
         {name: [cells[row] for row in rows] for name, cells in further.items()},
     )

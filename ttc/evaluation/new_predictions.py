@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from ttc.datasets.checks.doubts import check_groups
 from ttc.evaluation.elsewhere.frozen import FrozenHead
 from ttc.evaluation.elsewhere.measure import Protocol, Scored, validation_groups
 from ttc.evaluation.probabilities import columns as columns_of
@@ -59,13 +60,18 @@ def read_columns(path: Path, flag: str, names: Sequence[str]) -> dict[str, list[
 
 
 def read_groups(path: Path, column: str | None) -> list[str]:
-    """Read the group of each image: the named column, else `group` of a table, `group` or `groups` of an .npz file."""
+    """Read the group of each image: the named column, else `group` of a table, `group` or `groups` of an .npz file.
+
+    Raises:
+        ValueError: there is no such column, a cell is empty, or one group seems to be in two spellings.
+    """
     if column is None:
         stored = array_names(path) if path.suffix == ".npz" and path.is_file() else {"group"}
         column = "groups" if "groups" in stored and "group" not in stored else "group"
     cells = read_columns(path, "--group-column", [column])[column]
     if "" in cells:
         raise ValueError(f"--images {path}: an entry of {column!r} is empty; name the group of every image")
+    check_groups(cells, f"--images {path}")
     return cells
 
 

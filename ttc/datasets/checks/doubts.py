@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from ttc import distributed
 from ttc.datasets.checks.alike import pairs_alike
-from ttc.datasets.checks.spelling import normal_form
+from ttc.datasets.checks.spelling import group_spellings, normal_form
 from ttc.datasets.table import DatasetSettings, Source
 from ttc.run.escape import counted
 
@@ -78,6 +78,22 @@ def unknown_groups(groups: Sequence[str] | None) -> list[str]:
         f"{sum(repeated.values())} images are of a group called {names}, which seems to mean unknown but counts "
         "as one patient; give each such image a group of its own, or drop these rows"
     ]
+
+
+def check_groups(groups: Sequence[str] | None, place: str) -> None:
+    """Look at the groups of new samples as at those of training, and log which are called unknown.
+
+    Args:
+        groups: of the samples, or None.
+        place: where they come from, for messages: "--images FILE".
+
+    Raises:
+        ValueError: a group seems to be in two spellings and would count as two.
+    """
+    if lines := group_spellings(groups or ()):
+        raise ValueError(f"{place}: {lines[0]}")
+    for line in unknown_groups(groups):
+        log.warning("%s: %s", place, line)
 
 
 def told_about(settings: DatasetSettings, source: Source) -> list[str]:

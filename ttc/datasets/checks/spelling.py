@@ -61,17 +61,6 @@ def group_spellings(groups: Sequence[str]) -> list[str]:
     ]
 
 
-def refuse_two_groups_for_one(groups: Sequence[str] | None, place: str) -> None:
-    """Raise ValueError when a group seems to be in two spellings, which would count as two.
-
-    Args:
-        groups: of the samples, or None.
-        place: where they come from, for the message.
-    """
-    if groups is not None and (doubts := group_spellings(groups)):
-        raise ValueError(f"{place}: {doubts[0]}")
-
-
 def _counted(forms: Sequence[str], values: Sequence[str]) -> str:
     counts = Counter(values)
     return " and ".join(f"{form!r} ({counted(counts[form], 'image')})" for form in forms)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ttc.datasets.checks.doubts import check_groups
 from ttc.evaluation.elsewhere.measure import Scored
 from ttc.evaluation.embeddings import FeatureFile, read_features
 from ttc.evaluation.heads import Predict
@@ -129,6 +130,7 @@ def on_features(
     if len(np.unique(labels)) < 2:
         raise ValueError(f"--embeddings {path} has samples of one class only; an evaluation needs both classes")
     groups = None if file.groups is None else [file.groups[row] for row in rows]
+    check_groups(groups, f"--embeddings {path}")
     samples = Scored(labels, head.scores(file.features[rows]), groups, [file.ids[row] for row in rows])
     return samples, {name: [file.column(name)[row] for row in rows] for name in columns}
 
@@ -160,4 +162,5 @@ def read_scores(path: Path, columns: Sequence[str]) -> tuple[Scored, dict[str, l
     if len(set(ids)) < len(ids):
         raise ValueError(f"--scores {path}: the id {next(i for i in ids if ids.count(i) > 1)!r} occurs twice; keep one")
     groups = table.filled("group") if any(table.columns.get("group", ())) else None
+    check_groups(groups, table.place)
     return Scored(labels, np.stack([1.0 - scores, scores], axis=1), groups, ids), {n: table.columns[n] for n in columns}
