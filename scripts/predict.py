@@ -192,7 +192,9 @@ def read_samples(args: argparse.Namespace, network: PretrainNetwork, description
         images = replace(images, paths=[images.paths[row] for row in rows])
         if not rows:
             raise ValueError(f"--images {args.images}: no image can be read; pass readable images")
-    return Samples(ids, rows, encode(network, description, images, args.num_workers)[0], groups, columns)
+    remedy = "check --intensity" if isinstance(images, FileImages) else "check how they were scaled to bytes"
+    features, _ = encode(network, description, images, args.num_workers, remedy)
+    return Samples(ids, rows, features, groups, columns)
 
 
 def read_feature_samples(args: argparse.Namespace, head: FrozenHead) -> Samples:

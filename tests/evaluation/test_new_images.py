@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,18 +11,18 @@ import pytest
 from PIL import Image
 
 from ttc.batches.augment import PRESETS
-from ttc.datasets import DatasetSettings, load_dataset
+from ttc.datasets import Dataset, DatasetSettings, load_dataset
+from ttc.datasets.pixels.preprocessing import Decoding, Preprocessing
+from ttc.datasets.pixels.survey import Intensity
 from ttc.evaluation.elsewhere.frozen import read_scores
-from ttc.evaluation.new_images import read_images
+from ttc.evaluation.new_images import encode, other_brightness, read_images
 from ttc.evaluation.new_predictions import read_groups
 from ttc.models.description import Description
 from ttc.models.encoders import EncoderSpec
 
 
-@pytest.fixture(scope="module")
-def description() -> Description:
-    """Return that of a run on digits, as its checkpoint holds it."""
-    dataset = load_dataset(DatasetSettings("digits"))
+def described(dataset: Dataset) -> Description:
+    """Return the description of a run, as its checkpoint holds it."""
     made = Description.of(
         method="simclr",
         objective={},
@@ -32,6 +33,12 @@ def description() -> Description:
         seed=0,
     )
     return Description.from_dict(asdict(made))
+
+
+@pytest.fixture(scope="module")
+def description() -> Description:
+    """Return that of a run on digits."""
+    return described(load_dataset(DatasetSettings("digits")))
 
 
 @pytest.mark.parametrize(
@@ -59,3 +66,61 @@ def test_groups_of_new_images_and_scores_in_two_spellings_are_refused(tmp_path: 
     (tmp_path / "s.csv").write_text("id,label,score,group\na,0,0.1,1\nb,1,0.9,1.0\n")
     with pytest.raises(ValueError, match=r"^--scores .*s.csv: groups '1' .* look like one group"):
         read_scores(tmp_path / "s.csv", ())
+
+
+@pytest.fixture
+def deep(tmp_path: Path) -> DatasetSettings:
+    """Write 12-bit pictures, as ultrasound or X-rays are saved, and their table."""
+    rows = ["path,label"]
+    for number in range(60):
+        pixels = np.random.default_rng(number).integers(0, 2600, (18, 18)).astype(np.uint16)
+        pixels[0, 0] = 4095
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+        rows.append(f"{number}.png,{'ill' if number % 3 else 'well'}")
+    (tmp_path / "t.csv").write_text("\n".join(rows))
+    return DatasetSettings("csv", str(tmp_path / "t.csv"), image_size=16)
+
+
+@pytest.mark.parametrize(
+    ("intensity", "line"),
+    [
+        (None, None),
+        ((0.0, 4095.0), None),
+        ((0.0, 2047.0), None),  # twice as bright
+        ("full", "the new images have a mean of 0.020 of full range, those of training 0.319; check --intensity"),
+        ((0.0, 100.0), "the new images have a mean of 0.981 of full range, those of training 0.319; check"),
+    ],
+)
+def test_images_read_with_a_wrong_range_are_told(
+    intensity: Intensity | None, line: str | None, deep: DatasetSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    description = described(load_dataset(deep))
+    _, images = read_images(str(deep.data_root), description, intensity=intensity)
+    logging.getLogger("ttc").propagate = True
+    with caplog.at_level(logging.WARNING, logger="ttc"):
+        encode(description.network().eval(), description, images, 0, "check --intensity")
+    assert caplog.messages == ([] if line is None else [caplog.messages[0]])
+    assert line is None or caplog.messages[0].startswith(line)
+
+
+@pytest.mark.parametrize(
+    ("training", "deviation", "new", "told"),
+    [
+        (0.31, 0.2, 0.02, True),
+        (0.31, 0.2, 0.93, True),
+        (0.31, 0.2, 0.12, False),  # a darker hospital
+        (0.31, 0.2, 0.62, False),  # and a brighter one
+        (0.31, 0.05, 0.52, True),  # more than 3 deviations
+        (0.8712, 0.1, 0.7, False),  # slides with much tissue, others with little
+        (0.8712, 0.2, 0.96, False),
+        (0.009, 0.03, 0.001, False),  # black but for some points: nothing can be told
+        (0.485, 0.229, 0.02, False),  # of the weights that the run started from
+        (0.449, 0.226, 0.02, False),  # the same for one channel
+    ],
+)
+def test_the_brightness_of_other_hospitals_is_not_told(
+    training: float, deviation: float, new: float, told: bool
+) -> None:
+    measured = 0.0 if training in (0.485, 0.449) else 1.7e-9  # statistics of images are no round numbers
+    preprocessing = Preprocessing("files", Decoding(8, 1), 8, 1.0, (training + measured,), (deviation + measured,))
+    assert (other_brightness(new, preprocessing) is not None) == told

@@ -17,7 +17,7 @@ from ttc.datasets import batches
 from ttc.datasets.checks.listing import list_images, refuse_all_missing, refuse_strange_names
 from ttc.datasets.images import FileImages, TensorImages, relative_id, tensor_images
 from ttc.datasets.pixels.files import EXTENSIONS, is_image
-from ttc.datasets.pixels.preprocessing import EDITION, Decoding
+from ttc.datasets.pixels.preprocessing import EDITION, Decoding, Preprocessing
 from ttc.datasets.pixels.survey import Intensity
 from ttc.models.description import Description
 from ttc.models.networks import PretrainNetwork
@@ -27,6 +27,11 @@ from ttc.run.npz import array_names, read_arrays, spelled
 log = logging.getLogger("ttc")
 
 _BATCH = 512
+BRIGHTNESS_IMAGES = 256
+"""New images whose mean is compared with that of training."""
+BRIGHTNESS_FACTOR, BRIGHTNESS_DEVIATIONS, LEAST_DIFFERENCE = 5.0, 3.0, 0.01
+"""From where a mean is told: this many times as dark or bright, or deviations of training pixels away; other scanners
+and hospitals stay below a factor of 3. The last is a difference, in [0, 1], that is never told."""
 
 
 def read_images(
@@ -125,25 +130,61 @@ def _arrays(path: Path, size: int, channels: int) -> tuple[list[str], TensorImag
 
 
 def encode(
-    network: PretrainNetwork, description: Description, images: TensorImages | FileImages, num_workers: int
+    network: PretrainNetwork,
+    description: Description,
+    images: TensorImages | FileImages,
+    num_workers: int,
+    remedy: str = "check how they were saved",
 ) -> tuple[Tensor, Tensor]:
-    """Embed images without augmentation.
+    """Embed images without augmentation; warn where they are far darker or brighter than those of training.
 
     Args:
         network: in eval mode.
         description: of the run that it comes from.
         images: as `read_images` gives them.
         num_workers: processes that decode image files.
+        remedy: what to do about another brightness, for the warning.
 
     Returns:
         features [N, F] and z [N, D], float32, on the CPU.
     """
     views, device = description.view_generator(), next(network.parameters()).device
     indices = torch.split(torch.arange(len(images)), _BATCH)
-    outputs = []
+    looked_at = torch.zeros(len(images), dtype=torch.bool)
+    looked_at[torch.linspace(0, len(images) - 1, min(len(images), BRIGHTNESS_IMAGES)).long()] = True
+    outputs, means = [], []
     with torch.no_grad():
-        for batch in batches(images, indices, num_workers):
+        for rows, batch in zip(indices, batches(images, indices, num_workers), strict=True):
+            means.append(batch[looked_at[rows]].flatten(1).float().mean(dim=1) / 255)
             inputs = views.plain(batch.to(device)).contiguous(memory_format=torch.channels_last)
             outputs.append([output.float().cpu() for output in network(inputs)])
+    if line := other_brightness(float(torch.cat(means).mean()), description.preprocessing):
+        log.warning("%s; %s", line, remedy)
     features, z = (torch.cat(pieces) for pieces in zip(*outputs, strict=True))
     return features, z
+
+
+def other_brightness(mean: float, training: Preprocessing) -> str | None:
+    """Say that new images are far darker or brighter than those of training, as read with a wrong range.
+
+    Args:
+        mean: of the pixels of new images, in [0, 1].
+        training: of the run; one that took mean and deviation from the weights it started from says nothing.
+    """
+    if not training.mean or all(map(_is_round, (*training.mean, *training.std))):
+        return None
+    before, deviation = (sum(values) / len(values) for values in (training.mean, training.std))
+    dark, bright = sorted((mean, before)), sorted((1.0 - mean, 1.0 - before))
+    far = (
+        abs(mean - before) > BRIGHTNESS_DEVIATIONS * deviation
+        or dark[1] > BRIGHTNESS_FACTOR * dark[0]
+        or bright[1] > BRIGHTNESS_FACTOR * bright[0]
+    )
+    if not far or abs(mean - before) < LEAST_DIFFERENCE:
+        return None
+    return f"the new images have a mean of {mean:.3f} of full range, those of training {before:.3f}"
+
+
+def _is_round(value: float) -> bool:
+    """Tell numbers that people wrote, such as 0.485, and thirds of their sums, from those that were measured."""
+    return any(abs(number - round(number, 8)) < 1e-12 for number in (value, 3 * value))
