@@ -40,6 +40,7 @@ from ttc.metrics.clinic.calibrators import check_calibration
 from ttc.models.optim import set_learning_rate, step_optimizer
 from ttc.models.pretrained import Pretrained, load_pretrained
 from ttc.run import runtime
+from ttc.run.escape import counted
 from ttc.run.folder import RunFolder
 from ttc.training.budget import length_warning
 from ttc.training.early_stopping import Selection, Wanted, write_result
@@ -168,7 +169,7 @@ def phases(args: argparse.Namespace, network: nn.Module) -> list[str]:
     return [
         f"start: {'random weights' if args.from_scratch else args.checkpoint}; {learners} learns",
         f"learning rates: head {args.lr:g}, encoder {args.encoder_lr:g}{decay}; "
-        f"{args.linear_epochs} linear epochs first",
+        f"{counted(args.linear_epochs, 'linear epoch')} first",
         f"the epoch with the best validation {args.select_by} is kept; patience {args.patience or 'without end'}",
     ]
 

@@ -26,7 +26,7 @@ from ttc.flags.data_settings import dataset_settings
 from ttc.flags.parser import Parser, whole
 from ttc.results.figure_style import colour_of, save, short_name
 from ttc.run import checkpoint, runtime
-from ttc.run.escape import plain
+from ttc.run.escape import counted, plain
 from ttc.run.log import log, start_logging, writing
 
 SHOWN, WIDTH = 5, 100
@@ -92,7 +92,9 @@ def main() -> int:
             sys.stdout.write(f"{kind}{len(entries) - len(shown)} more, see report.json\n")
     log.info("report, contact sheets and histograms are in %s", folder)
     if report.problems:
-        raise ValueError(f"--dataset {args.dataset} has {len(report.problems)} problems, see {folder}/report.json")
+        raise ValueError(
+            f"--dataset {args.dataset} has {counted(len(report.problems), 'problem')}, see {folder}/report.json"
+        )
     return 0
 
 

@@ -33,7 +33,7 @@ from ttc.metrics.thresholds import RULES
 from ttc.results.clinic.matched import Place, Predictions, aligned, load_predictions, match, pair_of, per_group
 from ttc.run import files, runtime
 from ttc.run.checkpoint import write_text
-from ttc.run.escape import plain
+from ttc.run.escape import counted, plain
 
 TITLES = (("auroc", "AUROC"), ("balanced_accuracy", "balanced accuracy"))
 ONE_RUN = (
@@ -103,7 +103,7 @@ def as_text(runs: list[Predictions], result: dict[str, Any]) -> str:
             f"class {runs[0].positive_class} is positive, the other {runs[0].classes - 1} classes are negative"
         )
     if result["groups"] is not None:
-        lines.append(f"intervals and p take the {result['groups']} groups (patients, sites) as independent")
+        lines.append(f"intervals and p take the {counted(result['groups'], 'group')} (patients, sites) as independent")
     lines.append(f"{'':<28}{'A':>9}{'B':>9}{'A - B':>9}{'95 % interval':>20}{'p':>10}")
     for name, title in TITLES:
         for method in ("delong", "bootstrap"):
@@ -157,7 +157,7 @@ def meaning_of(result: dict[str, Any]) -> list[str]:
     else:
         least = found["seeds"]["smallest"]
         lines.append(
-            f"seeds: signs of the differences of {result['seeds']} seeds; p cannot be below {least:.2g}"
+            f"seeds: signs of the differences of {counted(result['seeds'], 'seed')}; p cannot be below {least:.2g}"
             + (", so that it never is below 0.05: take at least six" if least > 0.05 else "")
         )
         lines.append("both: t test whose variance is that over seeds plus that over images; the one to report")

@@ -40,6 +40,7 @@ from ttc.results.clinic.report_card import report_card
 from ttc.results.clinic.tables import format_external
 from ttc.run import files, ledger, readers, runtime
 from ttc.run.checkpoint import write_text
+from ttc.run.escape import counted
 from ttc.run.folder import RunFolder, tell
 from ttc.run.log import log, start_logging
 
@@ -213,7 +214,8 @@ def main() -> int:
     pairs, names, positive, further = scored(args)
     check_prevalences(args.deploy_prevalence, len(names))
     samples = pairs[0][1]
-    log.info("%d samples, %d of class %s", len(samples.ids), int((samples.labels_N == positive).sum()), names[positive])
+    positives = int((samples.labels_N == positive).sum())
+    log.info("%s, %d of class %s", counted(len(samples.ids), "sample"), positives, names[positive])
 
     # 4. measures
     entries, tables = measure(args, folder.path, pairs, names, positive, further)

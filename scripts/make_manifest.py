@@ -27,6 +27,7 @@ from ttc.flags.parser import Parser, whole
 from ttc.losses import METHODS
 from ttc.run import manifest, runtime
 from ttc.run.checkpoint import write_text
+from ttc.run.escape import counted
 from ttc.run.manifest import RESULT_FILES, Line
 
 RECIPES = "scripts/recipes"
@@ -227,7 +228,7 @@ def main() -> int:
         sys.stdout.write(text)
     else:
         write_text(Path(args.output), text)
-        sys.stderr.write(f"{len(lines)} lines in {args.output}\n")
+        sys.stderr.write(f"{counted(len(lines), 'line')} in {args.output}\n")
     return 0
 
 

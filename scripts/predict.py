@@ -49,6 +49,7 @@ from ttc.models.networks import PretrainNetwork
 from ttc.models.pretrained import load_network
 from ttc.run import files, runtime
 from ttc.run.checkpoint import write_text
+from ttc.run.escape import counted
 from ttc.run.log import log, start_logging
 
 
@@ -218,7 +219,9 @@ def write_tables(args: argparse.Namespace, samples: Samples, head: FrozenHead, p
     further = {**({} if samples.groups is None else {"group": samples.groups}), **samples.columns}
     if wrong := [name for name, cells in further.items() if len(cells) != len(samples.ids)]:
         source = args.images or args.embeddings
-        raise ValueError(f"{source}: {wrong[0]} has not one entry for each of the {len(samples.ids)} samples; add them")
+        raise ValueError(
+            f"{source}: {wrong[0]} has not one entry for each of the {counted(len(samples.ids), 'sample')}; add them"
+        )
     table = decision.table("id", samples.ids, scores, further)
     tables = {args.output: table}
     for line in describe_subgroups(table, list(samples.columns), decision):
@@ -234,7 +237,7 @@ def write_tables(args: argparse.Namespace, samples: Samples, head: FrozenHead, p
             sys.stdout.write("\n" * bool(number) + text)
             continue
         write_text(Path(name), text)
-        log.info("wrote %d predictions to %s", int((content["class"] != "").sum()), name)
+        log.info("wrote %s to %s", counted(int((content["class"] != "").sum()), "prediction"), name)
 
 
 def main() -> int:

@@ -21,6 +21,7 @@ from tests.processes import run, run_ranks
 from ttc.datasets import Dataset, DatasetSettings, TensorImages, load_dataset
 from ttc.evaluation.floor.fits import MOST_IMAGES, Floor, drawn_rows, equal_share, left_out
 from ttc.evaluation.floor.models import choose, principal, unit_auroc
+from ttc.run.escape import counted
 
 Arrays = tuple[np.ndarray, np.ndarray]
 Measured = tuple[Path, dict[str, object]]
@@ -156,7 +157,7 @@ def test_why_there_is_no_floor(digits: Dataset) -> None:
     rare = train[digits.labels[train] == 1]
     for few in (1, 2):
         rows = torch.cat([train[digits.labels[train] == 0], rare[:few]])
-        assert f"has {few} training images, it needs 3" in str(left_out(digits, rows, rest))
+        assert f"has {counted(few, 'training image')}, it needs 3" in str(left_out(digits, rows, rest))
     count = MOST_IMAGES + 1
     many = replace(digits, labels=digits.labels.repeat(-(-count // len(digits.labels)))[:count])
     assert "it would read 25,001 images, more than 25,000" in str(left_out(many, train, torch.arange(count)))

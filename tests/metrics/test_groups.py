@@ -184,7 +184,7 @@ def test_a_single_group_has_no_interval() -> None:
     labels, scores = sample(6)
     found = clinical_metrics(labels, both(scores), groups=["one site"] * 60, bootstrap=50)
     assert found["intervals"]["units"] == found["intervals"]["smallest_groups"] == 1
-    assert found["intervals"]["rests_on"] == "20 positives of 1 groups: rough"
+    assert found["intervals"]["rests_on"] == "20 positives of 1 group: rough"
     for name, (_, low, high) in estimates(found).items():
         assert (low, high) == (None, None), name
     compared = compare_scores(labels == 1, [scores, 1 - scores], [scores > 0.5, scores < 0.5], groups=["one"] * 60)

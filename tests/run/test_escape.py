@@ -118,3 +118,8 @@ def test_a_record_of_the_log_is_one_line() -> None:
     logger.addHandler(handler)
     logger.warning("class %s", "a\nERROR forged\x1b[31m")
     assert stream.getvalue() == "WARNING class a\\nERROR forged\\x1b[31m\n"
+
+
+def test_numbers_come_with_the_singular_or_the_plural() -> None:
+    assert [escape.counted(number, "image") for number in (0, 1, 2)] == ["0 images", "1 image", "2 images"]
+    assert [escape.counted(number, "copy is", "copies are") for number in (1, 3)] == ["1 copy is", "3 copies are"]

@@ -18,6 +18,7 @@ from ttc.datasets.pixels.preprocessing import Decoding
 from ttc.datasets.registry import read_source
 from ttc.datasets.table import Dataset, DatasetSettings, Source
 from ttc.run.csv_file import read_table
+from ttc.run.escape import counted
 from ttc.run.npz import array_names, read_arrays, spelled
 
 log = logging.getLogger("ttc")
@@ -81,7 +82,7 @@ def read_other(
         rows = _without_bad_images(rows, source.paths, decoding)
     labels = np.array([label_of[source.labels[row]] for row in rows], dtype=np.int64)
     if dropped := len(wanted) - len(rows):
-        log.info("%d samples are left out, their class is mapped to none", dropped)
+        log.info("%s left out: mapped to no class", counted(dropped, "sample is", "samples are"))
     if len(np.unique(labels)) < 2:
         only = f" ({class_names[labels[0]]})" if len(labels) else ""
         raise ValueError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ttc.datasets.pixels.framing import AREA_WORTH_TELLING
 from ttc.datasets.pixels.intensity import EIGHT_BIT
 from ttc.datasets.table import SPLITS, Dataset
+from ttc.run.escape import counted
 
 
 def describe(dataset: Dataset) -> list[str]:
@@ -20,9 +21,8 @@ def describe(dataset: Dataset) -> list[str]:
         lines.append(f"{label:>5}  {short_name:<30}{numbers}{share}{marker}")
     lines += _describe_pixels(dataset)
     if dataset.bad_images:
-        lines.append(
-            f"{len(dataset.bad_images)} unreadable images were left out; the first: {dataset.bad_images[0][0]}"[:100]
-        )
+        unreadable = counted(len(dataset.bad_images), "unreadable image was", "unreadable images were")
+        lines.append(f"{unreadable} left out; the first: {dataset.bad_images[0][0]}"[:100])
     return lines
 
 

@@ -152,8 +152,7 @@ def build_dataset(
     train = np.flatnonzero(split_array == "train").tolist()
     counts = count_classes(label_tensor[train], len(names))
     if not preprocessing.mean:
-        rows_of_statistics = statistics_rows(images, ids, train, settings.seed)
-        preprocessing = _normalised(preprocessing, images, rows_of_statistics, settings.num_workers)
+        preprocessing = _normalised(settings, preprocessing, images, statistics_rows(images, ids, train, settings.seed))
     dataset = Dataset(
         settings=settings,
         name=settings.name,
@@ -287,8 +286,10 @@ def _draw(
     return result
 
 
-def _normalised(preprocessing: Preprocessing, images: Images, rows: torch.Tensor, num_workers: int) -> Preprocessing:
+def _normalised(
+    settings: DatasetSettings, preprocessing: Preprocessing, images: Images, rows: torch.Tensor
+) -> Preprocessing:
     """Return the preprocessing with the statistics of the training images."""
     channels = preprocessing.decoding.channels
-    mean, std = distributed.from_first_rank(lambda: channel_statistics(images, rows, channels, num_workers))
+    mean, std = distributed.from_first_rank(lambda: channel_statistics(images, rows, channels, settings.num_workers))
     return replace(preprocessing, mean=tuple(mean), std=tuple(std))

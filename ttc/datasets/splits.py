@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
 from ttc.datasets.imbalance import apportion, hash_order, spread_groups
+from ttc.run.escape import counted
 
 log = logging.getLogger("ttc.splits")
 
@@ -255,15 +256,15 @@ def draw_fold(
     fold_of = draw_folds(units, labels, folds, seed)
     for name in dict.fromkeys(class_of.values()):
         rows = [row for row, label in enumerate(labels) if class_of.get(label) == name]
-        count, what = len({units[row] for row in rows}), "images" if groups is None else "groups"
+        count, what = len({units[row] for row in rows}), "image" if groups is None else "group"
         if count < folds:
             raise ValueError(
-                f"--fold {number}/{folds}: class {name!r} has {count} {what} only, so that a fold would lack it; use "
-                f"at most {count} folds"
+                f"--fold {number}/{folds}: class {name!r} has {counted(count, what)} only, so that a fold would lack "
+                f"it; use at most {counted(count, 'fold')}"
             )
         if len({fold_of[row] for row in rows}) < folds:
             raise ValueError(
-                f"--fold {number}/{folds}: the {what} cannot be divided so that every fold has class {name!r}; use "
+                f"--fold {number}/{folds}: the {what}s cannot be divided so that every fold has class {name!r}; use "
                 "fewer folds"
             )
     splits = ["test" if drawn == number else "train" for drawn in fold_of]

@@ -22,6 +22,7 @@ from ttc.evaluation.probabilities import columns as columns_of
 from ttc.metrics.clinic.calibrators import Calibrator, binary
 from ttc.metrics.thresholds import choose_thresholds
 from ttc.run.csv_file import read_table
+from ttc.run.escape import counted
 from ttc.run.npz import array_names, read_arrays
 
 if TYPE_CHECKING:
@@ -224,7 +225,8 @@ def describe_subgroups(table: pandas.DataFrame, columns: Sequence[str], decision
     for column in columns:
         for value, part in table[table["class"] != ""].groupby(column):
             called = int((part["class"] == positive).sum())
-            words = f"{column} = {value or '(empty)'}: {len(part)} samples, {called} of them predicted as {positive!r}"
+            size = counted(len(part), "sample")
+            words = f"{column} = {value or '(empty)'}: {size}, {called} of them predicted as {positive!r}"
             if "probability" in part and part["probability"].notna().any():
                 words += f", mean probability {part['probability'].mean():.3f}"
             lines.append(words)

@@ -22,6 +22,7 @@ from ttc.datasets import Dataset
 from ttc.datasets.imbalance import hash_order
 from ttc.datasets.registry import MEDMNIST_NAMES
 from ttc.metrics.points import ranking_values
+from ttc.run.escape import counted
 
 log = logging.getLogger("ttc")
 
@@ -65,10 +66,9 @@ def usual_probes(dataset: Dataset, probes: Sequence[str], *, fraction: float) ->
     for probe, per_class in per_class_of.items():
         if per_class < fewest:
             log.warning(
-                "probe %s is left out: it would learn from %d images of each class; --probes %s asks for it all the "
-                "same%s",
+                "probe %s is left out: it would learn from %s of each class; --probes %s asks for it all the same%s",
                 probe,
-                per_class,
+                counted(per_class, "image"),
                 probe,
                 ", and --probe-fraction for more" if probe == "fraction" else "",
             )

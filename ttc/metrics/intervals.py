@@ -66,15 +66,20 @@ def basis(labels_N: Ints, classes: int, groups_N: Ints | None = None, units: str
     if groups_N is not None:
         smallest_groups = len(np.unique(groups_N[labels_N == label]))
     rough = (smallest if smallest_groups is None else smallest_groups) < FEW
-    of_groups = "" if smallest_groups is None else f" of {smallest_groups} {units}"
+    of_groups = "" if smallest_groups is None else f" of {smallest_groups} {_noun(smallest_groups, units)}"
     return {
         "resampled": "samples" if groups_N is None else "groups",
         "units": len(labels_N) if groups_N is None else int(groups_N.max()) + 1,
         "smallest": smallest,
         "smallest_groups": smallest_groups,
         "rough": rough,
-        "rests_on": f"{smallest} {name}{of_groups}{': rough' if rough else ''}",
+        "rests_on": f"{smallest} {_noun(smallest, name)}{of_groups}{': rough' if rough else ''}",
     }
+
+
+def _noun(number: int, plural: str) -> str:
+    first, _, rest = plural.partition(" ")
+    return f"{first.removesuffix('s')} {rest}".rstrip() if number == 1 else plural
 
 
 _CHUNK_BYTES = 32 * 2**20

@@ -41,7 +41,7 @@ def format_table(metrics: RepresentationMetrics, class_names: Sequence[str], min
     lines = [
         f"{metrics['samples']} samples in {metrics['views']} views = {metrics['rows']} rows; "
         f"CAC: the {metrics['neighbours']} nearest other rows",
-        f"* minority: {_shorten(class_names[minority], 40)}, {sizes[minority]} rows",
+        f"* minority: {_shorten(class_names[minority], 40)}, {sizes[minority]} row{'s' * (sizes[minority] != 1)}",
     ]
     for first in range(0, len(headings), _COLUMNS_PER_PART):
         part = slice(first, first + _COLUMNS_PER_PART)
@@ -281,8 +281,8 @@ def _group_lines(groups: Sequence[Mapping[str, object]]) -> list[str]:
             f"{_shorten(str(row['group']), 31):<32}{row['n']:>7}{row.get('positives', '-'):>10}{shares[0]:>10}"
             f"{_percent(row.get('auroc')):>16}{shares[1]:>9}{shares[2]:>9}"
         )
-    if len(groups) > _MOST_GROUPS:
-        lines.append(f"and {len(groups) - _MOST_GROUPS} smaller groups, see result.json")
+    if (more := len(groups) - _MOST_GROUPS) > 0:
+        lines.append(f"and {more} smaller group{'s' * (more > 1)}, see result.json")
     return lines
 
 

@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass, field
 
 from ttc.batches.samplers import BatchSampler
+from ttc.run.escape import counted
 
 STEPS = 1500
 """Optimizer steps that small sets need, however few images they have: the most that was measured on several."""
@@ -135,7 +136,7 @@ def length_warning(epochs: int, sampler: BatchSampler, dataset: str) -> str | No
     if not 0 < steps < min(enough, STEPS) / 2 or images < FEW_IMAGES or dataset in OWN_LENGTH:
         return None
     return (
-        f"{steps} steps ({epochs} epochs) are few for an encoder that starts from random weights: "
+        f"{steps} steps ({counted(epochs, 'epoch')}) are few for an encoder that starts from random weights: "
         f"on ultrasound the AUROC rose by {GAINS[0]} points from 100 to 400 steps and by {GAINS[1]} more to "
         f"{STEPS:,} (docs/budget.md); try --steps {enough}"
     )

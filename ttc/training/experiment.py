@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from ttc.run.escape import counted
 from ttc.training.budget import Budget
 
 RARE_FOR_SEEDS = 400
@@ -86,19 +87,22 @@ def repetitions(facts: Facts, seeds: int | None, folds: int | None) -> tuple[Rep
         seeds: that the user asks for, or None.
         folds: the same.
     """
-    unit = "images" if facts.groups is None else "groups"
+    unit = "image" if facts.groups is None else "group"
+    held = f"{counted(facts.rare, unit)} {'holds' if facts.rare == 1 else 'hold'}"
     if folds is not None:
-        return Repetitions(1, folds), Choice("repetitions", f"{folds} folds", "as you asked", "--folds, --seeds")
+        return Repetitions(1, folds), Choice("repetitions", counted(folds, "fold"), "as you asked", "--folds, --seeds")
     if seeds is not None:
-        return Repetitions(seeds, None), Choice("repetitions", f"{seeds} seeds", "as you asked", "--seeds, --folds")
+        return Repetitions(seeds, None), Choice(
+            "repetitions", counted(seeds, "seed"), "as you asked", "--seeds, --folds"
+        )
     if facts.fixed:
         reason = "the data name the test split, so only initial weights, order and augmentation are drawn anew"
     elif facts.rare >= RARE_FOR_SEEDS:
-        reason = f"{facts.rare} {unit} hold the rarer class: a drawn test split of a fifth has enough of them"
+        reason = f"{held} the rarer class: a drawn test split of a fifth has enough of them"
     else:
         count = FOLDS if facts.rare >= 2 * FOLDS else FEW_FOLDS
         reason = (
-            f"only {facts.rare} {unit} hold the rarer class: one test split of a fifth says little, "
+            f"only {held} the rarer class: one test split of a fifth says little, "
             f"in {count} folds every image is tested once"
         )
         by = "" if facts.groups is None else " by group"

@@ -9,6 +9,7 @@ from torch import nn
 from ttc.batches.augment import Augmentation
 from ttc.batches.samplers import BatchSampler, share_of_poor_batches
 from ttc.losses import METHODS
+from ttc.run.escape import counted
 from ttc.training.memory import step_bytes
 
 ENOUGH_MINORITY = 1 / 8
@@ -55,11 +56,12 @@ def plan_lines(
     images = views * (batch // world_size // micro_batches)
     memory = step_bytes(network, image_shape, images, optimizer=optimizer, half_precision=half_precision, copies=copies)
     pieces = f"micro-batches of {batch // micro_batches}, " if micro_batches > 1 else ""
+    total = f"{epochs * steps:,} step{'s' * (epochs * steps != 1)}"
     lines = [
         f"method {method}: {views} view{'s' * (views > 1)}, encoder and head of {parameters:,} parameters{frozen}",
         f"batch {batch} in all, {batch // world_size} on each of {world_size} process{'es' * (world_size > 1)}, "
         f"{pieces}{sampler.kind} order",
-        f"{epochs} epochs of {steps} steps = {epochs * steps:,} steps, {epochs * steps * batch:,} samples seen",
+        f"{counted(epochs, 'epoch')} of {counted(steps, 'step')} = {total}, {epochs * steps * batch:,} samples seen",
         f"memory per process about {memory / 2**20:,.0f} MiB for weights, optimizer and activations",
     ]
     if method in METHODS and not METHODS[method].streamed:
@@ -71,7 +73,9 @@ def plan_lines(
     if len(weights) > 1:
         lines.insert(1, "loss = " + " + ".join(f"{weight:g} {name}" for name, weight in weights.items()))
     if 0 < epochs <= warmup_epochs:
-        lines.append(f"warm-up of {warmup_epochs:g} epochs: the learning rate never reaches --lr")
+        lines.append(
+            f"warm-up of {warmup_epochs:g} epoch{'s' * (warmup_epochs != 1)}: the learning rate never reaches --lr"
+        )
     if sampler.minority_class is not None:
         minority, total = sampler.counts[sampler.minority_class], sum(sampler.counts)
         expected = sampler.minority_per_batch()

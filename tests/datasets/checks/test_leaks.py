@@ -22,8 +22,8 @@ def test_equal_pixels_across_splits_are_counted_and_named(caplog: pytest.LogCapt
     with caplog.at_level(logging.WARNING, "ttc"):
         splits = ["train", "test", "train", "val", "val", "test"]
         warn_about_equal_pixels(TensorImages(data), Samples(list("abcdef"), splits, list("xxxxxy")))
-    assert "1 images have the same pixels as an image of another split, for example e" in caplog.text
-    assert "1 images have the same pixels as an image under another label, for example f" in caplog.text
+    assert "1 image has the same pixels as an image of another split, for example e" in caplog.text
+    assert "1 image has the same pixels as an image under another label, for example f" in caplog.text
 
 
 def test_distinct_pixels_are_silent(caplog: pytest.LogCaptureFixture) -> None:

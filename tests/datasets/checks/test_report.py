@@ -166,5 +166,5 @@ def test_the_script(table: Path, tmp_path: Path) -> None:
     done = run("scripts.check_dataset", *words, folder=tmp_path)
     assert done.code == 1
     assert "07.png" in done.stdout
-    assert done.stderr.splitlines()[-1] == "error: --dataset csv has 1 problems, see report/report.json"
+    assert done.stderr.splitlines()[-1] == "error: --dataset csv has 1 problem, see report/report.json"
     assert json.loads((tmp_path / "report" / "report.json").read_text())["problems"]

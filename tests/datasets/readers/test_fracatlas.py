@@ -46,7 +46,7 @@ def test_files_that_are_not_listed_are_told(archive: Path, caplog: pytest.LogCap
     table = archive / "dataset.csv"
     table.write_text("".join(line for line in table.read_text().splitlines(True) if "IMG0000001" not in line))
     assert len(load_dataset(settings(archive)).ids) == 51
-    assert "1 files are not in dataset.csv" in caplog.text
+    assert "1 file is not in dataset.csv" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,7 @@ def test_patients_of_a_table_beside_the_file(samples: Callable[[str], Path], tmp
     with pytest.raises(ValueError, match=r"group 'val-patient0' is in two splits, val .* and test"):
         load_dataset(settings)
     table.write_text("\n".join(["split,row,group", *lines[1:]]) + "\n")
-    with pytest.raises(ValueError, match="has no group for 1 images, the first is chestmnist/train/000000"):
+    with pytest.raises(ValueError, match="has no group for 1 image, the first is chestmnist/train/000000"):
         load_dataset(settings)
     for text, message in (
         ("split,row\n", "no column 'group' .* it needs the columns split, row and group"),

@@ -53,7 +53,7 @@ def test_no_id_is_written_anywhere(root: Path, tmp_path: Path, caplog: pytest.Lo
     with caplog.at_level(logging.DEBUG):
         dataset = load_dataset(settings(root, on_bad_image="skip"))
         dataset.save_split(tmp_path / "split.csv")
-    assert "1 participants have an image but no label, or the reverse" in caplog.text
+    assert "1 participant has an image but no label, or the reverse" in caplog.text
     assert "left out image ukbb-cardiac/000000: holds NaN or infinity" in caplog.text
     written = (
         caplog.text + (tmp_path / "split.csv").read_text() + str(asdict(dataset.settings)) + str(dataset.bad_images)

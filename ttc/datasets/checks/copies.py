@@ -14,6 +14,7 @@ from ttc.datasets.cache import open_cache
 from ttc.datasets.checks.leaks import pixel_digests
 from ttc.datasets.images import FileImages, Images
 from ttc.datasets.table import DatasetSettings, Source
+from ttc.run.escape import counted
 
 log = logging.getLogger("ttc")
 
@@ -68,12 +69,23 @@ def join_copies(source: Source, digests: Sequence[str], way: str) -> Source:
     example = " and ".join((source.paths or source.ids)[row] for row in copies[0][:2])
     if way == "drop":
         left_out = {row for rows in copies for row in _surplus(source, rows)}
-        log.info("--group-copies: %d of %d copies are left out, such as one of %s", len(left_out), count, example)
+        log.info(
+            "--group-copies: %d of %s left out, such as one of %s",
+            len(left_out),
+            counted(count, "copy is", "copies are"),
+            example,
+        )
         return _of_rows(source, [row for row in range(len(source.ids)) if row not in left_out])
     grouped, moved = _grouped(source, copies)
-    log.info("--group-copies: %d images equal another one and share its group, such as %s", count, example)
+    log.info(
+        "--group-copies: %s its group, such as %s",
+        counted(count, "image equals another one and shares", "images equal another one and share"),
+        example,
+    )
     if moved:
-        log.info("--group-copies: %d images moved to the split of their copies, out of training first", moved)
+        log.info(
+            "--group-copies: %s moved to the split of their copies, out of training first", counted(moved, "image")
+        )
     return grouped
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ttc.datasets.images import CachedImages, Images, TensorImages, in_threads
 from ttc.datasets.pixels.files import content_digest, read_regular, split_frame
+from ttc.run.escape import counted
 
 log = logging.getLogger("ttc")
 
@@ -203,9 +204,8 @@ def warn_about_equal_pixels(images: TensorImages, samples: Samples) -> None:
                 copies.append(samples.ids[row])
         if copies:
             log.warning(
-                "%d images have the same pixels as an image %s, for example %s; the splits are kept "
-                "(--group-copies joins them)",
-                len(copies),
+                "%s the same pixels as an image %s, for example %s; the splits are kept (--group-copies joins them)",
+                counted(len(copies), "image has", "images have"),
                 what,
                 copies[0],
             )

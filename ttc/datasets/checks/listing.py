@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ttc.datasets.pixels.files import is_image, split_frame
+from ttc.run.escape import counted
 
 SYSTEM_FILES = {"thumbs.db", "desktop.ini"}
 """What Windows leaves in folders; hidden files are what Linux and macOS leave."""
@@ -145,4 +146,4 @@ def refuse_all_missing(paths: Sequence[str], place: str) -> None:
     remedy = "paths start at the table's folder; correct them, or move the table"
     if "\\" in paths[0]:
         remedy = "write paths with / instead of \\"
-    raise ValueError(f"{place}: none of its {len(paths)} files exists, the first is {paths[0]}; {remedy}")
+    raise ValueError(f"{place}: none of its {counted(len(paths), 'file')} exists, the first is {paths[0]}; {remedy}")

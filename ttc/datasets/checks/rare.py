@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from ttc import distributed
 from ttc.datasets.table import Dataset
+from ttc.run.escape import counted
 
 log = logging.getLogger("ttc")
 
@@ -27,14 +28,16 @@ def too_few_groups(dataset: Dataset) -> list[str]:
         images = Counter(dataset.groups[row] for row in rows)
         if len(images) >= FEWEST_GROUPS:
             continue
+        share = "two of them have " if len(images) > 1 else "which has all "
         most = sum(count for _, count in images.most_common(2))
         parts = ", ".join(
             f"{len({dataset.groups[row] for row in rows if dataset.splits[row] == split})} in {split}"
             for split in ("train", "val", "test")
         )
+        carriers, total = counted(len(images), "group"), counted(len(rows), "image")
         lines.append(
-            f"class {label} ({name}) is carried by {len(images)} groups only ({parts}), two of them have {most} of its "
-            f"{len(rows)} images: a result says nothing about new groups; collect more, and never believe one seed"
+            f"class {label} ({name}) is carried by {carriers} only ({parts}), {share}{most} of its {total}: a result "
+            "says nothing about new groups; collect more, and never believe one seed"
         )
     return lines
 
@@ -75,13 +78,12 @@ def check_classes(
         if not missing:
             continue
         rows = [row for row, value in enumerate(labels) if value == label]
-        units, what = len(rows), "images"
+        units, what = len(rows), "image"
         if groups is not None:
-            units, what = len({groups[row] for row in rows}), "groups"
+            units, what = len({groups[row] for row in rows}), "group"
         reason = f"class {label} ({name}) has no sample in split {missing[0]!r}"
         remedy = "add images, or group more labels into the class with --classes"
         if units < 3:
-            remedy = (
-                f"its {units} {what} are too few: at least 3 are needed, one each for train, val and test; {remedy}"
-            )
+            few = counted(units, f"{what} is", f"{what}s are")
+            remedy = f"its {few} too few: at least 3 are needed, one each for train, val and test; {remedy}"
         raise ValueError(f"--data-root: {reason}; {remedy}")

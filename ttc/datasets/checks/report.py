@@ -23,6 +23,7 @@ from ttc.datasets.pixels.survey import headers_of
 from ttc.datasets.plan import describe
 from ttc.datasets.registry import PUBLISHED, build_dataset, read_source
 from ttc.datasets.table import SPLITS, Dataset, DatasetSettings, Source
+from ttc.run.escape import counted
 
 TILE, GAP, COLUMNS, ROWS, CAPTION = 112, 2, 8, 6, 24
 
@@ -73,8 +74,7 @@ def examine(settings: DatasetSettings) -> Report:
         f"{dataset.image_size} x {dataset.image_size}",
         *depths.lines_of(classes),
         f"mean {_numbers(dataset.mean)}, standard deviation {_numbers(dataset.std)} of split train, in [0, 1]",
-        f"copies: {copies.repeated} images have the pixels of an earlier one, {len(copies.across)} of these lie in two "
-        f"splits, {len(copies.conflicts)} under two labels",
+        copies.line(),
         f"groups: {len(set(dataset.groups or []))}, {len(groups)} in two splits",
         f"unreadable: {len(dataset.bad_images)}" + (f" ({describe_formats(unreadable)})" if unreadable else ""),
     ]
@@ -140,7 +140,7 @@ def contact_sheet(dataset: Dataset, label: int, path: Path) -> int:
     pitch = TILE + GAP
     height = CAPTION + pitch * -(-len(tiles) // COLUMNS)
     sheet = Image.new("RGB", (pitch * COLUMNS - GAP, height), "white")
-    text = f"{dataset.name}, class {label}: {dataset.class_names[label]}, {len(tiles)} of {len(rows)} training images"
+    text = f"{dataset.name}, class {label}: {dataset.class_names[label]}, {len(tiles)} of {len(rows)} in training"
     ImageDraw.Draw(sheet).text((4, 5), text.encode("ascii", "replace").decode(), fill="black")
     for position, tile in enumerate(tiles.round().to(torch.uint8)):
         picture = Image.fromarray(tile.expand(3, -1, -1).permute(1, 2, 0).contiguous().numpy())
@@ -190,6 +190,14 @@ class _Copies:
             dataset.name not in PUBLISHED,
         )
 
+    def line(self) -> str:
+        """Count them."""
+        repeated = counted(self.repeated, "image has", "images have")
+        return (
+            f"copies: {repeated} the pixels of an earlier one, {len(self.across)} of these lie in two splits, "
+            f"{len(self.conflicts)} under two labels"
+        )
+
     def problems(self) -> list[str]:
         """Return what training refuses."""
         return self._faults() if self.refused else []
@@ -199,9 +207,9 @@ class _Copies:
         lines = [] if self.refused else [f"{line} (the published splits are kept)" for line in self._faults()]
         if self.inside:
             more, first = sum(len(names) - 1 for names in self.inside), " and ".join(self.inside[0][:2])
+            words = "image equals another one of its", "images equal another one of their"
             lines.append(
-                f"{more} images equal another one of their split and class, such as {first}; remove them, or pass "
-                "--group-copies drop"
+                f"{counted(more, *words)} split and class, such as {first}; remove them, or pass --group-copies drop"
             )
         return lines
 

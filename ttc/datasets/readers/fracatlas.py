@@ -9,6 +9,7 @@ from ttc.datasets.checks.listing import is_hidden
 from ttc.datasets.classes import group_labels
 from ttc.datasets.table import DatasetSettings, Source
 from ttc.run.csv_file import read_table
+from ttc.run.escape import counted
 
 log = logging.getLogger("ttc")
 
@@ -39,7 +40,11 @@ def read(settings: DatasetSettings) -> Source:
         files = (root / "images" / folder).iterdir()
         strangers = sum(file.name not in listed and not is_hidden(file.name) for file in files)
         if strangers:
-            log.warning("%s: %d files are not in dataset.csv and are left out", root / "images" / folder, strangers)
+            log.warning(
+                "%s: %s not in dataset.csv and left out",
+                root / "images" / folder,
+                counted(strangers, "file is", "files are"),
+            )
     return Source(
         ids=[f"fracatlas/{name}" for name, _ in rows],
         labels=[label for _, label in rows],

@@ -12,6 +12,7 @@ from ttc.datasets.classes import group_labels
 from ttc.datasets.images import relative_id
 from ttc.datasets.splits import SPLIT_OF, missing_parts
 from ttc.datasets.table import DatasetSettings, Source
+from ttc.run.escape import counted
 
 log = logging.getLogger("ttc")
 
@@ -40,7 +41,9 @@ def read(settings: DatasetSettings) -> Source:
     # By id, so that the row numbers do not depend on how the file system lists folders.
     files.sort()
     if not files:
-        raise ValueError(f"--data-root {root}: no image was found in its {len(listed)} class folders; fill them")
+        raise ValueError(
+            f"--data-root {root}: no image was found in its {counted(len(listed), 'class folder')}; fill them"
+        )
     names = sorted({folder.name for _, folder in listed})
     classes = group_labels({name: name for name in names}, settings.classes, settings.positive_classes)
     filled = {label for _, label, _, _ in files}

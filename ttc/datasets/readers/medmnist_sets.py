@@ -18,6 +18,7 @@ import numpy as np
 from ttc.datasets.classes import ClassGroups, find_label, group_labels
 from ttc.datasets.table import DatasetSettings, Source
 from ttc.run.csv_file import read_table
+from ttc.run.escape import counted
 from ttc.run.npz import read_arrays
 
 log = logging.getLogger("ttc")
@@ -87,7 +88,9 @@ def read_groups(table: Path, source: Source) -> list[str]:
         group_of[place] = group
     missing = [sample_id for sample_id in source.ids if not group_of.get(sample_id)]
     if missing:
-        raise ValueError(f"{table} has no group for {len(missing)} images, the first is {missing[0]}; add them")
+        raise ValueError(
+            f"{table} has no group for {counted(len(missing), 'image')}, the first is {missing[0]}; add them"
+        )
     return [group_of[sample_id] for sample_id in source.ids]
 
 

@@ -19,6 +19,7 @@ from ttc.datasets.classes import group_labels
 from ttc.datasets.splits import hold_out
 from ttc.datasets.table import DatasetSettings, Source
 from ttc.run.csv_file import read_table
+from ttc.run.escape import counted
 
 log = logging.getLogger("ttc")
 
@@ -43,7 +44,10 @@ def read(settings: DatasetSettings) -> Source:
     if not participants:
         raise ValueError(f"--data-root {root}: no participant has both an image and a label; compare the id formats")
     if left_out := len(set(images) ^ set(labels)):
-        log.warning("%d participants have an image but no label, or the reverse, and are left out", left_out)
+        log.warning(
+            "%s an image but no label, or the reverse; left out",
+            counted(left_out, "participant has", "participants have"),
+        )
     bad: list[tuple[str, str]] = []
     pixels = np.empty((len(participants), *SHAPE[1:], SHAPE[0]), dtype=np.uint8)
     for row, participant in enumerate(participants):

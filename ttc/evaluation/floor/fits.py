@@ -25,6 +25,7 @@ from ttc.evaluation.floor.models import Chosen, choose
 from ttc.evaluation.heads import Predict
 from ttc.evaluation.probe import balanced_rows, groups_of
 from ttc.run import files
+from ttc.run.escape import counted
 from ttc.run.npz import read_arrays
 
 log = logging.getLogger("ttc")
@@ -52,7 +53,9 @@ def left_out(dataset: Dataset, learned: Tensor, tested: Tensor) -> str | None:
     counts = torch.bincount(dataset.labels[learned], minlength=len(dataset.class_names)).tolist()
     if min(counts) < FEWEST_PER_CLASS:
         label = counts.index(min(counts))
-        return f"class {label} ({dataset.class_names[label]}) has {counts[label]} training images, it needs 3"
+        return (
+            f"class {label} ({dataset.class_names[label]}) has {counted(counts[label], 'training image')}, it needs 3"
+        )
     needed = len(torch.unique(torch.cat([tested, drawn_rows(dataset, learned)])))
     if needed > MOST_IMAGES:
         return f"it would read {needed:,} images, more than {MOST_IMAGES:,}"

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from ttc.evaluation.elsewhere.measure import at_path
 from ttc.results.clinic.rough import MARK, basis_line, mark_of, rough_words
-from ttc.run.escape import plain
+from ttc.run.escape import counted, plain
 
 LARGE_GROUP = 20
 """A table by group is for sites: groups with fewer images of a class are told of in one line."""
@@ -90,7 +90,7 @@ def format_external(result: Mapping[str, object]) -> list[str]:
         gap = probes.get("difference", {}).get(name)
         fact = heads[name]
         own = f", {internal['n']} of the internal test" if internal else ""
-        lines.append(f"{plain(name, 40)}: {metrics['n']} external samples{own}")
+        lines.append(f"{plain(name, 40)}: {counted(metrics['n'], 'external sample')}{own}")
         if not internal and fact["source"] != "--scores":
             lines.append("no predictions of the run's own test split beside the head: nothing to compare with")
         if fact["probabilities_hold_at"] is not None:
@@ -173,5 +173,5 @@ def site_rows(groups: Sequence[Mapping[str, object]]) -> tuple[list[Mapping[str,
         if len(values) > 1:
             low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
             shares.append(f"{name} {middle:.0f} [{low:.0f}, {high:.0f}]")
-    count = f"{len(others)} groups with fewer than {LARGE_GROUP} images of a class"
+    count = f"{counted(len(others), 'group')} with fewer than {LARGE_GROUP} images of a class"
     return sites, [f"{count}; median [quartiles] %:", "  " + (", ".join(shares) or "too few to spread")]
