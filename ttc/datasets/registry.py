@@ -74,7 +74,7 @@ def load_dataset(
     Args:
         settings: What to load.
         stored: How a checkpoint's run made its pixels; None to decide it from the settings and the data.
-        compare_pixels: False where an earlier step has looked for copies among the decoded files.
+        compare_pixels: False where an earlier step has looked for copies and told what is doubtful.
 
     Returns:
         The finished table.
