@@ -33,7 +33,9 @@ def test_broken_files_are_left_out_on_request(tmp_path: Path, caplog: pytest.Log
         return [Path(path).relative_to(tmp_path).as_posix() for path in data.images.paths]
 
     logging.getLogger("ttc").propagate = True
-    with caplog.at_level(logging.WARNING, logger="ttc"):
+    with caplog.at_level(logging.INFO, logger="ttc"):
         assert len(read(settings)) == 7
     assert "ill/2.png" in caplog.text
+    assert "1 of 8 images are left out, since they cannot be read" in caplog.text
+    assert "mapped to none" not in caplog.text
     assert "ill/2.png" in read(replace(settings, on_bad_image="stop"))  # told when it is decoded

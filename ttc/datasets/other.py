@@ -75,11 +75,11 @@ def read_other(
         raise ValueError(f"--split {split}: --data-root {settings.data_root} has no such rows; leave it out for all")
     label_of = _matched(source, class_names, class_map, run)
     rows = [row for row in wanted if label_of.get(source.labels[row]) is not None]
+    if dropped := len(wanted) - len(rows):
+        log.info("%d samples are left out, their class is mapped to none", dropped)
     if source.paths is not None and settings.on_bad_image == "skip":
         rows = _without_bad_images(rows, source.paths, decoding)
     labels = np.array([label_of[source.labels[row]] for row in rows], dtype=np.int64)
-    if dropped := len(wanted) - len(rows):
-        log.info("%d samples are left out, their class is mapped to none", dropped)
     if len(np.unique(labels)) < 2:
         only = f" ({class_names[labels[0]]})" if len(labels) else ""
         raise ValueError(
@@ -156,6 +156,8 @@ def _without_bad_images(rows: Sequence[int], paths: Sequence[str], decoding: Dec
     bad = find_bad_images(FileImages([paths[row] for row in rows], decoding))
     for position, reason in bad:
         log.warning("left out, since it cannot be read: %s (%s)", paths[rows[position]], reason)
+    if bad:
+        log.warning("%d of %d images are left out, since they cannot be read", len(bad), len(rows))
     broken = {position for position, _ in bad}
     return [row for position, row in enumerate(rows) if position not in broken]
 
