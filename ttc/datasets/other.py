@@ -15,6 +15,7 @@ from ttc.datasets.checks.listing import refuse_strange_names
 from ttc.datasets.images import FileImages, TensorImages, find_bad_images, tensor_images
 from ttc.datasets.pixels.preprocessing import Decoding
 from ttc.datasets.registry import read_source
+from ttc.datasets.splits import untold
 from ttc.datasets.table import Dataset, DatasetSettings, Source
 from ttc.run.csv_file import read_table
 from ttc.run.npz import array_names, read_arrays, spelled
@@ -96,21 +97,26 @@ def read_other(
 
 
 def _read(settings: DatasetSettings, split: str | None, run: DatasetSettings) -> Source:
-    """Read the source; where no classes are asked for, in those of the run if the labels are the same."""
+    """Read the source; where no classes are asked for, in those of the run if the labels are the same.
+
+    Labels that form no classes by themselves, more than two, are read one by one, for `_matched` to choose from.
+    """
     if split is None and settings.name in ("csv", "arrays"):
         settings = replace(settings, split_column="")
-    asked = settings.classes is not None or settings.positive_classes is not None
-    if asked or (run.classes is None and run.positive_classes is None):
-        return read_source(settings)
-    as_in_run = replace(settings, classes=run.classes, positive_classes=run.positive_classes)
-    first, second = (as_in_run, settings) if settings.name == run.name else (settings, as_in_run)
-    try:
-        return read_source(first)
-    except ValueError as error:
+    ways = [settings]
+    if settings.classes is None and settings.positive_classes is None:
+        if run.classes is not None or run.positive_classes is not None:
+            as_in_run = replace(settings, classes=run.classes, positive_classes=run.positive_classes)
+            ways = [as_in_run, settings] if settings.name == run.name else [settings, as_in_run]
+        ways.append(replace(settings, classes=()))  # --class-map says which labels count
+    errors = []
+    for way in ways:
         try:
-            return read_source(second)
-        except ValueError:
-            raise error from None
+            with untold():  # no split is drawn
+                return read_source(way)
+        except ValueError as error:
+            errors.append(error)
+    raise errors[0]
 
 
 def _matched(
@@ -131,12 +137,14 @@ def _matched(
     folded = {name.casefold(): label for label, name in enumerate(class_names)}
     members = {word: label for label, words in enumerate(run.classes or ()) for word in words}
     members |= dict.fromkeys(run.positive_classes or (), 1)
-    matched: dict[str, int | None] = {}
+    numbers = {**{name: label for label, name in enumerate(class_names)}, "": None}
+    # The run's --classes may leave out a label that --class-map names.
+    matched: dict[str, int | None] = {text: numbers[target] for text, target in class_map.items()}
     for text, index in source.classes.label_of.items():
         name = source.classes.names[index]
         mapped = class_map.get(text, class_map.get(name))
         if mapped is not None:
-            matched[text] = list(class_names).index(mapped) if mapped else None
+            matched[text] = numbers[mapped]
         elif (label := folded.get(name.casefold(), members.get(text, members.get(name)))) is not None:
             matched[text] = label
         else:
