@@ -209,14 +209,16 @@ def main() -> int:
         folder.tell(args.json)
         return 0
 
-    # 3. scores
-    pairs, names, positive, further = scored(args)
-    check_prevalences(args.deploy_prevalence, len(names))
-    samples = pairs[0][1]
-    log.info("%d samples, %d of class %s", len(samples.ids), int((samples.labels_N == positive).sum()), names[positive])
+    with folder.taken_back():
+        # 3. scores
+        pairs, names, positive, further = scored(args)
+        check_prevalences(args.deploy_prevalence, len(names))
+        samples = pairs[0][1]
+        count = int((samples.labels_N == positive).sum())
+        log.info("%d samples, %d of class %s", len(samples.ids), count, names[positive])
 
-    # 4. measures
-    entries, tables = measure(args, folder.path, pairs, names, positive, further)
+        # 4. measures
+        entries, tables = measure(args, folder.path, pairs, names, positive, further)
     description = pairs[0][0].description
     result = {
         "kind": "external",

@@ -202,8 +202,9 @@ def test_scores_of_any_model(place: Path) -> None:
     ],
 )
 def test_wrong_input_is_one_line(words: tuple[str, ...], code: int, text: str, place: Path, tmp_path: Path) -> None:
-    result = run("scripts.evaluate", *words, "--output", tmp_path / "out", folder=place)
+    result = run("scripts.evaluate", *words, "--output", tmp_path / "external" / "out", folder=place)
     assert result.code == code
+    assert not list(tmp_path.iterdir()), "no empty folder is left"
     assert text in result.stderr
     assert "Traceback" not in result.stderr
     assert len([line for line in result.stderr.splitlines() if "error" in line]) == 1
