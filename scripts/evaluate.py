@@ -20,6 +20,7 @@ import hashlib
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -27,6 +28,7 @@ import numpy as np
 import pandas
 
 from ttc import flags
+from ttc.evaluation.elsewhere.doubts import swapped_classes
 from ttc.evaluation.elsewhere.frozen import OUTSIDE, FrozenHead, read_scores
 from ttc.evaluation.elsewhere.heads import frozen_heads
 from ttc.evaluation.elsewhere.measure import Scored, evaluate_elsewhere, subgroups
@@ -155,7 +157,7 @@ def predictions(name: str, samples: Scored, probabilities: np.ndarray | None, po
 def measure(
     args: argparse.Namespace, folder: Path, pairs: list[tuple[FrozenHead, Scored]], names: list[str], positive: int,
     further: dict[str, list[str]],
-) -> tuple[dict[str, object], list[pandas.DataFrame]]:  # fmt: skip
+) -> tuple[dict[str, Any], list[pandas.DataFrame]]:  # fmt: skip
     """Evaluate every head; return the entries of the result and the predictions."""
     protocol = protocol_of(args, positive)
     probes: dict[str, dict[str, object]] = {"external": {}, "internal": {}, "difference": {}}
@@ -239,6 +241,10 @@ def main() -> int:
     result = ledger.complete(result, given.values)
     for line in format_external(result):
         log.info("%s", line)
+    remedy = "the labels in --scores" if args.scores is not None else "--class-map"
+    for name, metrics in entries["probes"]["external"].items():
+        if (doubt := swapped_classes(name, metrics, remedy)) is not None:
+            log.warning("%s", doubt)
     write_text(folder.path / "report_card.md", report_card(result, description))
     folder.save_json("result.json", result)
     tell(result, folder.result, args.json)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -180,6 +181,19 @@ def test_scores_of_any_model(place: Path) -> None:
     assert found["external"]["scores"]["per_group"]["auroc"]["value"] == pytest.approx(expected, abs=1e-12)
     again = evaluate(place, "--scores", "s.csv", "--per-group", "max")
     assert "nothing to do" in again.stderr
+
+
+def test_swapped_classes_are_doubted(place: Path, grouped: Result, tmp_path: Path) -> None:
+    swapped = ("--class-map", "high=0,1,2,3,4", "low=5,6,7,8,9", "--output", tmp_path / "out")
+    result = evaluate(place, *RUN, *OTHER[:4], *swapped)
+    assert result.code == 0, result.stderr
+    (line,) = [line for line in result.stderr.splitlines() if "are the classes swapped" in line]
+    assert re.fullmatch(
+        r"all: AUROC 0\.\d+ is below 0.5 with its whole interval and the calibration slope -\d+\.\d+ is below 0: "
+        r"are the classes swapped\? see --class-map",
+        line,
+    )
+    assert "swapped" not in grouped.stderr
 
 
 @pytest.mark.parametrize(
