@@ -26,6 +26,7 @@ from torch import Tensor
 
 from ttc import flags
 from ttc.datasets.images import FileImages, find_bad_images
+from ttc.datasets.pixels.decoding import PASS_SKIP
 from ttc.evaluation.elsewhere.frozen import FrozenHead, features_for
 from ttc.evaluation.elsewhere.heads import heads_of_checkpoint, heads_of_file
 from ttc.evaluation.elsewhere.measure import Protocol, check_subgroups
@@ -180,6 +181,8 @@ def read_samples(args: argparse.Namespace, network: PretrainNetwork, description
     groups = None if args.per_group is None else read_groups(path, args.group_column)
     columns = read_columns(path, "--subgroup-columns", names) if names else {}
     rows = list(range(len(ids)))
+    if isinstance(images, FileImages):
+        images = replace(images, remedy=PASS_SKIP)
     if args.on_bad_image == "skip" and isinstance(images, FileImages):
         bad = dict(find_bad_images(images))
         rows = [row for row in rows if row not in bad]

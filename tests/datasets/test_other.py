@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from ttc.datasets import DatasetSettings, FileImages
@@ -26,10 +27,14 @@ def test_broken_files_are_left_out_on_request(tmp_path: Path, caplog: pytest.Log
     settings = DatasetSettings("imagefolder", data_root=str(tmp_path), on_bad_image="skip")
     run = DatasetSettings("imagefolder", data_root="elsewhere")
 
+    images = FileImages([], Decoding(size=8, channels=1))
+
     def read(settings: DatasetSettings) -> list[str]:
+        nonlocal images
         decoding = Decoding(size=8, channels=1)
         data = read_other(settings, ["ill", "well"], class_map={}, run=run, split=None, decoding=decoding)
         assert isinstance(data.images, FileImages)
+        images = data.images
         assert len(data.labels) == len(data.images) == len(data.ids)
         return [Path(path).relative_to(tmp_path).as_posix() for path in data.images.paths]
 
@@ -40,6 +45,8 @@ def test_broken_files_are_left_out_on_request(tmp_path: Path, caplog: pytest.Log
     assert "1 of 8 images are left out, since they cannot be read" in caplog.text
     assert "mapped to none" not in caplog.text
     assert "ill/2.png" in read(replace(settings, on_bad_image="stop"))  # told when it is decoded
+    with pytest.raises(ValueError, match=r"ill/2\.png: .*; repair or remove it, or pass --on-bad-image skip$"):
+        images[torch.tensor([2])]
 
 
 def table_of(folder: Path, labels: Sequence[str]) -> DatasetSettings:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ttc.datasets.checks.leaks import check_unique_ids
 from ttc.datasets.checks.listing import refuse_strange_names
 from ttc.datasets.images import FileImages, TensorImages, find_bad_images, tensor_images
+from ttc.datasets.pixels.decoding import PASS_SKIP
 from ttc.datasets.pixels.preprocessing import Decoding
 from ttc.datasets.registry import read_source
 from ttc.datasets.splits import untold
@@ -172,7 +173,7 @@ def _without_bad_images(rows: Sequence[int], paths: Sequence[str], decoding: Dec
 
 def _images(source: Source, rows: Sequence[int], decoding: Decoding, place: str | None) -> TensorImages | FileImages:
     if source.paths is not None:
-        return FileImages([source.paths[row] for row in rows], decoding)
+        return FileImages([source.paths[row] for row in rows], decoding, PASS_SKIP)
     assert source.pixels is not None
     pixels = source.pixels[np.array(rows, dtype=np.int64)]
     colours = pixels.shape[3] if pixels.ndim == 4 else 1
