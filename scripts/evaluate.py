@@ -71,6 +71,8 @@ def refuse_idle(parser: Parser, args: argparse.Namespace) -> None:
         parser.refuse("give one of --dataset (with --checkpoint), --embeddings (with --head) and --scores")
     if args.dataset is not None and args.checkpoint is None:
         parser.refuse("--dataset needs --checkpoint, whose network reads the images")
+    if args.dataset is None and args.intensity is not None:
+        parser.refuse("--intensity is for images; leave it out without --dataset")
     if args.embeddings is not None and (args.head is None or args.checkpoint is not None):
         parser.refuse("--embeddings needs --head, and takes no --checkpoint")
     if args.scores is not None and (args.head or args.checkpoint or args.probe):

@@ -41,7 +41,7 @@ from ttc.evaluation.new_predictions import (
     read_groups,
 )
 from ttc.evaluation.probabilities import check_prevalences
-from ttc.flags import data_settings
+from ttc.flags import settings
 from ttc.flags.parser import Parser, real
 from ttc.metrics.thresholds import RULES
 from ttc.models.description import Description
@@ -176,7 +176,7 @@ def refuse_idle(parser: Parser, args: argparse.Namespace) -> None:
 def read_samples(args: argparse.Namespace, network: PretrainNetwork, description: Description) -> Samples:
     """Read and encode the images, with their groups and further columns."""
     path, names = Path(args.images), args.subgroup_columns or ()
-    reading = args.path_column, args.id_column, data_settings.intensity(args.intensity)
+    reading = args.path_column, args.id_column, settings.new_intensity(args.intensity)
     ids, images = read_images(args.images, description, *reading)
     groups = None if args.per_group is None else read_groups(path, args.group_column)
     columns = read_columns(path, "--subgroup-columns", names) if names else {}

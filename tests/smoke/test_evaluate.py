@@ -11,6 +11,7 @@ import numpy as np
 import pandas
 import pytest
 import torch
+from PIL import Image
 from scipy.optimize import brentq
 from scipy.special import expit, logit
 from scipy.stats import beta
@@ -183,6 +184,25 @@ def test_scores_of_any_model(place: Path) -> None:
     assert "nothing to do" in again.stderr
 
 
+def test_images_of_another_depth_are_read_by_intensity(place: Path, tmp_path: Path) -> None:
+    """The run's images have 8 bits; the same images in 16 bits give the same scores."""
+    with np.load(place / "other.npz") as file:
+        pixels, labels = file["images"], file["label"]
+    for name, images in (("bytes", pixels), ("words", pixels.astype(np.uint16) * 257)):
+        (tmp_path / name).mkdir()
+        for row, image in enumerate(images):
+            Image.fromarray(image).save(tmp_path / name / f"{row:03d}.png")
+        table = pandas.DataFrame({"path": [f"{name}/{row:03d}.png" for row in range(len(labels))], "label": labels})
+        table.to_csv(tmp_path / f"{name}.csv", index=False)
+    scores = {}
+    for name in ("bytes", "words"):
+        words = ("--dataset", "csv", "--data-root", tmp_path / f"{name}.csv", *OTHER[4:], "--intensity", "full")
+        result = evaluate(place, *RUN, *words, "--figures", "none", "--output", tmp_path / f"out-{name}")
+        assert result.code == 0, result.stderr
+        scores[name] = pandas.read_csv(tmp_path / f"out-{name}" / "predictions.csv")["score"].to_numpy()
+    np.testing.assert_array_equal(scores["bytes"], scores["words"])
+
+
 def test_swapped_classes_are_doubted(place: Path, grouped: Result, tmp_path: Path) -> None:
     swapped = ("--class-map", "high=0,1,2,3,4", "low=5,6,7,8,9", "--output", tmp_path / "out")
     result = evaluate(place, *RUN, *OTHER[:4], *swapped)
@@ -212,6 +232,8 @@ def test_swapped_classes_are_doubted(place: Path, grouped: Result, tmp_path: Pat
         (OTHER, 2, "--dataset needs --checkpoint"),
         ((), 2, "give one of"),
         (("--embeddings", "f.npz"), 2, "--embeddings needs --head"),
+        ((*RUN, *OTHER, "--intensity", "auto"), 1, "--intensity auto is for the training set"),
+        (("--scores", "s.csv", "--intensity", "full"), 2, "--intensity is for images"),
         (("--scores", "s.csv", *RUN), 2, "--scores takes no --checkpoint"),
     ],
 )

@@ -19,7 +19,7 @@ from ttc.evaluation.elsewhere.frozen import FrozenHead, on_features
 from ttc.evaluation.elsewhere.measure import Scored, read_scored
 from ttc.evaluation.elsewhere.weights import reported_state
 from ttc.evaluation.heads import Heads, load_heads
-from ttc.evaluation.new_images import encode
+from ttc.evaluation.new_images import encode, with_intensity
 from ttc.evaluation.probabilities import NO_CALIBRATOR
 from ttc.evaluation.probe import module_digest
 from ttc.metrics.clinic.calibrators import Calibrator
@@ -213,13 +213,16 @@ def _on_images(
     num_workers: int,
 ) -> tuple[Scored, dict[str, list[str]]]:
     """Score the images of another source."""
+    decoding = description.preprocessing.decoding
+    if settings.intensity != "auto":
+        decoding = with_intensity(decoding, settings.intensity)
     other = read_other(
         settings,
         head.class_names,
         class_map=class_map,
         run=description.dataset_settings(),
         split=split,
-        decoding=description.preprocessing.decoding,
+        decoding=decoding,
         columns=columns,
     )
     features, _ = encode(network, description, other.images, num_workers)
