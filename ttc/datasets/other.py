@@ -92,7 +92,7 @@ def read_other(
         [source.ids[row] for row in rows],
         labels,
         None if source.groups is None else [source.groups[row] for row in rows],
-        _images(source, rows, decoding, settings.data_root),
+        images_of(source, rows, decoding, settings.data_root),
         {name: [cells[row] for row in rows] for name, cells in further.items()},
     )
 
@@ -171,7 +171,15 @@ def _without_bad_images(rows: Sequence[int], paths: Sequence[str], decoding: Dec
     return [row for position, row in enumerate(rows) if position not in broken]
 
 
-def _images(source: Source, rows: Sequence[int], decoding: Decoding, place: str | None) -> TensorImages | FileImages:
+def images_of(source: Source, rows: Sequence[int], decoding: Decoding, place: str | None) -> TensorImages | FileImages:
+    """Return images of a source as a network takes them; raise ValueError for a wrong number of channels.
+
+    Args:
+        source: the samples.
+        rows: which of them.
+        decoding: what the network takes.
+        place: of the source, for messages.
+    """
     if source.paths is not None:
         return FileImages([source.paths[row] for row in rows], decoding, PASS_SKIP)
     assert source.pixels is not None

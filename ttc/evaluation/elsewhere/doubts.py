@@ -1,4 +1,4 @@
-"""What makes external numbers doubtful: classes that are the wrong way round, and samples that the run has seen."""
+"""What external numbers themselves make doubtful: classes that are the wrong way round."""
 
 from __future__ import annotations
 

@@ -17,6 +17,7 @@ from ttc.datasets import DatasetSettings
 from ttc.datasets.other import read_other
 from ttc.evaluation.elsewhere.frozen import FrozenHead, on_features
 from ttc.evaluation.elsewhere.measure import Scored, read_scored
+from ttc.evaluation.elsewhere.seen import read_seen, seen_words
 from ttc.evaluation.elsewhere.weights import reported_state
 from ttc.evaluation.heads import Heads, load_heads
 from ttc.evaluation.new_images import encode, with_intensity
@@ -71,11 +72,23 @@ def frozen_heads(
         if len(checkpoints) == 1 or len(head_files) == 1
         else list(zip(checkpoints, head_files, strict=True))
     )
+    told: set[tuple[Path, ...]] = set()
     for path, head in pairs:
         network, description, state = load_network(path, device)
+        runs = _runs_of(path, state)
         for frozen in heads_of_checkpoint(path, head, probes, network, description, state):
-            applied.append((frozen, partial(_on_images, frozen, network, description)))
+            once = () if runs in told else runs
+            applied.append((frozen, partial(_on_images, frozen, network, description, once)))
+            told.add(runs)
     return _named_apart(applied)
+
+
+def _runs_of(path: str, state: checkpoint.State) -> tuple[Path, ...]:
+    """Return where the split of a checkpoint may be told: its run folder, or that of the run it was fine-tuned from."""
+    run, began = files.folder_of(path), state["args"].get("checkpoint")
+    if state["kind"] != checkpoint.FINETUNE:
+        return (run,)
+    return (run, run.parent, *([files.folder_of(began)] if isinstance(began, str) else []))
 
 
 def _named_apart(applied: list[tuple[FrozenHead, Apply]]) -> list[tuple[FrozenHead, Apply]]:
@@ -206,13 +219,14 @@ def _on_images(
     head: FrozenHead,
     network: PretrainNetwork,
     description: Description,
+    runs: Sequence[Path],
     settings: DatasetSettings,
     class_map: Mapping[str, str],
     split: str | None,
     columns: Sequence[str],
     num_workers: int,
 ) -> tuple[Scored, dict[str, list[str]]]:
-    """Score the images of another source."""
+    """Score the images of another source; warn of those that are told in a split.csv in `runs` as seen before."""
     decoding = description.preprocessing.decoding
     if settings.intensity != "auto":
         decoding = with_intensity(decoding, settings.intensity)
@@ -225,6 +239,10 @@ def _on_images(
         decoding=decoding,
         columns=columns,
     )
+    seen = read_seen(runs)
+    words = None if seen is None else seen_words(other, seen, description.dataset_settings(), decoding)
+    if words is not None:
+        log.warning("%s", words)
     features, _ = encode(network, description, other.images, num_workers)
     samples = Scored(other.labels, head.scores(features), other.groups, other.ids)
     return samples, dict(other.columns)
