@@ -33,9 +33,10 @@ from ttc.evaluation.elsewhere.frozen import OUTSIDE, FrozenHead, read_scores
 from ttc.evaluation.elsewhere.heads import frozen_heads
 from ttc.evaluation.elsewhere.measure import Scored, evaluate_elsewhere, subgroups
 from ttc.evaluation.elsewhere.weights import checkpoint_of
+from ttc.evaluation.heads import load_heads
 from ttc.evaluation.probabilities import check_prevalences, columns
 from ttc.flags import data_settings, settings
-from ttc.flags.heads import protocol_of
+from ttc.flags.heads import name_positive_class, names_of_checkpoint, protocol_of
 from ttc.flags.parser import Parser
 from ttc.results.clinic.figures import draw_clinical
 from ttc.results.clinic.report_card import report_card
@@ -77,6 +78,8 @@ def refuse_idle(parser: Parser, args: argparse.Namespace) -> None:
         parser.refuse("--embeddings needs --head, and takes no --checkpoint")
     if args.scores is not None and (args.head or args.checkpoint or args.probe):
         parser.refuse("--scores takes no --checkpoint, --head or --probe")
+    if args.scores is not None and args.positive_class not in (None, 1):
+        parser.refuse("--scores are those of label 1; leave --positive-class out")
 
 
 def output_folder(args: argparse.Namespace) -> Path:
@@ -106,6 +109,13 @@ def digest_of_heads(args: argparse.Namespace) -> str:
     heads = named or [files.folder_of(path) / "linear_eval" / "heads.pt" for path in args.checkpoint or ()]
     paths = [path for head in heads for path in (head, head.with_name("predictions.csv")) if path.is_file()]
     return hashlib.sha256("\n".join(settings.file_digest(str(path)) for path in paths).encode()).hexdigest()
+
+
+def class_names(args: argparse.Namespace) -> list[str]:
+    """Return the names of the classes of the first head."""
+    if args.scores is not None:
+        return ["0", "1"]
+    return names_of_checkpoint(args.checkpoint[0]) if args.checkpoint else load_heads(Path(args.head[0])).class_names
 
 
 def class_map(words: list[str] | None) -> dict[str, str]:
@@ -203,6 +213,7 @@ def main() -> int:
 
     # 2. folder
     folder = RunFolder(output_folder(args))
+    name_positive_class(given, args, lambda: class_names(args))
     identity = {**given.values, "input_sha256": digest_of_inputs(args)}
     heads_digest = digest_of_heads(args)
     if folder.claim(identity):
