@@ -33,7 +33,7 @@ from ttc.evaluation.elsewhere.weights import checkpoint_of
 from ttc.evaluation.probe import module_digest
 from ttc.flags import data_settings, settings, setup
 from ttc.flags.encoder import optimizer_of
-from ttc.flags.heads import protocol_of, subgroup_cells
+from ttc.flags.heads import name_positive_class, names_of_checkpoint, protocol_of, subgroup_cells
 from ttc.flags.parser import Parser
 from ttc.flags.training import choose_length
 from ttc.metrics.clinic.calibrators import check_calibration
@@ -189,6 +189,7 @@ def main() -> int:
 
     # 3. run folder
     folder = RunFolder(settings.evaluation_folder(args, "from_scratch" if args.from_scratch else "finetune"))
+    name_positive_class(given, args, lambda: names_of_checkpoint(args.checkpoint))
     identity = {**given.values, "checkpoint_sha256": settings.file_digest(args.checkpoint)}
     if setup.claim(folder, identity, args, world):
         if world.main:

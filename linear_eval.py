@@ -51,7 +51,15 @@ from ttc.evaluation.probe import (
     usual_probes,
 )
 from ttc.flags import settings
-from ttc.flags.heads import FITTED, check_natural_heads, protocol_of, refuse_idle_heads, subgroup_cells
+from ttc.flags.heads import (
+    FITTED,
+    check_natural_heads,
+    name_positive_class,
+    names_of_checkpoint,
+    protocol_of,
+    refuse_idle_heads,
+    subgroup_cells,
+)
 from ttc.flags.parser import Parser
 from ttc.metrics.clinic.calibrators import check_calibration
 from ttc.models.layers import OUTPUTS, WithStages
@@ -126,6 +134,13 @@ def save_floor(folder: RunFolder, result: dict[str, object], floor: FloorResult,
     folder.save_json("floor/result.json", {**result, "probes": {"floor": floor["probes"]}})
 
 
+def class_names(args: argparse.Namespace) -> list[str]:
+    """Return the names of the classes of the checkpoint, or of the file of features."""
+    if args.checkpoint is not None:
+        return names_of_checkpoint(args.checkpoint)
+    return read_features(Path(args.embeddings), "--embeddings").class_names
+
+
 def open_source(
     args: argparse.Namespace, device: torch.device
 ) -> tuple[Pretrained, str, Callable[[Tensor], dict[str, Tensor]]]:
@@ -166,6 +181,7 @@ def main() -> int:
 
     # 3. run folder
     folder = RunFolder(settings.evaluation_folder(args, "linear_eval"))
+    name_positive_class(given, args, lambda: class_names(args))
     digest = "input_sha256" if args.checkpoint is None else "checkpoint_sha256"
     identity = {**given.values, digest: settings.file_digest(args.checkpoint or args.embeddings)}
     if distributed.from_first_rank(lambda: folder.claim(identity)):

@@ -20,6 +20,7 @@ import hashlib
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -27,13 +28,15 @@ import numpy as np
 import pandas
 
 from ttc import flags
+from ttc.evaluation.elsewhere.doubts import swapped_classes
 from ttc.evaluation.elsewhere.frozen import OUTSIDE, FrozenHead, read_scores
 from ttc.evaluation.elsewhere.heads import frozen_heads
 from ttc.evaluation.elsewhere.measure import Scored, evaluate_elsewhere, subgroups
 from ttc.evaluation.elsewhere.weights import checkpoint_of
+from ttc.evaluation.heads import load_heads
 from ttc.evaluation.probabilities import check_prevalences, columns
 from ttc.flags import data_settings, settings
-from ttc.flags.heads import protocol_of
+from ttc.flags.heads import name_positive_class, names_of_checkpoint, protocol_of
 from ttc.flags.parser import Parser
 from ttc.results.clinic.figures import draw_clinical
 from ttc.results.clinic.report_card import report_card
@@ -70,10 +73,14 @@ def refuse_idle(parser: Parser, args: argparse.Namespace) -> None:
         parser.refuse("give one of --dataset (with --checkpoint), --embeddings (with --head) and --scores")
     if args.dataset is not None and args.checkpoint is None:
         parser.refuse("--dataset needs --checkpoint, whose network reads the images")
+    if args.dataset is None and args.intensity is not None:
+        parser.refuse("--intensity is for images; leave it out without --dataset")
     if args.embeddings is not None and (args.head is None or args.checkpoint is not None):
         parser.refuse("--embeddings needs --head, and takes no --checkpoint")
     if args.scores is not None and (args.head or args.checkpoint or args.probe):
         parser.refuse("--scores takes no --checkpoint, --head or --probe")
+    if args.scores is not None and args.positive_class not in (None, 1):
+        parser.refuse("--scores are those of label 1; leave --positive-class out")
 
 
 def output_folder(args: argparse.Namespace) -> Path:
@@ -103,6 +110,13 @@ def digest_of_heads(args: argparse.Namespace) -> str:
     heads = named or [files.folder_of(path) / "linear_eval" / "heads.pt" for path in args.checkpoint or ()]
     paths = [path for head in heads for path in (head, head.with_name("predictions.csv")) if path.is_file()]
     return hashlib.sha256("\n".join(settings.file_digest(str(path)) for path in paths).encode()).hexdigest()
+
+
+def class_names(args: argparse.Namespace) -> list[str]:
+    """Return the names of the classes of the first head."""
+    if args.scores is not None:
+        return ["0", "1"]
+    return names_of_checkpoint(args.checkpoint[0]) if args.checkpoint else load_heads(Path(args.head[0])).class_names
 
 
 def class_map(words: list[str] | None) -> dict[str, str]:
@@ -156,7 +170,7 @@ def predictions(name: str, samples: Scored, probabilities: np.ndarray | None, po
 def measure(
     args: argparse.Namespace, folder: Path, pairs: list[tuple[FrozenHead, Scored]], names: list[str], positive: int,
     further: dict[str, list[str]],
-) -> tuple[dict[str, object], list[pandas.DataFrame]]:  # fmt: skip
+) -> tuple[dict[str, Any], list[pandas.DataFrame]]:  # fmt: skip
     """Evaluate every head; return the entries of the result and the predictions."""
     protocol = protocol_of(args, positive)
     probes: dict[str, dict[str, object]] = {"external": {}, "internal": {}, "difference": {}}
@@ -200,6 +214,7 @@ def main() -> int:
 
     # 2. folder
     folder = RunFolder(output_folder(args))
+    name_positive_class(given, args, lambda: class_names(args))
     identity = {**given.values, "input_sha256": digest_of_inputs(args)}
     heads_digest = digest_of_heads(args)
     if folder.claim(identity):
@@ -210,15 +225,16 @@ def main() -> int:
         folder.tell(args.json)
         return 0
 
-    # 3. scores
-    pairs, names, positive, further = scored(args)
-    check_prevalences(args.deploy_prevalence, len(names))
-    samples = pairs[0][1]
-    positives = int((samples.labels_N == positive).sum())
-    log.info("%s, %d of class %s", counted(len(samples.ids), "sample"), positives, names[positive])
+    with folder.taken_back():
+        # 3. scores
+        pairs, names, positive, further = scored(args)
+        check_prevalences(args.deploy_prevalence, len(names))
+        samples = pairs[0][1]
+        count = int((samples.labels_N == positive).sum())
+        log.info("%s, %d of class %s", counted(len(samples.ids), "sample"), count, names[positive])
 
-    # 4. measures
-    entries, tables = measure(args, folder.path, pairs, names, positive, further)
+        # 4. measures
+        entries, tables = measure(args, folder.path, pairs, names, positive, further)
     description = pairs[0][0].description
     result = {
         "kind": "external",
@@ -239,6 +255,10 @@ def main() -> int:
     result = ledger.complete(result, given.values)
     for line in format_external(result):
         log.info("%s", line)
+    remedy = "the labels in --scores" if args.scores is not None else "--class-map"
+    for name, metrics in entries["probes"]["external"].items():
+        if (doubt := swapped_classes(name, metrics, remedy)) is not None:
+            log.warning("%s", doubt)
     write_text(folder.path / "report_card.md", report_card(result, description))
     folder.save_json("result.json", result)
     tell(result, folder.result, args.json)

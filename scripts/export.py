@@ -24,7 +24,7 @@ from ttc.evaluation.embeddings import about_text
 from ttc.evaluation.export import ExportedEncoder, check_parity, save_onnx, save_safetensors, save_torchscript
 from ttc.evaluation.new_images import encode, read_images
 from ttc.evaluation.probe import module_digest
-from ttc.flags import data_settings, settings
+from ttc.flags import settings
 from ttc.flags.parser import Parser
 from ttc.models.pretrained import Pretrained, embed_shared, load_network, load_pretrained
 from ttc.results.clinic.model_card import model_card
@@ -137,7 +137,7 @@ def main() -> int:
             if args.images is None:
                 arrays = features_of_run(args.checkpoint, args.data_root, args.num_workers, device)
             else:
-                ids, new = read_images(args.images, description, intensity=data_settings.intensity(args.intensity))
+                ids, new = read_images(args.images, description, intensity=settings.new_intensity(args.intensity))
                 outputs = encode(network.to(device), description, new, args.num_workers, remedy="check --intensity")
                 network.cpu()
                 features, z = (output.numpy() for output in outputs)

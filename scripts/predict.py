@@ -27,6 +27,7 @@ from torch import Tensor
 from ttc import flags
 from ttc.datasets.checks.doubts import check_groups
 from ttc.datasets.images import FileImages, find_bad_images
+from ttc.datasets.pixels.decoding import PASS_SKIP
 from ttc.evaluation.elsewhere.frozen import FrozenHead, features_for
 from ttc.evaluation.elsewhere.heads import heads_of_checkpoint, heads_of_file
 from ttc.evaluation.elsewhere.measure import Protocol, check_subgroups
@@ -41,7 +42,7 @@ from ttc.evaluation.new_predictions import (
     read_groups,
 )
 from ttc.evaluation.probabilities import check_prevalences
-from ttc.flags import data_settings
+from ttc.flags import settings
 from ttc.flags.parser import Parser, real
 from ttc.metrics.thresholds import RULES
 from ttc.models.description import Description
@@ -180,11 +181,13 @@ def refuse_idle(parser: Parser, args: argparse.Namespace) -> None:
 def read_samples(args: argparse.Namespace, network: PretrainNetwork, description: Description) -> Samples:
     """Read and encode the images, with their groups and further columns."""
     path, names = Path(args.images), args.subgroup_columns or ()
-    reading = args.path_column, args.id_column, data_settings.intensity(args.intensity)
+    reading = args.path_column, args.id_column, settings.new_intensity(args.intensity)
     ids, images = read_images(args.images, description, *reading)
     groups = None if args.per_group is None else read_groups(path, args.group_column)
     columns = read_columns(path, "--subgroup-columns", names) if names else {}
     rows = list(range(len(ids)))
+    if isinstance(images, FileImages):
+        images = replace(images, remedy=PASS_SKIP)
     if args.on_bad_image == "skip" and isinstance(images, FileImages):
         bad = dict(find_bad_images(images))
         rows = [row for row in rows if row not in bad]

@@ -167,6 +167,20 @@ def test_external_tables_mark_the_rough_side_and_its_difference():
     assert re.findall(r"\](~?)", next(line for line in lines if line.startswith("f  "))) == ["~", "~", ""]
 
 
+def test_external_tables_name_a_threshold_of_two_classes_only():
+    def titles(counts):
+        estimate = {"value": 0.5, "low": None, "high": None}
+        made = {"intervals": {"rests_on": "60 positives"}, "calibration": {}, "details": {}}
+        part = {"n": sum(counts), "class_counts": counts, "balanced_accuracy": estimate, **made}
+        fact = {"source": "--scores", "probabilities_hold_at": None}
+        result = {"probes": {"external": {"all": part}}, "heads": {"all": fact}, "positive_class": 1}
+        return [line[:22].strip() for line in format_external(result)]
+
+    assert {"positive %", "bal. acc. % (at 0.5)"} <= set(titles([30, 10]))
+    assert not {"positive %", "bal. acc. % (at 0.5)"} & set(titles([30, 10, 5]))
+    assert "balanced accuracy %" in titles([30, 10, 5])
+
+
 def test_a_repeated_layer_is_shown_once_and_the_sizes_are_named():
     results, _ = probe_results(validation=True)
     summary = results["knn projection"]

@@ -66,7 +66,7 @@ def test_sections_hold_what_results_hold(tmp_path: Path) -> None:
     assert list(made) == ["Other data", "Patients", "Subgroups", "Calibration", "Net benefit", "Report cards"]
     rows = {row[2]: row[3:] for row in made["Other data"].rows}
     assert rows["AUROC %"] == ["90.0 [80.0, 100.0]", "70.0 [60.0, 80.0]~", "-20.0 [-30.0, -10.0]~"]
-    assert rows["specificity %"] == ["90.0 [80.0, 100.0]", "70.0 [60.0, 80.0]", "-"]
+    assert rows["specificity % (Youden)"] == ["90.0 [80.0, 100.0]", "70.0 [60.0, 80.0]", "-"]
     assert made["Other data"].notes == [f"~ external intervals rest on {FEW} (a, hannover: all)"]
     assert [row[1:6] for row in made["Patients"].rows] == [
         [name, "mean, positive if any", "99", "11", number]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pandas
 import pytest
 import torch
+from PIL import Image
 from scipy.optimize import brentq
 from scipy.special import expit, logit
 from scipy.stats import beta
@@ -143,6 +145,14 @@ def test_features_give_the_same_result_as_images(place: Path) -> None:
     rows = first["probes"]["external"]["all"]["details"]["subgroups"]["sex"]["rows"]
     assert [row["n"] for row in rows] == [150, 150]
     assert all(len(line) <= 100 for line in result.stderr.splitlines())
+    lines = result.stderr.splitlines()
+    assert next(line.split() for line in lines if line.startswith("positive %"))[-1] == "20"
+    assert "Brier and intercept are measured where 20 % are: that gap counts as an error" in lines
+    for text in (result.stderr, (place / "b" / "report_card.md").read_text()):
+        assert "the same threshold where 10 % are positive" in text
+    deployed = first["probes"]["external"]["all"]["deployment"]["0.1"]["youden"]["ppv"]["value"]
+    below = lines[lines.index("the same threshold where 10 % are positive:") :]
+    assert f"{100 * deployed:.1f} [" in next(line for line in below if line.startswith("PPV % (Youden)"))
     for name in ("roc", "reliability", "decision_curve", "subgroups"):
         assert (place / "b" / f"{name}.png").stat().st_size > 5000
     assert "| 13" in (place / "b" / "report_card.md").read_text().replace("12d, 13", "13")
@@ -182,6 +192,34 @@ def test_scores_of_any_model(place: Path) -> None:
     assert "nothing to do" in again.stderr
 
 
+def test_images_of_another_depth_are_read_by_intensity(place: Path, tmp_path: Path) -> None:
+    """The run's images have 8 bits; the same images in 16 bits give the same scores."""
+    with np.load(place / "other.npz") as file:
+        pixels, labels = file["images"], file["label"]
+    for name, images in (("bytes", pixels), ("words", pixels.astype(np.uint16) * 257)):
+        (tmp_path / name).mkdir()
+        for row, image in enumerate(images):
+            Image.fromarray(image).save(tmp_path / name / f"{row:03d}.png")
+        table = pandas.DataFrame({"path": [f"{name}/{row:03d}.png" for row in range(len(labels))], "label": labels})
+        table.to_csv(tmp_path / f"{name}.csv", index=False)
+    scores = {}
+    for name in ("bytes", "words"):
+        words = ("--dataset", "csv", "--data-root", tmp_path / f"{name}.csv", *OTHER[4:], "--intensity", "full")
+        result = evaluate(place, *RUN, *words, "--figures", "none", "--output", tmp_path / f"out-{name}")
+        assert result.code == 0, result.stderr
+        scores[name] = pandas.read_csv(tmp_path / f"out-{name}" / "predictions.csv")["score"].to_numpy()
+    np.testing.assert_array_equal(scores["bytes"], scores["words"])
+
+
+def test_swapped_classes_are_doubted(place: Path, grouped: Result, tmp_path: Path) -> None:
+    swapped = ("--class-map", "high=0,1,2,3,4", "low=5,6,7,8,9", "--output", tmp_path / "out")
+    result = evaluate(place, *RUN, *OTHER[:4], *swapped)
+    assert result.code == 0, result.stderr
+    reasons = r"AUROC 0\.\d+ is below 0.5 with its whole interval and the calibration slope -\d+\.\d+ is below 0"
+    assert re.search(rf"\nall: {reasons}: are the classes swapped\? see --class-map\n", result.stderr)
+    assert "swapped" not in grouped.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "code", "text"),
     [
@@ -198,12 +236,15 @@ def test_scores_of_any_model(place: Path) -> None:
         (OTHER, 2, "--dataset needs --checkpoint"),
         ((), 2, "give one of"),
         (("--embeddings", "f.npz"), 2, "--embeddings needs --head"),
+        ((*RUN, *OTHER, "--intensity", "auto"), 1, "--intensity auto is for the training set"),
+        (("--scores", "s.csv", "--intensity", "full"), 2, "--intensity is for images"),
         (("--scores", "s.csv", *RUN), 2, "--scores takes no --checkpoint"),
     ],
 )
 def test_wrong_input_is_one_line(words: tuple[str, ...], code: int, text: str, place: Path, tmp_path: Path) -> None:
-    result = run("scripts.evaluate", *words, "--output", tmp_path / "out", folder=place)
+    result = run("scripts.evaluate", *words, "--output", tmp_path / "external" / "out", folder=place)
     assert result.code == code
+    assert not list(tmp_path.iterdir()), "no empty folder is left"
     assert text in result.stderr
     assert "Traceback" not in result.stderr
     assert len([line for line in result.stderr.splitlines() if "error" in line]) == 1

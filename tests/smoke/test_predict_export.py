@@ -88,6 +88,8 @@ def test_folder_and_table_of_files(probed: Path, tmp_path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(path)
     (tmp_path / "images" / "1" / "broken.png").write_bytes(b"no image")
+    refused = run("scripts.predict", "--checkpoint", probed, "--images", "images", folder=tmp_path)
+    assert refused.stderr.rstrip().endswith("repair or remove it, or pass --on-bad-image skip")
     expected = [row["score"] for row in predict(probed, tmp_path, "--images", "new.npz")][:6]
     found = {
         row["id"]: row["score"] for row in predict(probed, tmp_path, "--images", "images", "--on-bad-image", "skip")

@@ -38,7 +38,7 @@ def group_labels(
 
     Args:
         labels: Name of every source label, in order; equal to the label where there is no name.
-        classes: Source labels or names per class, in label order.
+        classes: Source labels or names per class, in label order; an empty sequence makes every label a class.
         positive_classes: Labels or names that form class 1; all others form class 0.
         default: Groups to use when neither is given; None means each of two labels is a class of its own.
 
@@ -52,6 +52,8 @@ def group_labels(
         raise ValueError("--classes and --positive-classes contradict each other; give one of them")
     if positive_classes is not None:
         return _one_against_rest(labels, positive_classes)
+    if classes is not None and not classes:
+        classes = [[label] for label in labels]
     if classes is None and default is None:
         if len(labels) != 2:
             remedy = "choose groups with --classes or --positive-classes" if len(labels) > 2 else "two are needed"

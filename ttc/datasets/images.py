@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ttc.datasets.pixels.decoding import decode_file, reason_of
+from ttc.datasets.pixels.decoding import TRAINED_WITHOUT, decode_file, reason_of
 from ttc.datasets.pixels.preprocessing import Decoding
 from ttc.run.runtime import usable_cores
 
@@ -55,10 +55,12 @@ class FileImages:
     Args:
         paths: One file per sample.
         decoding: What decides the stored squares.
+        remedy: How a file that cannot be read is left out, for messages.
     """
 
     paths: Sequence[str]
     decoding: Decoding
+    remedy: str = TRAINED_WITHOUT
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -77,7 +79,7 @@ class FileImages:
 
     def decode(self, path: str) -> Tensor:
         """Decode one file to uint8 [C, S, S]; raise ValueError for a missing or broken one."""
-        return decode_file(path, self.decoding)
+        return decode_file(path, self.decoding, self.remedy)
 
 
 @dataclass(frozen=True, eq=False)

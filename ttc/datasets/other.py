@@ -14,8 +14,10 @@ from ttc.datasets.checks.doubts import check_groups
 from ttc.datasets.checks.leaks import check_unique_ids
 from ttc.datasets.checks.listing import refuse_strange_names
 from ttc.datasets.images import FileImages, TensorImages, find_bad_images, tensor_images
+from ttc.datasets.pixels.decoding import PASS_SKIP
 from ttc.datasets.pixels.preprocessing import Decoding
 from ttc.datasets.registry import read_source
+from ttc.datasets.splits import untold
 from ttc.datasets.table import Dataset, DatasetSettings, Source
 from ttc.run.csv_file import read_table
 from ttc.run.escape import counted
@@ -78,11 +80,11 @@ def read_other(
         raise ValueError(f"--split {split}: --data-root {settings.data_root} has no such rows; leave it out for all")
     label_of = _matched(source, class_names, class_map, run)
     rows = [row for row in wanted if label_of.get(source.labels[row]) is not None]
+    if dropped := len(wanted) - len(rows):
+        log.info("%s left out: mapped to no class", counted(dropped, "sample is", "samples are"))
     if source.paths is not None and settings.on_bad_image == "skip":
         rows = _without_bad_images(rows, source.paths, decoding)
     labels = np.array([label_of[source.labels[row]] for row in rows], dtype=np.int64)
-    if dropped := len(wanted) - len(rows):
-        log.info("%s left out: mapped to no class", counted(dropped, "sample is", "samples are"))
     if len(np.unique(labels)) < 2:
         only = f" ({class_names[labels[0]]})" if len(labels) else ""
         raise ValueError(
@@ -95,27 +97,32 @@ def read_other(
         [source.ids[row] for row in rows],
         labels,
         groups,
-        _images(source, rows, decoding, settings.data_root),
+        images_of(source, rows, decoding, settings.data_root),
         {name: [cells[row] for row in rows] for name, cells in further.items()},
     )
 
 
 def _read(settings: DatasetSettings, split: str | None, run: DatasetSettings) -> Source:
-    """Read the source; where no classes are asked for, in those of the run if the labels are the same."""
+    """Read the source; where no classes are asked for, in those of the run if the labels are the same.
+
+    Labels that form no classes by themselves, more than two, are read one by one, for `_matched` to choose from.
+    """
     if split is None and settings.name in ("csv", "arrays"):
         settings = replace(settings, split_column="")
-    asked = settings.classes is not None or settings.positive_classes is not None
-    if asked or (run.classes is None and run.positive_classes is None):
-        return read_source(settings)
-    as_in_run = replace(settings, classes=run.classes, positive_classes=run.positive_classes)
-    first, second = (as_in_run, settings) if settings.name == run.name else (settings, as_in_run)
-    try:
-        return read_source(first)
-    except ValueError as error:
+    ways = [settings]
+    if settings.classes is None and settings.positive_classes is None:
+        if run.classes is not None or run.positive_classes is not None:
+            as_in_run = replace(settings, classes=run.classes, positive_classes=run.positive_classes)
+            ways = [as_in_run, settings] if settings.name == run.name else [settings, as_in_run]
+        ways.append(replace(settings, classes=()))  # --class-map says which labels count
+    errors = []
+    for way in ways:
         try:
-            return read_source(second)
-        except ValueError:
-            raise error from None
+            with untold():  # no split is drawn
+                return read_source(way)
+        except ValueError as error:
+            errors.append(error)
+    raise errors[0]
 
 
 def _matched(
@@ -136,12 +143,14 @@ def _matched(
     folded = {name.casefold(): label for label, name in enumerate(class_names)}
     members = {word: label for label, words in enumerate(run.classes or ()) for word in words}
     members |= dict.fromkeys(run.positive_classes or (), 1)
-    matched: dict[str, int | None] = {}
+    numbers = {**{name: label for label, name in enumerate(class_names)}, "": None}
+    # The run's --classes may leave out a label that --class-map names.
+    matched: dict[str, int | None] = {text: numbers[target] for text, target in class_map.items()}
     for text, index in source.classes.label_of.items():
         name = source.classes.names[index]
         mapped = class_map.get(text, class_map.get(name))
         if mapped is not None:
-            matched[text] = list(class_names).index(mapped) if mapped else None
+            matched[text] = numbers[mapped]
         elif (label := folded.get(name.casefold(), members.get(text, members.get(name)))) is not None:
             matched[text] = label
         else:
@@ -161,13 +170,23 @@ def _without_bad_images(rows: Sequence[int], paths: Sequence[str], decoding: Dec
     bad = find_bad_images(FileImages([paths[row] for row in rows], decoding))
     for position, reason in bad:
         log.warning("left out, since it cannot be read: %s (%s)", paths[rows[position]], reason)
+    if bad:
+        log.warning("%d of %d images are left out, since they cannot be read", len(bad), len(rows))
     broken = {position for position, _ in bad}
     return [row for position, row in enumerate(rows) if position not in broken]
 
 
-def _images(source: Source, rows: Sequence[int], decoding: Decoding, place: str | None) -> TensorImages | FileImages:
+def images_of(source: Source, rows: Sequence[int], decoding: Decoding, place: str | None) -> TensorImages | FileImages:
+    """Return images of a source as a network takes them; raise ValueError for a wrong number of channels.
+
+    Args:
+        source: the samples.
+        rows: which of them.
+        decoding: what the network takes.
+        place: of the source, for messages.
+    """
     if source.paths is not None:
-        return FileImages([source.paths[row] for row in rows], decoding)
+        return FileImages([source.paths[row] for row in rows], decoding, PASS_SKIP)
     assert source.pixels is not None
     pixels = source.pixels[np.array(rows, dtype=np.int64)]
     colours = pixels.shape[3] if pixels.ndim == 4 else 1

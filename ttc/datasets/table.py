@@ -39,7 +39,7 @@ class DatasetSettings:
     Args:
         name: A name in `DATASETS`.
         data_root: Folder (or CSV file) of the source; None for sources that need none.
-        classes: Source labels or names per class, in label order.
+        classes: Source labels or names per class, in label order; empty for every label as a class.
         positive_classes: Source labels or names that form class 1; all others form class 0.
         class_ratios: Share of each class in the training subset.
         train_samples: Upper limit of the training subset's size.

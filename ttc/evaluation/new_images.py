@@ -72,7 +72,7 @@ def read_images(
     if not names:
         raise ValueError(f"--images {path} has no images ({', '.join(sorted(EXTENSIONS))}); pass a folder that has")
     refuse_strange_names([*ids, *names], "--images")
-    return ids, FileImages(names, decoding if intensity is None else _with_intensity(decoding, intensity))
+    return ids, FileImages(names, decoding if intensity is None else with_intensity(decoding, intensity))
 
 
 def _refuse_others(path: Path) -> None:
@@ -85,10 +85,9 @@ def _refuse_others(path: Path) -> None:
         raise ValueError(f"--images {path} is a single image; {remedy}")
 
 
-def _with_intensity(decoding: Decoding, intensity: Intensity) -> Decoding:
-    """Return a decoding that takes files of any depth."""
-    if intensity == "auto":
-        raise ValueError("--intensity auto is for the training set; pass full or LOW HIGH, or leave it out")
+def with_intensity(decoding: Decoding, intensity: Intensity) -> Decoding:
+    """Return a run's decoding that takes files of any depth, by "full" or the values of black and white."""
+    assert intensity != "auto", "which is for the training set"
     black, white = (None, None) if isinstance(intensity, str) else intensity
     return replace(decoding, black=black, white=white, largest=None, depths=None, edition=EDITION)
 

@@ -287,3 +287,4 @@ def add_other_data(parser: Parser) -> None:
         default="stop",
         help="what to do with an unreadable image: end, or leave it out; use skip when a few files are broken",
     )
+    add_intensity(add)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,11 +15,11 @@ from ttc.datasets import Dataset, DatasetSettings, load_dataset
 from ttc.datasets.checks.copies import WAYS
 from ttc.datasets.classes import split_words
 from ttc.datasets.pixels.preprocessing import EDITION
-from ttc.datasets.pixels.survey import Intensity
 from ttc.datasets.prepare import shows_no_colour, side_of
 from ttc.datasets.registry import build_dataset, read_source
 from ttc.datasets.splits import NEWEST_RULE
 from ttc.flags.parser import Given, Namespace, part_of, whole
+from ttc.flags.settings import intensity, new_intensity
 from ttc.run import files, readers
 from ttc.run.roles import Role
 from ttc.run.runtime import usable_cores
@@ -100,22 +100,6 @@ def decoding_edition(run: Path) -> int:
         raise ValueError(f"{path} is damaged; choose another --output") from None
 
 
-def intensity(words: Sequence[str | float] | None) -> Intensity | None:
-    """Return what `--intensity` asks for; None where it is not given.
-
-    Raises:
-        ValueError: the words are neither a name nor two numbers.
-    """
-    match words:
-        case None:
-            return None
-        case [str(name)]:
-            return name
-        case [float(low), float(high)]:
-            return low, high
-    raise ValueError(f"--intensity {' '.join(map(str, words))}: pass auto, full, or the two values LOW HIGH")
-
-
 def dataset_settings(args: Namespace, rule: int | None = None, edition: int = EDITION) -> DatasetSettings:
     """Return the data that the flags of `flags.add_data` ask for.
 
@@ -178,7 +162,7 @@ def class_ratios(args: Namespace) -> tuple[float, ...] | None:
 
 
 def other_settings(args: Namespace) -> DatasetSettings:
-    """Return the data that the flags of `flags.add_other_data` ask for."""
+    """Return the data that the flags of `flags.add_other_data` ask for; intensity auto is then that of the run."""
     return DatasetSettings(
         name=args.dataset,
         data_root=args.data_root,
@@ -190,6 +174,7 @@ def other_settings(args: Namespace) -> DatasetSettings:
         group_column=args.group_column,
         split_column=args.split_column,
         id_column=args.id_column,
+        intensity=new_intensity(args.intensity) or "auto",
     )
 
 

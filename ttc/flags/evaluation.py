@@ -168,9 +168,9 @@ def add_clinical(parser: Parser) -> None:
     add(
         "--positive-class",
         role=Role.RESULT,
-        type=whole(0),
-        metavar="LABEL",
-        help="label of the class that AUROC, AUPRC, F1 and sensitivity refer to; the default is the minority",
+        type=class_word,
+        metavar="CLASS",
+        help="name or label of the class that AUROC, AUPRC, F1 and sensitivity refer to; the default is the minority",
     )
     add(
         "--bootstrap",
@@ -209,6 +209,11 @@ def add_clinical(parser: Parser) -> None:
         help="probabilities from which one would act, for the net benefit; set them to the risks at which practice "
         "treats or looks closer",
     )
+
+
+def class_word(text: str) -> int | str:
+    """Read --positive-class: a number as one, so that it is stored as in earlier versions; else a name."""
+    return int(text) if text.isdecimal() and text == str(int(text)) else text
 
 
 def add_metrics(parser: Parser) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +15,12 @@ from ttc.evaluation.decoupled import NATURAL_HEADS
 from ttc.evaluation.elsewhere.measure import Protocol, check_subgroups
 from ttc.evaluation.embeddings import read_features
 from ttc.evaluation.split_report import scored_rows
-from ttc.flags.parser import Namespace, Parser
+from ttc.flags.parser import Given, Namespace, Parser
 from ttc.metrics.clinic.per_group import LABELS, POOLS
+from ttc.models.description import Description
 from ttc.models.layers import OUTPUTS
+from ttc.run import checkpoint
+from ttc.run.folder import shorten
 from ttc.run.roles import Role
 
 log = logging.getLogger("ttc")
@@ -129,6 +132,49 @@ def _refuse_on_features(parser: Parser, args: Namespace, sources: Mapping[str, s
         parser.refuse("--data-root names images, which --embeddings does not use; leave it out")
     if layers := sorted(set(args.layers) - set(OUTPUTS)):
         parser.refuse(f"--layers {layers[0]} needs the network of a checkpoint; --embeddings has {', '.join(OUTPUTS)}")
+
+
+def name_positive_class(given: Given, args: Namespace, class_names: Callable[[], Sequence[str]]) -> None:
+    """Put the label in the place of what --positive-class says, before runs are compared: they store the label.
+
+    Args:
+        given: the values, changed in place.
+        args: the same.
+        class_names: reads the names of the classes, in label order; called only where the flag is given.
+
+    Raises:
+        ValueError: there is no such class.
+    """
+    if args.positive_class is not None:
+        args.positive_class = given.values["positive_class"] = label_of(args.positive_class, class_names())
+
+
+def label_of(word: int | str, class_names: Sequence[str]) -> int:
+    """Return the label of a class by its name, else (ignoring case) by its name, else by its number.
+
+    Raises:
+        ValueError: there is no such class.
+    """
+    text, folded = str(word), [name.casefold() for name in class_names]
+    if text in class_names:
+        return list(class_names).index(text)
+    if folded.count(text.casefold()) == 1:
+        return folded.index(text.casefold())
+    if text.isdecimal() and int(text) < len(class_names):
+        return int(text)
+    classes = shorten((f"{label} = {name}" for label, name in enumerate(class_names)), 12)
+    raise ValueError(f"--positive-class {text} is no class; name one of {classes}")
+
+
+def names_of_checkpoint(path: str) -> list[str]:
+    """Return the names of the classes of a run.
+
+    Raises:
+        ValueError: the file is no checkpoint.
+    """
+    state = checkpoint.load(Path(path), checkpoint.PRETRAIN, checkpoint.FINETUNE)
+    with checkpoint.contents(Path(path)):
+        return Description.from_dict(state["description"]).class_names
 
 
 def check_natural_heads(args: Namespace, classes: int) -> None:

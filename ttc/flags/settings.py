@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from ttc.batches.augment import PRESETS, Augmentation
 from ttc.batches.samplers import BatchSampler
 from ttc.datasets import Dataset
+from ttc.datasets.pixels.survey import Intensity
 from ttc.flags.parser import Given, Parser
 from ttc.losses import settings_of
 from ttc.models.description import Description
@@ -21,6 +23,34 @@ def run_name(args: argparse.Namespace) -> str:
     """Return the name of the folder of a run of pretrain.py that names none."""
     name = f"{args.dataset}-{args.method}-seed{args.seed}"
     return name if args.fold is None else f"{name}-fold{args.fold.replace('/', 'of')}"
+
+
+def intensity(words: Sequence[str | float] | None) -> Intensity | None:
+    """Return what `--intensity` asks for; None where it is not given.
+
+    Raises:
+        ValueError: the words are neither a name nor two numbers.
+    """
+    match words:
+        case None:
+            return None
+        case [str(name)]:
+            return name
+        case [float(low), float(high)]:
+            return low, high
+    raise ValueError(f"--intensity {' '.join(map(str, words))}: pass auto, full, or the two values LOW HIGH")
+
+
+def new_intensity(words: Sequence[str | float] | None) -> Intensity | None:
+    """Return what `--intensity` asks for of images that are not the run's; None where it is not given.
+
+    Raises:
+        ValueError: as `intensity`, and for auto.
+    """
+    asked = intensity(words)
+    if asked == "auto":
+        raise ValueError("--intensity auto is for the training set; pass full or LOW HIGH, or leave it out")
+    return asked
 
 
 def minority_classes(args: argparse.Namespace, dataset: Dataset) -> int | list[int] | None:

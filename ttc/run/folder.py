@@ -6,11 +6,12 @@ with a `result.json`, is left alone.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from ttc.run import checkpoint, files, readers, roles
@@ -44,6 +45,7 @@ class RunFolder:
         """
         self.path = path
         self.result = path / result
+        self._made: list[Path] = []
         self._lock: object | None = None
 
     @property
@@ -81,6 +83,7 @@ class RunFolder:
             self._compare(arguments_file, values)
         elif path.is_dir() and any(not _before_the_run(entry) for entry in path.iterdir()):
             raise ValueError(f"--output {path} is not empty and holds no run; choose another folder")
+        self._made = [folder for folder in (path, *path.parents) if not folder.exists()]
         try:
             path.mkdir(parents=True, exist_ok=True)
             lock = files.open_append(path / ".lock")
@@ -93,6 +96,19 @@ class RunFolder:
         self._lock = lock
         _remove_leftovers(path)
         return self.finished
+
+    @contextlib.contextmanager
+    def taken_back(self) -> Iterator[None]:
+        """Remove the folders that `claim` made when the block fails and has left nothing in them."""
+        try:
+            yield
+        except BaseException:
+            if self._made and [entry.name for entry in self.path.iterdir()] == [".lock"]:
+                (self.path / ".lock").unlink()
+                with contextlib.suppress(OSError):  # another process may have put something there
+                    for folder in self._made:
+                        folder.rmdir()
+            raise
 
     def _compare(self, arguments_file: Path, values: Mapping[str, object]) -> None:
         stored = readers.read_arguments(arguments_file, self.path, "choose another --output")

@@ -29,7 +29,14 @@ if TYPE_CHECKING:
 SCALED_DECODING = 4
 
 
-def decode_file(path: str, decoding: Decoding) -> Tensor:
+TRAINED_WITHOUT = "pretrain with --on-bad-image skip"
+"""How files that cannot be read are left out, where a script reads the images of a run."""
+
+PASS_SKIP = "pass --on-bad-image skip"
+"""The same where the script has the flag itself."""
+
+
+def decode_file(path: str, decoding: Decoding, remedy: str = TRAINED_WITHOUT) -> Tensor:
     """Decode an image file.
 
     EXIF rotation is applied, then the framing, with antialiasing. Transparency is laid over white, CMYK and palettes
@@ -39,6 +46,7 @@ def decode_file(path: str, decoding: Decoding) -> Tensor:
     Args:
         path: The file.
         decoding: What decides the square.
+        remedy: How the caller would leave the file out, for the message.
 
     Returns:
         uint8 [C, S, S].
@@ -49,9 +57,7 @@ def decode_file(path: str, decoding: Decoding) -> Tensor:
     try:
         return decode_bytes(read_regular(path), decoding, split_frame(path)[1])
     except Exception as error:  # decoders raise a dozen unrelated types for broken files
-        raise ValueError(
-            f"cannot read image {path}: {reason_of(error)}; repair or remove it, or pretrain with --on-bad-image skip"
-        ) from error
+        raise ValueError(f"cannot read image {path}: {reason_of(error)}; repair or remove it, or {remedy}") from error
 
 
 def decode_bytes(content: bytes, decoding: Decoding, number: int | None = None) -> Tensor:

@@ -14,12 +14,14 @@ from pathlib import Path
 import torch
 
 from ttc.datasets import DatasetSettings
+from ttc.datasets.images import FileImages
 from ttc.datasets.other import read_other
 from ttc.evaluation.elsewhere.frozen import FrozenHead, on_features
 from ttc.evaluation.elsewhere.measure import Scored, read_scored
+from ttc.evaluation.elsewhere.seen import read_seen, seen_words
 from ttc.evaluation.elsewhere.weights import reported_state
 from ttc.evaluation.heads import Heads, load_heads
-from ttc.evaluation.new_images import encode
+from ttc.evaluation.new_images import encode, with_intensity
 from ttc.evaluation.probabilities import NO_CALIBRATOR
 from ttc.evaluation.probe import module_digest
 from ttc.metrics.clinic.calibrators import Calibrator
@@ -71,11 +73,23 @@ def frozen_heads(
         if len(checkpoints) == 1 or len(head_files) == 1
         else list(zip(checkpoints, head_files, strict=True))
     )
+    told: set[tuple[Path, ...]] = set()
     for path, head in pairs:
         network, description, state = load_network(path, device)
+        runs = _runs_of(path, state)
         for frozen in heads_of_checkpoint(path, head, probes, network, description, state):
-            applied.append((frozen, partial(_on_images, frozen, network, description)))
+            once = () if runs in told else runs
+            applied.append((frozen, partial(_on_images, frozen, network, description, once)))
+            told.add(runs)
     return _named_apart(applied)
+
+
+def _runs_of(path: str, state: checkpoint.State) -> tuple[Path, ...]:
+    """Return where the split of a checkpoint may be told: its run folder, or that of the run it was fine-tuned from."""
+    run, began = files.folder_of(path), state["args"].get("checkpoint")
+    if state["kind"] != checkpoint.FINETUNE:
+        return (run,)
+    return (run, run.parent, *([files.folder_of(began)] if isinstance(began, str) else []))
 
 
 def _named_apart(applied: list[tuple[FrozenHead, Apply]]) -> list[tuple[FrozenHead, Apply]]:
@@ -206,22 +220,31 @@ def _on_images(
     head: FrozenHead,
     network: PretrainNetwork,
     description: Description,
+    runs: Sequence[Path],
     settings: DatasetSettings,
     class_map: Mapping[str, str],
     split: str | None,
     columns: Sequence[str],
     num_workers: int,
 ) -> tuple[Scored, dict[str, list[str]]]:
-    """Score the images of another source."""
+    """Score the images of another source; warn of those that are told in a split.csv in `runs` as seen before."""
+    decoding = description.preprocessing.decoding
+    if settings.intensity != "auto":
+        decoding = with_intensity(decoding, settings.intensity)
     other = read_other(
         settings,
         head.class_names,
         class_map=class_map,
         run=description.dataset_settings(),
         split=split,
-        decoding=description.preprocessing.decoding,
+        decoding=decoding,
         columns=columns,
     )
-    features, _ = encode(network, description, other.images, num_workers)
+    seen = read_seen(runs)
+    words = None if seen is None else seen_words(other, seen, description.dataset_settings(), decoding)
+    if words is not None:
+        log.warning("%s", words)
+    remedy = "check --intensity" if isinstance(other.images, FileImages) else "check how they were scaled to bytes"
+    features, _ = encode(network, description, other.images, num_workers, remedy)
     samples = Scored(other.labels, head.scores(features), other.groups, other.ids)
     return samples, dict(other.columns)

@@ -14,6 +14,7 @@ from ttc.evaluation.elsewhere.measure import Protocol, at_path
 from ttc.evaluation.floor.measure import FloorResult
 from ttc.models.description import FEATURES, Description
 from ttc.results.clinic.figures import draw_summary
+from ttc.results.clinic.tables import share_of
 from ttc.results.metric_tables import Results, format_clinical, format_probes
 from ttc.run import ledger
 from ttc.run.checkpoint import write_text
@@ -176,8 +177,10 @@ def _items(
         (
             f"intercept {_number(metrics, f'{after}/intercept', 2)}, slope {_number(metrics, f'{after}/slope', 2)}, "
             f"Brier {_number(metrics, f'{after}/brier')} (before: {_number(metrics, 'calibration/before/brier')})"
+            f"{_stated(metrics, details, positive)}"
         ),
     )
+    yield from _deployed(metrics)
     yield "23a", "clinical utility", _utility(metrics)
     if (patients := _part(metrics, "per_group")) != {}:
         yield (
@@ -201,6 +204,24 @@ def _items(
     record = _part(result, "record")
     git = _part(record, "git")
     yield "18e, 18f", "code", markdown(f"commit {git.get('commit') or 'unknown'}, versions in result.json")
+
+
+def _stated(metrics: Mapping[str, object], details: Mapping[str, object], positive: int) -> str:
+    """Say at which share of positives probabilities hold that are measured at another one."""
+    held = details.get("calibrated_at")
+    if not isinstance(held, list) or len(held) != 2:
+        return ""
+    stated, measured = f"{100 * held[1]:.3g}", share_of(metrics, positive)  # the positive class is the second one there
+    return "" if measured in (stated, "") else f"; stated at {stated} % positive, measured where {measured} % are"
+
+
+def _deployed(metrics: Mapping[str, object]) -> Iterator[tuple[str, str, str]]:
+    """Yield what holds at the prevalences of --deploy-prevalence."""
+    for key in _part(metrics, "deployment"):
+        ppv, npv = (_number(metrics, f"deployment/{key}/youden/{name}") for name in ("ppv", "npv"))
+        auprc = _number(metrics, f"deployment/{key}/auprc")
+        what = f"the same threshold where {100 * float(key):g} % are positive"
+        yield "23a", what, f"PPV {ppv}, NPV {npv}, AUPRC {auprc}"
 
 
 def _imbalance(result: Mapping[str, object], metrics: Mapping[str, object], description: Description | None) -> str:

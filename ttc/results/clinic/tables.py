@@ -16,11 +16,11 @@ LARGE_GROUP = 20
 ROWS = (
     ("AUROC %", "auroc", 100.0),
     ("AUPRC %", "auprc", 100.0),
-    ("balanced accuracy %", "balanced_accuracy", 100.0),
-    ("sensitivity %", "operating_points/youden/sensitivity", 100.0),
-    ("specificity %", "operating_points/youden/specificity", 100.0),
-    ("PPV %", "operating_points/youden/ppv", 100.0),
-    ("NPV %", "operating_points/youden/npv", 100.0),
+    ("bal. acc. % (at 0.5)", "balanced_accuracy", 100.0),
+    ("sensitivity % (Youden)", "operating_points/youden/sensitivity", 100.0),
+    ("specificity % (Youden)", "operating_points/youden/specificity", 100.0),
+    ("PPV % (Youden)", "operating_points/youden/ppv", 100.0),
+    ("NPV % (Youden)", "operating_points/youden/npv", 100.0),
     ("Brier", "calibration/after/brier", 1.0),
     ("calibration intercept", "calibration/after/intercept", 1.0),
     ("calibration slope", "calibration/after/slope", 1.0),
@@ -28,6 +28,9 @@ ROWS = (
 
 PER_GROUP = (*ROWS[:1], *ROWS[3:5], *ROWS[8:])
 """What is said of one score per group."""
+
+_MANY_CLASSES = {"balanced_accuracy": "balanced accuracy %"}
+"""Titles where the most probable of more than two classes is called, without a threshold."""
 
 
 def cell(metrics: object, path: str, scale: float, mark: str = "") -> str:
@@ -58,7 +61,8 @@ def side_by_side(
         joined = ["", "", max(marks)][: len(parts)]
         cells = [cell(part, path, scale, mark) for part, mark in zip(parts, joined, strict=True)]
         if any(text != "-" for text in cells):
-            yield title, cells
+            many = any(isinstance(part, Mapping) and len(part.get("class_counts") or ()) > 2 for part in parts)
+            yield _MANY_CLASSES.get(path, title) if many else title, cells
 
 
 def _lines(parts: Sequence[tuple[object, int]], rows: Sequence[tuple[str, str, float]] = ROWS) -> list[str]:
@@ -68,6 +72,35 @@ def _lines(parts: Sequence[tuple[object, int]], rows: Sequence[tuple[str, str, f
         f"{title:<22}" + "".join(f"{text:>{width}}" for text, width in zip(cells, widths, strict=True))
         for title, cells in side_by_side([part for part, _ in parts], rows)
     ]
+
+
+def share_of(metrics: object, positive_class: int) -> str:
+    """Return the percentage of positives among the samples of two classes, as text; "" where it is not known."""
+    counts = metrics.get("class_counts") if isinstance(metrics, Mapping) else None
+    if not isinstance(counts, Sequence) or len(counts) != 2:
+        return ""
+    return f"{100 * counts[positive_class] / sum(counts):.3g}"
+
+
+def _heading(internal: object, external: object, positive_class: int) -> list[str]:
+    """Return the heading, with the shares of positives where there are two classes."""
+    heading = f"{'':<22}{'internal test':>24}{'external':>26}{'external - internal':>28}"
+    shares = [share_of(part, positive_class) for part in (internal, external)]
+    if not shares[1]:
+        return [heading]
+    note = "AUPRC, PPV and NPV are at each set's share of positives; Youden: the threshold chosen on validation"
+    return [note, heading, f"{'positive %':<22}{shares[0] or '-':>24}{shares[1]:>26}"]
+
+
+def _deployed(internal: object, external: Mapping[str, object]) -> list[str]:
+    """Return what holds at the prevalences of --deploy-prevalence."""
+    lines: list[str] = []
+    deployment = external.get("deployment")
+    for key in deployment if isinstance(deployment, Mapping) else ():
+        rows = [(f"{name.upper()} % (Youden)", f"deployment/{key}/youden/{name}", 100.0) for name in ("ppv", "npv")]
+        lines.append(f"the same threshold where {100 * float(key):g} % are positive:")
+        lines += _lines([(internal, 24), (external, 26)], [*rows, ("AUPRC %", f"deployment/{key}/auprc", 100.0)])
+    return lines
 
 
 def format_external(result: Mapping[str, object]) -> list[str]:
@@ -93,13 +126,15 @@ def format_external(result: Mapping[str, object]) -> list[str]:
         lines.append(f"{plain(name, 40)}: {counted(metrics['n'], 'external sample')}{own}")
         if not internal and fact["source"] != "--scores":
             lines.append("no predictions of the run's own test split beside the head: nothing to compare with")
+        positive = int(str(result["positive_class"]))
         if fact["probabilities_hold_at"] is not None:
-            share = fact["probabilities_hold_at"][int(str(result["positive_class"]))]
-            lines.append(
-                f"external probabilities: frozen, stated at {100 * share:.3g} % positive ({fact['prevalence_of']})"
-            )
-        lines.append(f"{'':<22}{'internal test':>24}{'external':>26}{'external - internal':>28}")
+            stated = f"{100 * fact['probabilities_hold_at'][positive]:.3g}"
+            lines.append(f"external probabilities: frozen, stated at {stated} % positive ({fact['prevalence_of']})")
+            if (measured := share_of(metrics, positive)) not in (stated, ""):
+                lines.append(f"Brier and intercept are measured where {measured} % are: that gap counts as an error")
+        lines += _heading(internal, metrics, positive)
         lines += _lines([(internal, 24), (metrics, 26), (gap, 28)])
+        lines += _deployed(internal, metrics)
         lines += [basis_line(metrics["intervals"]["rests_on"], "external ")]
         lines += [basis_line(internal["intervals"]["rests_on"], "internal ")] if internal else []
         if metrics["calibration"].get("in_the_large"):
