@@ -195,10 +195,8 @@ def main() -> int:
     args.positive_class = settings.positive_class(args.positive_class, run.description)
     check_prevalences(args.deploy_prevalence, len(run.description.class_names))
     columns = subgroup_cells(args, run.dataset)
-    splits = {
-        "val": run.dataset.indices("val"),
-        "test": evaluation_rows(run.dataset, "test", args.class_balance),
-    }
+    tested = evaluation_rows(run.dataset, "test", args.class_balance)
+    splits = {"val": run.dataset.indices("val"), "test": tested}
     if args.folds is None:
         check_calibration(args.calibration, run.dataset.labels[splits["val"]].numpy(), len(run.description.class_names))
     if not args.probes and args.folds is None:
