@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import pytest
 
 from tests.processes import run
 from ttc.flags.evaluation import class_word
-from ttc.flags.heads import label_of
+from ttc.flags.heads import label_of, name_positive_class
+from ttc.flags.parser import Given, Namespace
 
 
 @pytest.mark.parametrize(
@@ -33,6 +35,19 @@ def test_a_name_comes_before_a_number(text: str, names: Sequence[str], label: in
 def test_what_is_no_class_is_refused_with_all_classes(text: str) -> None:
     with pytest.raises(ValueError, match=f"--positive-class {text} is no class; name one of 0 = benign, 1 = malignant"):
         label_of(class_word(text), ["benign", "malignant"])
+
+
+@pytest.mark.parametrize(("word", "told"), [(0, True), (1, False), ("not 0", False)])
+def test_a_number_that_is_the_name_of_another_class_is_told(
+    word: int | str, told: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after --positive-classes 0, whose class 1 is called 0."""
+    monkeypatch.setattr(logging.getLogger("ttc"), "propagate", True)
+    given, args = Given({"positive_class": word}, {}), Namespace(positive_class=word)
+    name_positive_class(given, args, lambda: ["not 0", "0"])
+    assert given.values["positive_class"] == args.positive_class == (0 if word == "not 0" else 1)
+    line = "--positive-class 0 is the name of class 1, which is taken, not class 0"
+    assert caplog.messages == [line] * told
 
 
 @pytest.mark.parametrize("script", ["linear_eval", "scripts.evaluate"])

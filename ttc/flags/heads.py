@@ -145,8 +145,12 @@ def name_positive_class(given: Given, args: Namespace, class_names: Callable[[],
     Raises:
         ValueError: there is no such class.
     """
-    if args.positive_class is not None:
-        args.positive_class = given.values["positive_class"] = label_of(args.positive_class, class_names())
+    if args.positive_class is None:
+        return
+    word, names = args.positive_class, class_names()
+    label = args.positive_class = given.values["positive_class"] = label_of(word, names)
+    if isinstance(word, int) and label != word < len(names):
+        log.warning("--positive-class %d is the name of class %d, which is taken, not class %d", word, label, word)
 
 
 def label_of(word: int | str, class_names: Sequence[str]) -> int:
