@@ -138,7 +138,7 @@ def main() -> int:
                 arrays = features_of_run(args.checkpoint, args.data_root, args.num_workers, device)
             else:
                 ids, new = read_images(args.images, description, intensity=settings.new_intensity(args.intensity))
-                outputs = encode(network.to(device), description, new, args.num_workers, remedy="check --intensity")
+                outputs = encode(network.to(device), description, new, args.num_workers)
                 network.cpu()
                 features, z = (output.numpy() for output in outputs)
                 arrays = {"features": features, "projection": z, "ids": np.array(ids)}

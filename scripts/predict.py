@@ -196,8 +196,7 @@ def read_samples(args: argparse.Namespace, network: PretrainNetwork, description
         images = replace(images, paths=[images.paths[row] for row in rows])
         if not rows:
             raise ValueError(f"--images {args.images}: no image can be read; pass readable images")
-    remedy = "check --intensity" if isinstance(images, FileImages) else "check how they were scaled to bytes"
-    features, _ = encode(network, description, images, args.num_workers, remedy)
+    features, _ = encode(network, description, images, args.num_workers)
     return Samples(ids, rows, features, groups, columns)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from study.fair import effects, winner
 from study.fair.effects import FAMILIES, SETS, Answer, Effect
-from study.fair.grid import SEEDS
+from study.fair.grid import BEGUN, SEEDS
 from study.fair.ledger import PROBES
 from study.fair.page_tables import collapsed
 from study.fair.state import MAIN, State
@@ -97,7 +97,7 @@ def pretrained(state: State) -> str:
     for outcome, title in OUTCOMES.items():
         found = [effects.start_answers(state.runs, f"test/{probe}/{outcome}") for probe in PROBES]
         lines = [each for pair in zip(*found, strict=True) for each in zip(PROBES, pair, strict=True)]
-        parts.append(_table(f"H. {QUESTIONS['H']} (breast and pneumonia-99, {title})", lines))
+        parts.append(_table(f"H. {QUESTIONS['H']} ({' and '.join(BEGUN)}, {title})", lines))
     return "\n".join(parts)
 
 

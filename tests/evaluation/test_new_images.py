@@ -98,7 +98,7 @@ def test_images_read_with_a_wrong_range_are_told(
     _, images = read_images(str(deep.data_root), description, intensity=intensity)
     logging.getLogger("ttc").propagate = True
     with caplog.at_level(logging.WARNING, logger="ttc"):
-        encode(description.network().eval(), description, images, 0, "check --intensity")
+        encode(description.network().eval(), description, images, 0)
     assert caplog.messages == ([] if line is None else [caplog.messages[0]])
     assert line is None or caplog.messages[0].startswith(line)
 

@@ -133,7 +133,6 @@ def encode(
     description: Description,
     images: TensorImages | FileImages,
     num_workers: int,
-    remedy: str = "check how they were saved",
 ) -> tuple[Tensor, Tensor]:
     """Embed images without augmentation; warn where they are far darker or brighter than those of training.
 
@@ -142,7 +141,6 @@ def encode(
         description: of the run that it comes from.
         images: as `read_images` gives them.
         num_workers: processes that decode image files.
-        remedy: what to do about another brightness, for the warning.
 
     Returns:
         features [N, F] and z [N, D], float32, on the CPU.
@@ -158,7 +156,8 @@ def encode(
             inputs = views.plain(batch.to(device)).contiguous(memory_format=torch.channels_last)
             outputs.append([output.float().cpu() for output in network(inputs)])
     if line := other_brightness(float(torch.cat(means).mean()), description.preprocessing):
-        log.warning("%s; %s", line, remedy)
+        what = "--intensity" if isinstance(images, FileImages) else "how they were scaled to bytes"
+        log.warning("%s; check %s", line, what)
     features, z = (torch.cat(pieces) for pieces in zip(*outputs, strict=True))
     return features, z
 

@@ -103,7 +103,7 @@ def pixel_digests(images: Images) -> list[str]:
 
     def decoded(path: str) -> str:
         try:
-            return _digest(images.decode(path).numpy().tobytes())
+            return pixel_digest(images.decode(path).numpy().tobytes())
         except ValueError:  # the decoder reports this file with its path, or skips it, as the user chose
             return ""
 
@@ -114,12 +114,13 @@ def _digests_of_equal_sums(sums: Sequence[int], data: Tensor, rows: Sequence[int
     """Return a digest of the pixels where two sums agree, else the sum, which says as much and costs less."""
     counts = Counter(sums)
     return [
-        _digest(data[row].numpy().tobytes()) if counts[value] > 1 else f"{value}"
+        pixel_digest(data[row].numpy().tobytes()) if counts[value] > 1 else f"{value}"
         for row, value in zip(rows, sums, strict=True)
     ]
 
 
-def _digest(content: bytes) -> str:
+def pixel_digest(content: bytes) -> str:
+    """Return the digest by which decoded pixels are compared."""
     return blake2b(content, digest_size=16).hexdigest()
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 import torch
 
 from ttc.datasets import DatasetSettings
-from ttc.datasets.images import FileImages
 from ttc.datasets.other import read_other
 from ttc.evaluation.elsewhere.frozen import FrozenHead, on_features
 from ttc.evaluation.elsewhere.measure import Scored, read_scored
@@ -244,7 +243,6 @@ def _on_images(
     words = None if seen is None else seen_words(other, seen, description.dataset_settings(), decoding)
     if words is not None:
         log.warning("%s", words)
-    remedy = "check --intensity" if isinstance(other.images, FileImages) else "check how they were scaled to bytes"
-    features, _ = encode(network, description, other.images, num_workers, remedy)
+    features, _ = encode(network, description, other.images, num_workers)
     samples = Scored(other.labels, head.scores(features), other.groups, other.ids)
     return samples, dict(other.columns)

@@ -5,13 +5,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
 
 from torch import Tensor
 
 from ttc.datasets import DatasetSettings
-from ttc.datasets.checks.leaks import MAX_DECODED_BYTES, MAX_DECODED_FILES, MAX_HASHED_BYTES, MAX_HASHED_FILES
+from ttc.datasets.checks.leaks import (
+    MAX_DECODED_BYTES,
+    MAX_DECODED_FILES,
+    MAX_HASHED_BYTES,
+    MAX_HASHED_FILES,
+    pixel_digest,
+)
 from ttc.datasets.images import FileImages, TensorImages, in_threads
 from ttc.datasets.other import OtherData, images_of
 from ttc.datasets.pixels.files import content_digest, read_regular, split_frame
@@ -160,4 +165,4 @@ def _pixels(images: TensorImages | FileImages) -> Iterator[str]:
 def _digest(pixels: Tensor) -> str:
     if bool((pixels == pixels.flatten()[0]).all()):  # plain areas are equal without being copies
         return ""
-    return blake2b(pixels.contiguous().numpy().tobytes(), digest_size=16).hexdigest()
+    return pixel_digest(pixels.contiguous().numpy().tobytes())
