@@ -166,6 +166,7 @@ def test_several_classes(seed):
         ([0, 2], [0.1, 0.2], None, {}, "labels must be integers from 0 to 1"),
         ([0.0, 1.0], [0.1, 0.2], None, {}, "labels must be integers"),
         ([0, 1], [0.1, 0.2], [0, 2], {}, "predictions must be 2 labels"),
+        ([0, 1], [0.1, 0.2], [0.4, 0.9], {}, "predictions must be 2 labels"),
         ([0, 1], [[0.1], [0.2]], None, {}, "one column"),
         ([0, 1], [0.1, 0.2], None, {"positive_class": 2}, "positive_class is 2"),
     ],

@@ -25,6 +25,7 @@ PATIENCE = 1800.0
         (("-", "out"), 2, "needs --dataset NAME"),
         ((".", "out", "--dataset", "digits"), 2, "go with - in the place of DATA"),
         (("-", "out", "--dataset", "digits", "--seed", 3), 2, "use --seeds N"),
+        (("-", "out", "--dataset", "digits", "--folds", 2, "--seeds", 2), 2, "leave out --folds or --seeds"),
     ],
 )
 def test_what_cannot_be_read_is_refused_in_one_line(

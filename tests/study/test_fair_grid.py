@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import product
 from pathlib import Path
 
@@ -60,6 +61,11 @@ def test_rate_then_length_are_chosen_by_validation_and_every_fold_for_itself() -
     assert [(run.fold, run.seed, run.rate, run.epochs) for run in chosen] == [
         (1, 0, 0.03, 25), (2, 1, 0.25, 100), (3, 2, 0.1, 25), (4, 3, 0.1, 25), (5, 4, 0.01, 25),
     ]  # fmt: skip
+
+
+def test_a_run_that_only_one_probe_measured_is_not_chosen() -> None:
+    known = pandas.DataFrame({"run": ["whole", "half"], ledger.SCORE[0]: [0.8, 0.95], ledger.SCORE[1]: [0.9, None]})
+    assert ledger.scores(known) == {"whole": pytest.approx(0.85), "half": -math.inf}
 
 
 @pytest.mark.parametrize("task", TASKS)
