@@ -14,6 +14,7 @@ import torch
 
 from tests.processes import ROOT, run
 from ttc.evaluation.export import read_safetensors, write_safetensors
+from ttc.metrics.thresholds import RULES
 from ttc.models.pretrained import load_pretrained
 from ttc.run import checkpoint
 
@@ -133,6 +134,16 @@ def test_the_classifier_in_the_checkpoint(probed: Path, tmp_path: Path) -> None:
         assert result.code == 0, result.stderr
         found = table(tmp_path / "predictions.csv")
         assert [float(row["score"]) for row in found] == pytest.approx([expected[row["id"]] for row in found], abs=1e-6)
+
+
+@pytest.mark.parametrize("text", ["yuoden", "1.5"])
+def test_a_threshold_that_is_none_is_refused_with_all_rules(text: str, tmp_path: Path) -> None:
+    words = ("--checkpoint", "x.pt", "--images", "x", "--threshold", text)
+    result = run("scripts.predict", *words, folder=tmp_path)
+    assert result.code == 2
+    assert text in result.stderr
+    assert f"give a number, or a rule of {', '.join(RULES)}" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
